@@ -1,0 +1,59 @@
+"""An alert: opened, updated or resolved, under a derived dedup key."""
+
+from typing import Literal
+
+import msgspec
+
+OPENED_TYPE = "ai.alert.opened.v1"
+UPDATED_TYPE = "ai.alert.updated.v1"
+RESOLVED_TYPE = "ai.alert.resolved.v1"
+
+Rule = Literal["budget_threshold", "spend_spike", "runaway_request", "gpu_idle"]
+Severity = Literal["info", "warning", "critical", "emergency"]
+Status = Literal["opened", "updated", "resolved"]
+#: What the finding asks of people: wake somebody, work in hours, or only show it.
+Tier = Literal["page", "ticket", "note"]
+
+
+class Contributor(msgspec.Struct, frozen=True):
+    """One driver of an alert."""
+
+    name: str
+    cost_usd: str
+
+
+class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What was found, where, how much, since when. Times are RFC 3339 UTC; money is decimal strings."""
+
+    v: int = 1
+    #: Derived: dedup key, episode and status name one statement (rule 5).
+    alert_id: str
+    dedup_key: str
+    episode: int
+    status: Status
+    severity: Severity
+    tier: Tier
+    rule: Rule
+    #: ``team``, ``feature``, ``budget`` or ``gpu``.
+    scope_type: str
+    scope_id: str
+    #: One line with the cause in it; at most 1024 characters.
+    summary: str
+    #: When it happened (event time of the crossing), and when this statement was made.
+    occurred_at: str
+    stated_at: str
+    period_start: str = ""
+    period_end: str = ""
+    team_id: str = ""
+    feature: str = ""
+    owner: str = ""
+    observed: str = ""
+    expected: str = ""
+    threshold: str = ""
+    unit: str = "USD"
+    top_contributors: list[Contributor] = []
+    #: What Sluice did about it, in words; empty where it only told.
+    action: str = ""
+    runbook: str = ""
+    #: True where the finding is history (a replay, a backlog): shown, never paged or throttled (rule 6).
+    historic: bool = False

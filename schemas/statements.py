@@ -1,0 +1,141 @@
+"""What METER says: cumulative totals, never increments, each with what it includes (rules 1 and 2)."""
+
+from typing import Literal
+
+import msgspec
+
+#: Upper bounds (exclusive) in nanodollars of the cost-per-request buckets; the last bucket is open.
+COST_BOUNDS_NANOS: tuple[int, ...] = tuple(1_000 * 4**i for i in range(15))
+#: Upper bounds (exclusive) in milliseconds of the latency buckets; the last bucket is open.
+LATENCY_BOUNDS_MS: tuple[int, ...] = tuple(25 * 2**i for i in range(13))
+
+Category = Literal["llm", "gpu", "storage", "vector", "transfer", "tooling"]
+
+
+class Source(msgspec.Struct, frozen=True, array_like=True):
+    """A source partition: topic, the configured epoch of that topic, partition number."""
+
+    topic: str
+    epoch: int
+    partition: int
+
+    def slot(self) -> str:
+        """The name of this partition's slot in keys and rows."""
+        return f"{self.topic}@{self.epoch}-{self.partition}"
+
+
+class Dimensions(msgspec.Struct, frozen=True, array_like=True):
+    """What a cell is a cell of, besides its hour."""
+
+    org_id: str
+    cost_center: str
+    team_id: str
+    project_id: str
+    feature: str
+    model: str
+    provider: str
+    environment: str
+    request_type: str
+    user_tier: str
+    category: str
+
+
+class Totals(msgspec.Struct, omit_defaults=True):
+    """Cumulative totals of one cell. Every field adds; money is in nanodollars and may be negative (credits)."""
+
+    requests: int = 0
+    successes: int = 0
+    errors: int = 0
+    cache_hits: int = 0
+    input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_output_tokens: int = 0
+    audio_tokens: int = 0
+    gpu_milliseconds: int = 0
+    cost_nanos: int = 0
+    #: The gateway's own figure for the same calls: compared, never added.
+    reported_cost_nanos: int = 0
+    #: Billed for usage that is metered here already: reconciled, never added (rule 7).
+    reconciled_cost_nanos: int = 0
+    #: Part of ``cost_nanos`` that stands on the gateway's figure because no price was known.
+    estimated_cost_nanos: int = 0
+    unpriced_requests: int = 0
+    unverified_late: int = 0
+    cost_histogram: list[int] = msgspec.field(default_factory=lambda: [0] * (len(COST_BOUNDS_NANOS) + 1))
+    latency_histogram: list[int] = msgspec.field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_MS) + 1))
+
+
+class CellStatement(msgspec.Struct, kw_only=True):
+    """The cumulative totals of one cell-hour segment, up to and including ``offset`` of ``source``."""
+
+    v: int = 1
+    cell_id: str
+    #: Start of the UTC hour, microseconds since 1970.
+    hour: int
+    dimensions: Dimensions
+    source: Source
+    #: The first offset that this segment folded; part of its key.
+    segment: int
+    revision: int
+    offset: int
+    totals: Totals
+
+
+class Watermark(msgspec.Struct, kw_only=True, tag="watermark"):
+    """Written last in each flush: everything below ``next_offset`` of ``source`` is in what was stated before."""
+
+    v: int = 1
+    source: Source
+    revision: int
+    next_offset: int
+    #: The largest believable event time seen, microseconds since 1970.
+    stream_time: int
+    #: Records of the partition that were dead-lettered, duplicates, or arrived unpriced, since its beginning.
+    dead_letters: int = 0
+    duplicates: int = 0
+
+
+class ScopeStatement(msgspec.Struct, kw_only=True):
+    """One cumulative counter of a budget or detector scope, for one period, from one source partition."""
+
+    v: int = 1
+    #: ``budget:<id>``, ``team:<id>``, ``feature:<id>``.
+    scope: str
+    #: The period's bounds, microseconds since 1970; a detector's period is a UTC hour.
+    period_start: int
+    period_end: int
+    source: Source
+    segment: int
+    revision: int
+    offset: int
+    cost_nanos: int
+    requests: int
+    tokens: int
+    #: Stream time of the source partition at this offset: how far event time has come.
+    stream_time: int
+    #: Broker time of the newest record folded, for measuring delay.
+    arrived_at: int
+    #: Largest contributors to this counter, ``{label: nanodollars}``; a hint for people, not money.
+    contributors: dict[str, int] = {}
+
+
+class Signal(msgspec.Struct, kw_only=True):
+    """A single event that a per-event detector must see."""
+
+    v: int = 1
+    kind: Literal["runaway_request"]
+    scope: str
+    event_id: str
+    event_source: str
+    event_time: int
+    source: Source
+    offset: int
+    team_id: str
+    feature: str
+    model: str
+    tokens: int
+    cost_nanos: int
+    key_id: str = ""
+    session_id: str = ""

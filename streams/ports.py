@@ -1,0 +1,120 @@
+"""What the agents ask of the outside: protocols only. ``streams/sinks`` implements them, ``streams/app.py`` binds them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from schemas.alerts import Alert
+from schemas.commands import ThrottleAck, ThrottleCommand
+from schemas.statements import CellStatement, Watermark
+
+
+class DeliveryError(Exception):
+    """A receiver did not take a message."""
+
+
+class RetryableError(DeliveryError):
+    """Trying again may help; ``retry_after_s`` is what the receiver asked for, if it did."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PermanentError(DeliveryError):
+    """Trying again cannot help: the message or the address is wrong."""
+
+
+class BudgetStatus(msgspec.Struct, kw_only=True):
+    """Where one budget stands in one period; a row of the dashboard. Higher (period_start, sequence) wins."""
+
+    budget_id: str
+    scope_type: str
+    scope_id: str
+    period: str
+    period_start: int
+    period_end: int
+    amount_nanos: int
+    spent_nanos: int
+    #: The highest threshold (percent) that is crossed now; 0 for none.
+    crossed_percent: int
+    #: ``allow`` or ``block``: what was last commanded.
+    commanded: str
+    mode: str
+    #: Sum of the source offsets included: grows with every statement.
+    sequence: int
+    stated_at: int
+
+
+class Delivery(msgspec.Struct, kw_only=True):
+    """One message to one receiver, leased from the outbox."""
+
+    notification_id: str
+    receiver: str
+    alert: Alert
+    attempts: int
+
+
+class Ledger(Protocol):
+    """The system of record (PostgreSQL)."""
+
+    async def write_cells(self, cells: Sequence[CellStatement], watermarks: Sequence[Watermark]) -> None:
+        """Upsert totals and watermarks in one transaction; a statement that is not newer changes nothing."""
+        ...
+
+    async def durable_offsets(self) -> Mapping[str, int]:
+        """``{slot: next offset}`` up to which the ledger holds everything."""
+        ...
+
+    async def write_budget_status(self, rows: Sequence[BudgetStatus]) -> None:
+        """Keep the newest status of each budget and period."""
+        ...
+
+    async def write_commands(self, commands: Sequence[ThrottleCommand]) -> None:
+        """Record commands; a lower revision never replaces a higher one."""
+        ...
+
+    async def write_acks(self, acks: Sequence[ThrottleAck]) -> None:
+        """Record what gateways answered."""
+        ...
+
+
+class Outbox(Protocol):
+    """Alerts as they stand, and the messages that are owed to receivers."""
+
+    async def record(self, alerts: Sequence[tuple[Alert, Sequence[str]]]) -> None:
+        """Store each alert and owe a message to each named receiver, in one transaction; a repeat changes nothing."""
+        ...
+
+    async def lease(self, limit: int, lease_s: float) -> Sequence[Delivery]:
+        """Take up to ``limit`` due messages for ``lease_s`` seconds; of one alert only the oldest owed message to
+        a receiver is due, so that a resolve never overtakes its trigger."""
+        ...
+
+    async def sent(self, notification_id: str, receipt: str) -> None:
+        """The receiver took it."""
+        ...
+
+    async def failed(self, notification_id: str, error: str, retry_in_s: float | None) -> None:
+        """The receiver did not take it; None gives up."""
+        ...
+
+
+class Receiver(Protocol):
+    """One way to reach people. One destination, one file, one shape."""
+
+    name: str
+
+    async def send(self, alert: Alert) -> str:
+        """Deliver one alert statement and return the receiver's receipt.
+
+        Raises:
+            RetryableError: trying again may help.
+            PermanentError: it cannot.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...

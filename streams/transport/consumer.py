@@ -1,0 +1,212 @@
+"""A Faust consumer that delivers each fetched batch of a partition as one event.
+
+Stock Faust pays per event: four tasks and three turns of the loop each. Here the same machinery (conductor, streams,
+flow control, acks, rebalances) handles one event per fetch instead. ``docs/transport.md`` states the invariants.
+
+Commit position: the acknowledged prefix of the delivered batches, and nothing else. Faust's own gap and ack lists are
+not used for batch topics, since they lose and double-count (docs/transport.md, with the evidence).
+"""
+
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import Any
+
+import faust.transport.drivers.aiokafka as driver
+from aiokafka.errors import IllegalStateError
+from faust.transport.consumer import ensure_TP
+from faust.types import TP, ConsumerMessage
+from faust.types.tuples import Message
+
+from streams.transport.batch import RecordBatch
+
+
+class _Span:
+    """A delivered batch: ``[first, end)``, and whether it was acknowledged."""
+
+    __slots__ = ("acked", "end", "first")
+
+    def __init__(self, first: int, end: int) -> None:
+        self.first = first
+        self.end = end
+        self.acked = False
+
+
+class Fetched(dict[TP, list[Any]]):
+    """What one fetch took, with the seek epoch at the moment of taking."""
+
+    epoch: int = 0
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that owns the aiokafka consumer. All seeks happen on its loop, so they never race with a fetch."""
+
+    seek_epoch: int = 0
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust hard-codes 1 500 ms; an idle partition would hold back the others on the same broker for that long.
+        consumer._fetch_max_wait_ms = self.app.fetch_wait_ms
+        return consumer
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Fetched:
+        fetched = Fetched(await super()._fetch_records(*args, **kwargs))
+        # No await between taking the records and this line: the epoch belongs to exactly these records.
+        fetched.epoch = self.seek_epoch
+        return fetched
+
+    async def seek_all(self, starts: Mapping[TP, int]) -> None:
+        """Set the reading positions; what was taken before is void."""
+        await self.call_thread(self._seek_all, starts)
+
+    async def _seek_all(self, starts: Mapping[TP, int]) -> None:
+        consumer = self._ensure_consumer()
+        for tp, offset in starts.items():
+            consumer.seek(driver.ensure_aiokafka_TP(tp), offset)
+        self.seek_epoch += 1
+
+    async def committed(self, tps: Iterable[TP]) -> dict[TP, int | None]:
+        """The group's committed offset of each partition; None where there is none."""
+        return await self.call_thread(self._committed, list(tps))
+
+    async def _committed(self, tps: list[TP]) -> dict[TP, int | None]:
+        consumer = self._ensure_consumer()
+        return {tp: await consumer.committed(driver.ensure_aiokafka_TP(tp)) for tp in tps}
+
+
+class BatchConsumer(driver.Consumer):
+    """See the module's text."""
+
+    _thread: BatchConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._spans: defaultdict[TP, deque[_Span]] = defaultdict(deque)
+        self._positions: dict[TP, int] = {}
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def create_topic(self, topic: str, *args: Any, **kwargs: Any) -> None:
+        """Topics are created beforehand (``sluice topics create``), with the right retention; never by a worker."""
+
+    # -- delivery ---------------------------------------------------------------------------------------------------
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
+        """Yield one message per fetched partition; its value is a ``RecordBatch``."""
+        generation = self.app.consumer_generation_id
+        fetched, active = await self._wait_next_records(timeout)
+        if not fetched or self.should_stop:
+            return
+        for tp, records in fetched.items():
+            stale = generation != self.app.consumer_generation_id or self._is_stale(fetched)
+            if not self.flow_active or stale:
+                # Taken under an old assignment or before a seek. Recovery seeks before it resumes the flow, and that
+                # seek made these records void, so dropping them loses nothing.
+                return
+            if not records or not (active is None or tp in active or tp in self._buffered_partitions):
+                continue
+            try:
+                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+            except IllegalStateError:
+                return  # the assignment went away under us
+            yield tp, self._to_batch(tp, records)
+
+    def _is_stale(self, fetched: Any) -> bool:
+        return getattr(fetched, "epoch", -1) != self._thread.seek_epoch
+
+    def _to_batch(self, tp: TP, records: list[Any]) -> ConsumerMessage:
+        message = self._to_message(tp, records[-1])
+        first, end = records[0].offset, records[-1].offset + 1
+        spans = self._spans[tp]
+        while spans and spans[-1].first >= first:
+            spans.pop()  # fetched again: this delivery supersedes the earlier one
+        spans.append(_Span(first, end))
+        begin = min(self._positions.get(tp, first), first)
+        self._positions[tp] = end
+        message.key = None
+        message.headers = None
+        message.value = RecordBatch(tp.topic, tp.partition, begin, end, records)
+        # Faust compares offsets with the last one read and would drop a batch that was fetched again.
+        self._read_offset[tp] = None
+        return message
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Gaps need no bookkeeping: a span covers them."""
+
+    # -- acknowledgement and commit ---------------------------------------------------------------------------------
+
+    def ack(self, message: Message) -> bool:
+        """Mark the batch that ends with this message as done."""
+        if message.acked:
+            return False
+        message.acked = True
+        self._unacked_messages.discard(message)
+        end = message.offset + 1
+        for span in self._spans.get(message.tp, ()):
+            if span.end == end:
+                span.acked = True
+                self._n_acked += 1
+                break
+        driver_notify(self._waiting_for_ack)
+        return True
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (
+            tp
+            for tp, spans in list(self._spans.items())
+            if spans and spans[0].acked and (topics is None or tp in topics or tp.topic in topics)
+        )
+
+    def _new_offset(self, tp: TP) -> int | None:
+        spans = self._spans[tp]
+        offset = None
+        while spans and spans[0].acked:
+            offset = spans.popleft().end
+        return offset
+
+    # -- seeking ----------------------------------------------------------------------------------------------------
+
+    async def perform_seek(self) -> None:
+        """Read each source partition from the smallest of: committed, what its table asks for; else the earliest.
+
+        Faust leaves a partition without a committed offset where it happens to be, which skips records that were
+        fetched and thrown away; here every partition gets an explicit position.
+        """
+        tps = {ensure_TP(tp) for tp in self.assignment() if not self._is_changelog_tp(tp)}
+        if not tps:
+            return
+        committed = await self._thread.committed(tps)
+        earliest = await self.earliest_offsets(*tps)
+        starts: dict[TP, int] = {}
+        for tp in tps:
+            wanted = [offset for offset in (committed[tp], self._table_start(tp)) if offset is not None]
+            starts[tp] = max(min(wanted, default=0), earliest.get(tp) or 0)
+        await self._thread.seek_all(starts)
+        for tp, start in starts.items():
+            self._spans.pop(tp, None)
+            self._positions[tp] = start
+            self._read_offset[tp] = None
+            self._committed_offset[tp] = committed[tp]
+
+    def _table_start(self, tp: TP) -> int | None:
+        starts = [table.start_offset(tp) for table in self.app.tables.values()]
+        return min((start for start in starts if start is not None), default=None)
+
+    # -- rebalance --------------------------------------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let in-flight batches finish, commit them, and only then forget them (stock Faust forgets first)."""
+        await super().on_partitions_revoked(revoked)
+        for tp in revoked:
+            self._spans.pop(tp, None)
+            self._positions.pop(tp, None)
+        self.app.tables.drop_revoked(revoked)
+
+
+def driver_notify(future: Any) -> None:
+    """Wake whoever waits for an acknowledgement."""
+    if future is not None and not future.done():
+        future.set_result(None)
+
+
+__all__ = ["BatchConsumer", "BatchConsumerThread"]

@@ -1,0 +1,76 @@
+"""Recovery: read every table of the new assignment, set the reading positions, then let records flow, in this order.
+
+Replaces Faust's recovery, which resumes partitions before it seeks, restores record by record, swallows errors in its
+changelog reader, and can wait for ever for a record that compaction took away.
+"""
+
+from typing import Any
+
+from faust.tables.manager import TableManager
+from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
+from faust.types import TP
+from mode import Service
+
+
+class BatchRecovery(Recovery):
+    """One task: wait for a rebalance, restore, seek, resume."""
+
+    @Service.task
+    async def _restart_recovery(self) -> None:
+        while not self.should_stop:
+            if await self.wait_for_stopped(self.signal_recovery_start):  # type: ignore[arg-type]
+                return
+            self.signal_recovery_start.clear()
+            generation = self._generation_id
+            try:
+                await self._wait(self._recover(generation))
+            except RebalanceAgain:
+                continue
+            except ServiceStopped:
+                return
+
+    @Service.task
+    async def _slurp_changelogs(self) -> None:
+        """Changelog partitions stay paused: tables read them with a consumer of their own."""
+
+    async def _recover(self, generation: int) -> None:
+        app: Any = self.app
+        consumer = app.consumer
+        self._set_recovery_started()
+        actives = {tp for tp in app.assignor.assigned_actives()}
+        for table in self.tables.values():
+            topic = table.changelog_topic_name
+            await table.restore({tp.partition for tp in actives if tp.topic == topic})  # type: ignore[attr-defined]
+        self._set_recovery_ended()
+        if app.consumer_generation_id != generation:
+            return  # a newer rebalance has signalled already
+        await app.on_rebalance_complete.send()
+        await consumer.perform_seek()
+        consumer.resume_partitions({tp for tp in consumer.assignment() if not self._is_changelog_tp(tp)})
+        self.completed.set()
+        app.flow_control.resume()
+        consumer.resume_flow()
+        await app._fetcher.maybe_start()
+        self.tables.on_actives_ready()
+        self.tables.on_standbys_ready()
+        app.on_rebalance_end()
+
+    def flush_buffers(self) -> None:
+        """Nothing is buffered."""
+
+
+class BatchTableManager(TableManager):
+    """Faust's table manager with this recovery, dropping state as soon as partitions are revoked."""
+
+    @property
+    def recovery(self) -> Recovery:
+        """The recovery service, made at first use."""
+        if self._recovery is None:
+            self._recovery = BatchRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+    def drop_revoked(self, revoked: set[TP]) -> None:
+        """Forget the state of revoked partitions, after their in-flight batches were committed."""
+        for table in self.values():
+            topic = table.changelog_topic_name
+            table.drop({tp.partition for tp in revoked if tp.topic == topic})  # type: ignore[attr-defined]
