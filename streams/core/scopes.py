@@ -1,0 +1,101 @@
+"""Which scopes an event counts in: every budget that it matches, and the detectors' team and feature hours."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from schemas.instants import HOUR
+from schemas.statements import Dimensions
+from streams.core.meter import Watched
+
+BUDGET = "budget:"
+TEAM = "team:"
+FEATURE = "feature:"
+
+#: Money that detectors judge by the hour; bills come in lumps and are judged by budgets alone.
+_METERED = frozenset({"llm", "gpu"})
+_MEMO_MAX = 50_000
+
+#: Budget attribute -> dimension field; ``key`` and ``user`` are no dimensions of a cell.
+_FIELDS = {
+    "org": "org_id",
+    "cost_center": "cost_center",
+    "team": "team_id",
+    "project": "project_id",
+    "feature": "feature",
+    "model": "model",
+    "environment": "environment",
+}
+
+
+class WatchedBudget(NamedTuple):
+    """A budget as METER needs it: what it matches, and its periods."""
+
+    budget_id: str
+    #: ``(attribute, value)`` pairs that must all hold.
+    match: tuple[tuple[str, str], ...]
+    #: The start and end of the period that an instant falls into, microseconds since 1970.
+    bounds: Callable[[int], tuple[int, int]]
+
+
+def budget_scope(budget_id: str) -> str:
+    """The scope of a budget: ``budget:<id>``."""
+    return BUDGET + budget_id
+
+
+class ScopeWatchlist:
+    """Finds the scopes of an event; memoised, since thousands of events share one set of attributes."""
+
+    def __init__(self, budgets: Sequence[WatchedBudget]) -> None:
+        self._budgets = tuple(budgets)
+        self._personal = any(name in ("key", "user") for budget in budgets for name, _ in budget.match)
+        self._memo: dict[tuple[Dimensions, str, str], tuple[WatchedBudget, ...]] = {}
+        #: The last period of each budget: instants mostly fall into the same one.
+        self._periods: dict[str, tuple[int, int]] = {}
+
+    def watched(
+        self, dimensions: Dimensions, key_id: str, user_id: str, event_time: int
+    ) -> Sequence[Watched]:
+        """The scopes that an event counts in, each with the event's period in that scope."""
+        found = []
+        for budget in self._matching(dimensions, key_id, user_id):
+            start, end = self._bounds(budget, event_time)
+            found.append(Watched(BUDGET + budget.budget_id, start, end, _label(budget, dimensions)))
+        if dimensions.category in _METERED:
+            hour = event_time - event_time % HOUR
+            found.append(Watched(TEAM + dimensions.team_id, hour, hour + HOUR, dimensions.feature))
+            found.append(Watched(FEATURE + dimensions.feature, hour, hour + HOUR, dimensions.team_id))
+        return found
+
+    def _matching(self, dimensions: Dimensions, key_id: str, user_id: str) -> tuple[WatchedBudget, ...]:
+        memo_key = (dimensions, key_id, user_id) if self._personal else (dimensions, "", "")
+        matching = self._memo.get(memo_key)
+        if matching is None:
+            matching = tuple(b for b in self._budgets if _matches(b.match, dimensions, key_id, user_id))
+            if len(self._memo) >= _MEMO_MAX:
+                self._memo.clear()
+            self._memo[memo_key] = matching
+        return matching
+
+    def _bounds(self, budget: WatchedBudget, event_time: int) -> tuple[int, int]:
+        period = self._periods.get(budget.budget_id)
+        if period is None or not period[0] <= event_time < period[1]:
+            period = self._periods[budget.budget_id] = budget.bounds(event_time)
+        return period
+
+
+def _matches(match: tuple[tuple[str, str], ...], dimensions: Dimensions, key_id: str, user_id: str) -> bool:
+    for attribute, value in match:
+        if attribute == "key":
+            actual = key_id
+        elif attribute == "user":
+            actual = user_id
+        else:
+            actual = getattr(dimensions, _FIELDS[attribute])
+        if actual != value:
+            return False
+    return True
+
+
+def _label(budget: WatchedBudget, dimensions: Dimensions) -> str:
+    by_feature = any(attribute == "team" for attribute, _ in budget.match)
+    return dimensions.feature if by_feature else f"{dimensions.team_id}/{dimensions.feature}"

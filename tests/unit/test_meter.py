@@ -1,0 +1,198 @@
+"""METER's fold: what is counted, what is not, and that no interleaving of crashes changes it."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.instants import HOUR, SECOND
+from schemas.statements import CellStatement, ScopeStatement
+from streams.core.meter import Checkpoint, PartitionState
+from tests.unit.records import NOON, SOURCE, RawRecord, cost, rules, state, usage_record
+
+
+def test_a_call_lands_in_its_cell_its_budget_and_its_detector_scopes():
+    partition = state()
+    partition.fold([usage_record(0, input_tokens=100, output_tokens=5, feature="chat")], 1)
+    (cell,) = partition.cells.values()
+    assert (cell.totals.requests, cell.totals.cost_nanos, cell.offset, cell.segment) == (1, 1200, 0, 0)
+    assert {counter.scope: counter.cost_nanos for counter in partition.counters.values()} == {
+        "budget:search-daily": 1200,
+        "team:search": 1200,
+        "feature:chat": 1200,
+    }
+
+
+def test_the_same_event_under_another_offset_counts_once():
+    partition = state()
+    partition.fold([usage_record(0, id="x", input_tokens=1), usage_record(1, id="x", input_tokens=1)], 2)
+    assert (cost(partition), partition.duplicates) == (10, 1)
+
+
+def test_the_same_id_from_another_source_is_another_event():
+    partition = state()
+    twin = usage_record(1, id="x", input_tokens=1)
+    twin.headers = [(k, b"//gw/2" if k == "ce_source" else v) for k, v in twin.headers]
+    partition.fold([usage_record(0, id="x", input_tokens=1), twin], 2)
+    assert cost(partition) == 20
+
+
+def test_a_missing_team_is_priced_under_unattributed():
+    partition = state()
+    partition.fold([usage_record(0, team="", input_tokens=7)], 1)
+    (cell,) = partition.cells.values()
+    assert (cell.dimensions.team_id, cell.totals.cost_nanos) == ("__unattributed__", 70)
+
+
+def test_a_late_event_corrects_its_own_hour_and_no_other():
+    partition = state()
+    partition.fold([usage_record(0, input_tokens=1), usage_record(1, at=NOON - 5 * HOUR, arrived=NOON, input_tokens=2)], 2)
+    by_hour = {cell.hour: cell.totals for cell in partition.cells.values()}
+    assert (by_hour[NOON].cost_nanos, by_hour[NOON - 5 * HOUR].cost_nanos) == (10, 20)
+    assert by_hour[NOON - 5 * HOUR].unverified_late == 1
+
+
+def test_a_time_ahead_of_its_arrival_never_moves_stream_time_beyond_the_arrival():
+    partition = state()
+    partition.fold([usage_record(0, at=NOON + 60 * SECOND, arrived=NOON)], 1)
+    assert partition.stream_time == NOON
+
+
+def _changed(**changes):
+    record = usage_record(0)
+    for name, value in changes.items():
+        setattr(record, name, value)
+    return record
+
+
+def _data(**fields):
+    record = usage_record(0)
+    body = msgspec.json.decode(record.value) | fields
+    record.value = msgspec.json.encode(body)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        pytest.param(_changed(value=None), "empty_value", id="a record without a value"),
+        pytest.param(_changed(value=b"{nope"), "not_json", id="a value that is not JSON"),
+        pytest.param(_changed(value=b"\xff\xfe"), "not_json", id="a value that is not UTF-8"),
+        pytest.param(_changed(value=b"[1]"), "wrong_shape", id="an array where an object belongs"),
+        pytest.param(_data(input_tokens="many"), "wrong_shape", id="tokens as a word"),
+        pytest.param(_data(input_tokens=1.5), "wrong_shape", id="half a token"),
+        pytest.param(_data(input_tokens=-1), "negative_usage", id="negative tokens"),
+        pytest.param(_data(output_tokens=10**12), "absurd_number", id="a trillion tokens"),
+        pytest.param(_data(input_tokens=10**30), "absurd_number", id="more tokens than 64 bits hold"),
+        pytest.param(_data(input_tokens=1, cache_read_input_tokens=2), "impossible_usage", id="more cached than read"),
+        pytest.param(_data(team_id="t" * 1000), "absurd_number", id="a team name of a thousand letters"),
+        pytest.param(_changed(value=b"x" * 2_000_000), "too_large", id="a value of 2 MB"),
+        pytest.param(_changed(headers=[]), "not_a_cloudevent", id="no CloudEvents headers"),
+        pytest.param(usage_record(0, at=NOON + 32_000_000 * SECOND * 1000, arrived=NOON), "in_the_future", id="the year 3000"),
+        pytest.param(usage_record(0, at=NOON - 50 * 24 * HOUR, arrived=NOON), "too_late", id="fifty days old"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_dead_lettered_with_its_reason_and_the_rest_is_counted(record, reason):
+    partition = state()
+    partition.fold([record, usage_record(1, input_tokens=3)], 2)
+    assert [letter.reason.value for letter in partition.letters] == [reason]
+    assert partition.letters[0].record is record
+    assert partition.letters[0].detail
+    assert (cost(partition), partition.dead_letters) == (30, 1)
+
+
+def _crash_and_restore(partition: PartitionState, durable: list, checkpoint: Checkpoint | None) -> PartitionState:
+    """What a successor sees: the durable statements through their JSON, nothing of the old memory."""
+    fresh = PartitionState(SOURCE, partition.rules, checkpoint)
+    fresh.restore(
+        [msgspec.json.decode(msgspec.json.encode(statement), type=type(statement)) for statement in durable]
+    )
+    return fresh
+
+
+event_plans = st.lists(
+    st.tuples(
+        st.integers(0, 30),  # which id: repeats are duplicates
+        st.integers(-3, 0),  # hours before noon
+        st.sampled_from(["search", "support", ""]),
+        st.integers(0, 5000),
+        st.booleans(),  # bad record
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(plan=event_plans, data=st.data())
+def test_any_split_into_batches_with_crashes_and_replays_gives_the_oracles_totals(plan, data):
+    records, seen, oracle = [], set(), 0
+    for offset, (number, hours, team, tokens, bad) in enumerate(plan):
+        if bad:
+            records.append(RawRecord(offset, NOON // 1000, b"{"))
+            continue
+        # An id is one event: its content follows from its number.
+        at = NOON + hours * HOUR
+        records.append(usage_record(offset, id=f"e{number}", at=at, arrived=NOON, team=team, input_tokens=tokens))
+        if number not in seen:
+            seen.add(number)
+            oracle += tokens * 10
+    partition = state(dedupe_window_us=10 * HOUR)
+    durable: dict = {}
+    checkpoint = None
+    position = 0
+    while position < len(records):
+        size = data.draw(st.integers(1, 20))
+        batch = records[position : position + size]
+        partition.fold(batch, batch[-1].offset + 1)
+        position += len(batch)
+        action = data.draw(st.sampled_from(["go on", "flush", "crash", "crash in mid-flush"]))
+        if action in ("flush", "crash in mid-flush"):
+            changed = [*partition.changed_cells.items(), *partition.changed_counters.items()]
+            if action == "crash in mid-flush":
+                changed = changed[: data.draw(st.integers(0, len(changed)))]
+            for _, statement in changed:
+                durable[_name(statement)] = msgspec.json.decode(msgspec.json.encode(statement), type=type(statement))
+            if action == "flush":
+                partition.changed_cells, partition.changed_counters = {}, {}
+                checkpoint = partition.checkpoint()
+        if action.startswith("crash"):
+            # Entries of a first flush without a watermark say nothing to a successor.
+            kept = list(durable.values()) if checkpoint else []
+            durable = durable if checkpoint else {}
+            partition = _crash_and_restore(partition, kept, checkpoint)
+            position = partition.read_from
+    assert cost(partition) == oracle
+    spent = sum(c.cost_nanos for c in partition.counters.values() if c.scope.startswith("team:"))
+    assert spent == oracle
+
+
+def _name(statement: CellStatement | ScopeStatement) -> tuple:
+    if isinstance(statement, CellStatement):
+        return ("c", statement.cell_id, statement.segment)
+    return ("s", statement.scope, statement.period_start, statement.segment)
+
+
+def test_an_idle_cell_is_let_go_only_below_the_ledger_and_a_late_event_opens_a_new_segment():
+    partition = state(cells_idle_us=2 * HOUR)
+    partition.fold([usage_record(0, input_tokens=1)], 1)
+    partition.fold([usage_record(1, at=NOON + 6 * HOUR, input_tokens=1)], 2)
+    partition.changed_cells.clear()
+    partition.changed_counters.clear()
+    assert [gone for gone in partition.evict(0) if isinstance(gone, CellStatement)] == []
+    gone = [cell for cell in partition.evict(2) if isinstance(cell, CellStatement)]
+    assert [(cell.hour, cell.segment) for cell in gone] == [(NOON, 0)]
+    partition.fold([usage_record(2, at=NOON, arrived=NOON + 6 * HOUR, input_tokens=5)], 3)
+    reopened = next(cell for cell in partition.cells.values() if cell.hour == NOON)
+    assert (reopened.cell_id, reopened.segment, reopened.totals.cost_nanos) == (gone[0].cell_id, 2, 50)
+
+
+def test_a_huge_request_is_signalled_with_its_place():
+    partition = state()
+    partition.fold([usage_record(0, input_tokens=50_000), usage_record(1, input_tokens=50_000, output_tokens=1)], 2)
+    assert [(signal.offset, signal.tokens, signal.team_id) for signal in partition.signals] == [(1, 50_001, "search")]
+
+
+def test_the_rules_are_values_so_two_partitions_share_them():
+    shared = rules()
+    assert PartitionState(SOURCE, shared).rules is shared
