@@ -1,0 +1,146 @@
+"""How METER's state lies in its changelog, and its statements on their topics: keys, values, and whose writing counts.
+
+Every ownership of a partition writes under a writer id of its own, so a stalled owner that wakes up overwrites nothing.
+A successor takes the writer whose watermark is furthest: states are prefixes of one deterministic fold, so furthest is
+most complete.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from schemas import topics
+from schemas.statements import CellStatement, ScopeStatement, Source, Watermark
+from streams.core.meter import Checkpoint, DeadLetter, PartitionState, entry_id
+from streams.transport import Outgoing, partition_of
+
+Statement = CellStatement | ScopeStatement
+
+_encode = msgspec.json.Encoder().encode
+_decode_cell = msgspec.json.Decoder(CellStatement).decode
+_decode_scope = msgspec.json.Decoder(ScopeStatement).decode
+_decode_checkpoint = msgspec.json.Decoder(Checkpoint).decode
+
+_WATERMARK = "w"
+
+
+class Recovered(NamedTuple):
+    """What the changelog holds of one source partition."""
+
+    checkpoint: Checkpoint
+    statements: list[Statement]
+
+
+def entry_key(source: Source, name: str, writer: str) -> bytes:
+    """``<slot>|<kind>|…|<writer>``"""
+    return f"{source.slot()}|{name}|{writer}".encode()
+
+
+def checkpoint_entry(checkpoint: Checkpoint, writer: str) -> tuple[bytes, bytes]:
+    """The watermark as a changelog entry; written last in each flush."""
+    return entry_key(checkpoint.source, _WATERMARK, writer), _encode(checkpoint)
+
+
+def statement_entry(statement: Statement, writer: str) -> tuple[bytes, bytes]:
+    """A cell or counter as a changelog entry."""
+    return entry_key(statement.source, entry_id(statement), writer), _encode(statement)
+
+
+def recover(entries: Mapping[bytes, bytes]) -> dict[str, Recovered]:
+    """By slot: the state of the writer that came furthest. Entries without a watermark say nothing and are left out."""
+    by_writer: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
+    best: dict[str, tuple[tuple[int, int], str, Checkpoint]] = {}
+    for key, value in entries.items():
+        parts = key.decode().split("|")
+        slot, kind, writer = parts[0], parts[1], parts[-1]
+        if kind == _WATERMARK:
+            checkpoint = _decode_checkpoint(value)
+            rank = (checkpoint.revision, checkpoint.next_offset)
+            if slot not in best or (rank, writer) > best[slot][:2]:
+                best[slot] = (rank, writer, checkpoint)
+        else:
+            by_writer.setdefault((slot, writer), []).append((kind, value))
+    recovered = {}
+    for slot, (_, writer, checkpoint) in best.items():
+        statements: list[Statement] = [
+            _decode_cell(value) if kind == "c" else _decode_scope(value)
+            for kind, value in by_writer.get((slot, writer), ())
+        ]
+        recovered[slot] = Recovered(checkpoint, statements)
+    return recovered
+
+
+class Leftover(NamedTuple):
+    """What an earlier writer left behind: its changelog key, and the deletion of its statement."""
+
+    key: bytes
+    deletion: Outgoing | None
+
+
+def leftovers(entries: Mapping[bytes, bytes], partitions: int) -> dict[str, list[Leftover]]:
+    """By slot: everything in the changelog, to be deleted once it has been stated again under a new writer's name."""
+    found: dict[str, list[Leftover]] = {}
+    for key, value in entries.items():
+        slot, kind, *_, writer = key.decode().split("|")
+        deletion = None
+        if kind == "c":
+            deletion = cell_record(_decode_cell(value), writer)
+        elif kind == "s":
+            deletion = scope_record(_decode_scope(value), writer, partitions)
+        found.setdefault(slot, []).append(Leftover(key, deletion and deletion._replace(value=None)))
+    return found
+
+
+def statement_record(statement: Statement, writer: str, partitions: int) -> Outgoing:
+    """A statement on its topic."""
+    if isinstance(statement, CellStatement):
+        return cell_record(statement, writer)
+    return scope_record(statement, writer, partitions)
+
+
+def cell_record(cell: CellStatement, writer: str) -> Outgoing:
+    """A cell's statement; it goes to the partition it came from, so that the watermark follows it."""
+    return Outgoing(
+        topics.SPEND_CELLS, cell.source.partition, entry_key(cell.source, entry_id(cell), writer), _encode(cell)
+    )
+
+
+def scope_record(counter: ScopeStatement, writer: str, partitions: int) -> Outgoing:
+    """A counter's statement; partitioned by scope alone, so that all slots of a scope meet."""
+    key = entry_key(counter.source, entry_id(counter), writer)
+    partition = partition_of(counter.scope.encode(), partitions)
+    return Outgoing(topics.SPEND_SCOPES, partition, key, _encode(counter))
+
+
+def watermark_record(watermark: Watermark, writer: str) -> Outgoing:
+    """The ledger's watermark, written after the cells it covers."""
+    key = entry_key(watermark.source, _WATERMARK, writer)
+    return Outgoing(topics.SPEND_CELLS, watermark.source.partition, key, _encode(watermark))
+
+
+def is_watermark(key: bytes) -> bool:
+    """Whether a record on ``spend.cells`` is a watermark."""
+    return key.split(b"|", 2)[1] == b"w"
+
+
+def signal_records(state: PartitionState) -> Iterable[Outgoing]:
+    """The single events that per-event detectors must see."""
+    for signal in state.signals:
+        yield Outgoing(topics.USAGE_SIGNALS, None, signal.scope.encode(), _encode(signal))
+
+
+def dead_letter_record(letter: DeadLetter, source: Source) -> Outgoing:
+    """The untouched record with the reason in its headers (names as in Kafka Streams, KIP-1034)."""
+    record = letter.record
+    headers = (
+        *record.headers,
+        ("__streams.errors.exception", letter.reason.value.encode()),
+        ("__streams.errors.message", letter.detail[:1000].encode("utf-8", "replace")),
+        ("__streams.errors.topic", source.topic.encode()),
+        ("__streams.errors.partition", str(source.partition).encode()),
+        ("__streams.errors.offset", str(record.offset).encode()),
+    )
+    return Outgoing(
+        topics.dead_letter(source.topic), source.partition, record.key or b"", record.value, headers
+    )

@@ -1,0 +1,162 @@
+"""The shell of agents that keep one state per key: BUDGET and the detectors.
+
+For each batch: decode, keep the newest of each key, step the pure core, write what follows (alerts, commands), then
+the changed states, then acknowledge. A crash between any two of these repeats the same things under the same ids.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from schemas import topics
+from schemas.alerts import Alert
+from schemas.commands import ThrottleCommand
+from streams import metrics
+from streams.agents.shell import decoded, fail_stop
+from streams.clock import Clock
+from streams.transport import Outgoing, RecordBatch, StateTable
+
+logger = logging.getLogger("sluice.keyed")
+
+State = TypeVar("State", bound=msgspec.Struct)
+_encode = msgspec.json.Encoder().encode
+
+
+def alert_record(alert: Alert) -> Outgoing:
+    """An alert on its topic."""
+    metrics.ALERTS.labels(rule=alert.rule, severity=alert.severity, status=alert.status).inc()
+    return Outgoing(topics.ALERTS, None, alert.dedup_key.encode(), _encode(alert))
+
+
+def command_record(command: ThrottleCommand) -> Outgoing:
+    """A throttle command on its topic."""
+    metrics.COMMANDS.labels(action=command.action).inc()
+    return Outgoing(topics.GATEWAY_COMMANDS, None, command.key().encode(), _encode(command))
+
+
+def newest_of_each_key(batch: RecordBatch, decode: Callable[[bytes], Any]) -> list[Any]:
+    """Of records with the same key only the last: each states a total, so the earlier ones say nothing more."""
+    newest = {record.key: record for record in batch.records}
+    return [message for _, message in decoded(newest.values(), decode)]
+
+
+class KeyedAgent(Generic[State]):
+    """One table of states; subclasses say how a message and the passing of time change a state."""
+
+    #: How often time is let pass.
+    tick_s: float = 1.0
+
+    def __init__(
+        self, name: str, table: StateTable, state_type: type[State], decode: Callable[[bytes], Any], clock: Clock
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self._table = table
+        self._decode = decode
+        self._decode_state = msgspec.json.Decoder(state_type).decode
+        self._states: dict[int, dict[str, State]] = {}
+        self._busy = asyncio.Lock()
+        table.on_load = self._load
+        table.on_drop = self._drop
+
+    # -- what subclasses say ----------------------------------------------------------------------------------------
+
+    def key_of(self, message: Any) -> str | None:
+        """The state that a message belongs to; None to pass it over."""
+        raise NotImplementedError
+
+    def step(self, state: State | None, message: Any) -> tuple[State, list[Outgoing]]:
+        """Take one message in."""
+        raise NotImplementedError
+
+    def tick(self, state: State) -> tuple[State | None, list[Outgoing]]:
+        """Let time pass; None forgets the state."""
+        raise NotImplementedError
+
+    async def after(self, states: Iterable[State]) -> None:
+        """What else to do with states that changed, once they are durable."""
+
+    # -- the shell --------------------------------------------------------------------------------------------------
+
+    def _load(self, partition: int, found: dict[bytes, bytes]) -> None:
+        self._states[partition] = {key.decode(): self._decode_state(value) for key, value in found.items()}
+
+    def _drop(self, partitions: set[int]) -> None:
+        for partition in partitions:
+            self._states.pop(partition, None)
+
+    async def run(self, stream: Any) -> None:
+        """The agent."""
+        async for event in stream.noack().events():
+            batch: RecordBatch = event.value
+            try:
+                taken = await self._take(batch)
+            except Exception as error:
+                fail_stop(self.name, error)
+            if taken:
+                event.ack()
+
+    async def _take(self, batch: RecordBatch) -> bool:
+        async with self._busy:
+            states = self._states.get(batch.partition)
+            if states is None:
+                return False  # revoked while it waited
+            changed: dict[str, State] = {}
+            outgoing: list[Outgoing] = []
+            for message in self._newest(batch):
+                key = self.key_of(message)
+                if key is None:
+                    continue
+                state, out = self.step(states.get(key), message)
+                states[key] = changed[key] = state
+                outgoing += out
+            await self._deliver(batch.partition, outgoing, changed)
+            return True
+
+    def _newest(self, batch: RecordBatch) -> Iterable[Any]:
+        """The messages to step through, in order."""
+        return [message for _, message in decoded(batch.records, self._decode)]
+
+    async def _deliver(
+        self, partition: int, outgoing: list[Outgoing], changed: dict[str, Any]
+    ) -> None:
+        if outgoing:
+            app: Any = self._table.app
+            await app.producer.write(outgoing, app.partitions)
+        if changed:
+            await self._table.write(
+                partition,
+                [(key.encode(), None if state is None else _encode(state)) for key, state in changed.items()],
+            )
+            await self.after([state for state in changed.values() if state is not None])
+
+    async def run_background(self) -> None:
+        """Let time pass: periods end, quiet scopes recover, without any record arriving."""
+        while True:
+            await asyncio.sleep(self.tick_s)
+            try:
+                async with self._busy:
+                    for partition in list(self._states):
+                        await self._tick_partition(partition)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                fail_stop(f"{self.name} tick", error)
+
+    async def _tick_partition(self, partition: int) -> None:
+        states = self._states[partition]
+        changed: dict[str, Any] = {}
+        outgoing: list[Outgoing] = []
+        for key, state in list(states.items()):
+            before = _encode(state)
+            after, out = self.tick(state)
+            outgoing += out
+            if after is None:
+                del states[key]
+                changed[key] = None
+            elif out or _encode(after) != before:
+                states[key] = changed[key] = after
+        await self._deliver(partition, outgoing, changed)

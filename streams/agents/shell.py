@@ -1,0 +1,43 @@
+"""What all agents share: failing loudly, and reading batches of our own topics."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, Protocol
+
+import msgspec
+
+logger = logging.getLogger("sluice")
+
+#: The exit code of a worker that stopped because going on could have lost or doubled money (EX_SOFTWARE).
+FAIL_STOP_EXIT_CODE = 70
+
+
+def fail_stop(where: str, error: BaseException) -> NoReturn:
+    """Stop the process at once, without another commit: a successor resumes from what is durable."""
+    logger.critical("%s failed; stopping so that nothing is lost: %r", where, error, exc_info=error)
+    logging.shutdown()
+    os._exit(FAIL_STOP_EXIT_CODE)
+
+
+class Loop(Protocol):
+    """An agent with work of its own between records."""
+
+    async def run_background(self) -> None:
+        """Run until cancelled."""
+        ...
+
+
+def decoded(records: Any, decode: Callable[[bytes], Any]) -> Iterator[tuple[Any, Any]]:
+    """The records of one of our own topics with their decoded values; tombstones are passed over.
+
+    A value that does not decode was not written by this version: it is logged with its place and passed over, since
+    whoever wrote it states its total again.
+    """
+    for record in records:
+        if record.value is None:
+            continue
+        try:
+            yield record, decode(record.value)
+        except msgspec.DecodeError as error:
+            logger.error("%s[%d]@%d cannot be read: %s", record.topic, record.partition, record.offset, error)

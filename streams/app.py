@@ -1,0 +1,205 @@
+"""The composition root of a worker: the only place that picks real parts and binds them to each other."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from schemas import topics
+from schemas.commands import Target
+from schemas.instants import SECOND
+from schemas.keys import digest
+from schemas.money import parse_nanos
+from streams.agents.budgets import BudgetAgent
+from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
+from streams.agents.ledger import LedgerAgent
+from streams.agents.meter import Meter
+from streams.agents.notify import NotifyAgent
+from streams.agents.shell import Loop
+from streams.clock import clock_for
+from streams.core.budget_file import Budget
+from streams.core.budgets import Policy, Terms, Threshold
+from streams.core.charging import Charging
+from streams.core.meter import Rules
+from streams.core.periods import period_bounds
+from streams.core.pricing import PriceBook
+from streams.core.reading import Limits
+from streams.core.scopes import ScopeWatchlist, WatchedBudget
+from streams.kafka_connection import connection
+from streams.ports import Ledger, Outbox, Receiver
+from streams.settings import Settings
+from streams.transport import BatchSchema, StateTable, make_app
+from streams.transport.driver import App
+
+TABLES = ("meter", "budgets", "spikes", "runaways", "gpus")
+
+
+class Outside(NamedTuple):
+    """The real parts beyond Kafka."""
+
+    ledger: Ledger
+    outbox: Outbox
+    receivers: Mapping[str, Receiver]
+
+
+class Worker(NamedTuple):
+    """A worker, not yet started: the Faust application, and the loops that run beside its agents."""
+
+    app: App
+    loops: Sequence[Loop]
+
+
+def changelogs(app_id: str) -> tuple[topics.Topic, ...]:
+    """The changelog topics of the tables, compacted, as many partitions as every other topic."""
+    return tuple(topics.Topic(f"{app_id}-{table}-changelog", "state", None) for table in TABLES)
+
+
+def create_app(settings: Settings, outside: Outside, budgets: Sequence[Budget], prices: PriceBook) -> Worker:
+    """Bind METER, BUDGET, DETECT, NOTIFY and LEDGER to their topics, tables and sinks."""
+    app = make_app(
+        settings.app_id,
+        connection(settings),
+        partitions=settings.partitions,
+        fetch_wait_ms=settings.fetch_wait_ms,
+        fetch_max_bytes=settings.fetch_max_bytes,
+        session_timeout_s=settings.session_timeout_s,
+        rebalance_timeout_s=settings.rebalance_timeout_s,
+        group_instance_id=settings.group_instance_id,
+    )
+    tables = {name: _table(app, name) for name in TABLES}
+    meter = Meter(
+        tables["meter"],
+        _rules(settings, budgets, prices),
+        outside.ledger,
+        tuple(topic.name for topic in topics.INPUTS),
+        epoch=settings.topic_epoch,
+        writer=lambda: _writer(app),
+        flush_interval_s=settings.flush_interval_ms / 1000,
+        scope_interval_s=settings.scope_interval_ms / 1000,
+    )
+    live_within_us = settings.live_within_s * SECOND
+    budget = BudgetAgent(
+        tables["budgets"],
+        {known.id: terms_of(known) for known in budgets},
+        outside.ledger,
+        clock_for(settings.clock),
+        Policy(live_within_us),
+    )
+    detectors = _detectors(settings, tables, prices)
+    ledger = LedgerAgent(outside.ledger)
+    notify = NotifyAgent(outside.outbox, outside.receivers)
+
+    _bind(app, "meter", meter.run, *(topic.name for topic in topics.INPUTS))
+    _bind(app, "budget", budget.run, topics.SPEND_SCOPES)
+    _bind(app, "ledger-cells", ledger.run_cells, topics.SPEND_CELLS)
+    _bind(app, "ledger-commands", ledger.run_commands, topics.GATEWAY_COMMANDS)
+    _bind(app, "ledger-acks", ledger.run_acks, topics.GATEWAY_ACKS)
+    _bind(app, "notify", notify.run, topics.ALERTS)
+    for topic, detector in detectors:
+        _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
+    return Worker(app, (meter, budget, *(detector for _, detector in detectors), notify))
+
+
+def terms_of(budget: Budget) -> Terms:
+    """A budget of the budgets file as BUDGET needs it."""
+    return Terms(
+        budget_id=budget.id,
+        target=Target(budget.scope_type, budget.scope_id),
+        amount_nanos=budget.amount_nanos,
+        period=budget.period,
+        thresholds=tuple(
+            Threshold(rung.percent, rung.severity, rung.action == "block") for rung in budget.thresholds
+        ),
+        enforced=budget.mode == "enforce",
+        owner=budget.owner,
+    )
+
+
+def watched_of(budget: Budget) -> WatchedBudget:
+    """A budget of the budgets file as METER needs it."""
+    return WatchedBudget(
+        budget.id, budget.match, lambda instant: period_bounds(budget.period, budget.timezone, instant)
+    )
+
+
+def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> Rules:
+    return Rules(
+        limits=Limits(
+            value_bytes_max=settings.value_bytes_max,
+            tokens_max=settings.tokens_max,
+            lateness_us_max=settings.lateness_s_max * SECOND,
+            future_us_max=settings.future_s_max * SECOND,
+        ),
+        pricing=Charging(prices, frozenset(settings.metered_providers)),
+        watchlist=ScopeWatchlist([watched_of(budget) for budget in budgets]),
+        org_id=settings.org_id,
+        runaway_tokens=settings.runaway_tokens,
+        dedupe_window_us=settings.dedupe_window_s * SECOND,
+        dedupe_ids_max=settings.dedupe_ids_max,
+        cells_idle_us=settings.cells_idle_s * SECOND,
+    )
+
+
+def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: PriceBook) -> list[tuple[str, Any]]:
+    live_within_us = settings.live_within_s * SECOND
+    return [
+        (
+            topics.SPEND_SCOPES,
+            SpikeAgent(
+                tables["spikes"],
+                clock_for(settings.clock),
+                ratio_percent=settings.spike_ratio_percent,
+                floor_nanos=parse_nanos(settings.spike_floor_usd),
+                live_within_us=live_within_us,
+            ),
+        ),
+        (
+            topics.USAGE_SIGNALS,
+            RunawayAgent(
+                tables["runaways"],
+                clock_for(settings.clock),
+                limit_tokens=settings.runaway_tokens,
+                live_within_us=live_within_us,
+            ),
+        ),
+        (
+            topics.USAGE_GPU,
+            GpuAgent(
+                tables["gpus"],
+                clock_for(settings.clock),
+                prices,
+                idle_percent=settings.gpu_idle_percent,
+                exit_percent=settings.gpu_idle_exit_percent,
+                idle_us=settings.gpu_idle_s * SECOND,
+                gap_us=settings.gpu_gap_s * SECOND,
+                live_within_us=live_within_us,
+            ),
+        ),
+    ]
+
+
+def _table(app: App, name: str) -> StateTable:
+    table = StateTable(app, name=name, partitions=app.partitions)
+    app.tables.add(table)
+    return table
+
+
+def _bind(app: App, name: str, run: Callable[[Any], Any], *topic_names: str) -> None:
+    """An agent with a name of its own: Faust would take the name, and with it the topic, from the module's path."""
+
+    async def agent(stream: Any) -> None:
+        await run(stream)
+
+    app.agent(app.topic(*topic_names, schema=BatchSchema()), name=name, concurrency=1)(agent)
+
+
+def _writer(app: App) -> str:
+    """Names one ownership of partitions: the group's generation and our member id, so no two are alike."""
+    consumer: Any = app.consumer
+    coordinator = consumer._thread._ensure_consumer()._coordinator
+    return f"{coordinator.generation}-{digest(coordinator.member_id)[:12]}"
+
+
+async def wait_ready(app: App) -> None:
+    """Wait until every table is recovered and records flow."""
+    while not (app.started and app.tables.actives_ready):
+        await asyncio.sleep(0.05)

@@ -1,0 +1,128 @@
+"""One worker process: starts the application and its loops, says when it is ready, stops in order."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from streams import metrics
+from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
+from streams.app import Outside, Worker, create_app, wait_ready
+from streams.core.budget_file import Budget, load_budgets
+from streams.core.pricing import PriceBook
+from streams.core.rate_card import RateCard, load_rate_card
+from streams.settings import Settings, SettingsError
+from streams.sinks.ledger import PostgresLedger
+from streams.sinks.outbox import PostgresOutbox
+from streams.sinks.postgres import migrate, open_pool
+from streams.sinks.receivers import receivers
+
+logger = logging.getLogger("sluice.worker")
+
+#: Where a worker says that it has recovered and reads; whoever started it watches for the file.
+READY_FILE = "SLUICE_READY_FILE"
+STOP_DEADLINE_S = 20.0
+
+
+def run(settings: Settings) -> int:
+    """Run a worker until SIGINT or SIGTERM; return its exit code."""
+    return asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    if settings.database_url is None:
+        raise SettingsError(["database_url is not set: give postgresql://…, or use `sluice up`, which starts one"])
+    url = settings.database_url.get_secret_value()
+    await migrate(url)
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(url)
+        stack.push_async_callback(pool.close)
+        reach = receivers(settings)
+        for receiver in reach.values():
+            stack.push_async_callback(receiver.close)
+        outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach)
+        worker = create_app(settings, outside, read_budgets(settings), read_prices(settings))
+        if settings.worker_metrics_port:
+            metrics.serve(settings.api_host, settings.worker_metrics_port)
+        return await _serve(worker)
+
+
+async def _serve(worker: Worker) -> int:
+    app: Any = worker.app
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    app.finalize()
+    await app.start()
+    # The loops outlive the application's stop: its last commit waits for what only they acknowledge.
+    tasks = [asyncio.create_task(_keep(part)) for part in worker.loops]
+    ready = asyncio.create_task(_say_ready(app))
+    stopping = asyncio.create_task(stop.wait())
+    gone = asyncio.create_task(app.wait_until_stopped())
+    await asyncio.wait({stopping, gone}, return_when=asyncio.FIRST_COMPLETED)
+    crashed = app.crashed
+    if crashed:
+        logger.critical("the application crashed: %r", app.crash_reason)
+        # Nothing more may be committed; a successor resumes from what is durable.
+        logging.shutdown()
+        os._exit(FAIL_STOP_EXIT_CODE)
+    logger.info("stopping: finishing what was read")
+    try:
+        async with asyncio.timeout(STOP_DEADLINE_S):
+            await app.stop()
+    except TimeoutError:
+        logger.warning("did not finish within %d s; a successor reads the rest again", STOP_DEADLINE_S)
+    for task in (*tasks, ready, stopping, gone):
+        task.cancel()
+    await asyncio.gather(*tasks, ready, stopping, gone, return_exceptions=True)
+    return 0
+
+
+async def _keep(part: Loop) -> None:
+    await part.run_background()
+
+
+async def _say_ready(app: Any) -> None:
+    await wait_ready(app)
+    path = os.environ.get(READY_FILE)
+    if path:
+        Path(path).write_text(f"{os.getpid()}\n")
+    logger.info("ready: tables are recovered and records flow")
+
+
+def read_budgets(settings: Settings) -> tuple[Budget, ...]:
+    """The budgets of the settings' file; none without one.
+
+    Raises:
+        SettingsError: with every error in the file.
+    """
+    if settings.budgets is None:
+        return ()
+    try:
+        return load_budgets(settings.budgets.read_text())
+    except ValueError as error:
+        raise SettingsError([f"{settings.budgets}: {line}" for line in str(error).splitlines()]) from error
+
+
+def read_prices(settings: Settings) -> PriceBook:
+    """The price book: the operator's rate card before the catalogue.
+
+    Raises:
+        SettingsError: with every error in the rate card.
+    """
+    try:
+        card = load_rate_card(settings.rate_card.read_text()) if settings.rate_card else RateCard()
+    except ValueError as error:
+        raise SettingsError([f"{settings.rate_card}: {line}" for line in str(error).splitlines()]) from error
+    return PriceBook(card, frozenset(settings.self_hosted_providers))
+
+
+if __name__ == "__main__":
+    from streams.settings import load_settings
+
+    sys.exit(run(load_settings()))
