@@ -73,7 +73,7 @@ class KeyedAgent(Generic[State]):
         raise NotImplementedError
 
     def tick(self, state: State) -> tuple[State | None, list[Outgoing]]:
-        """Let time pass; None forgets the state."""
+        """Let time pass; None forgets the state. The same state with nothing to say means that nothing changed."""
         raise NotImplementedError
 
     async def after(self, states: Iterable[State]) -> None:
@@ -151,12 +151,11 @@ class KeyedAgent(Generic[State]):
         changed: dict[str, Any] = {}
         outgoing: list[Outgoing] = []
         for key, state in list(states.items()):
-            before = _encode(state)
             after, out = self.tick(state)
             outgoing += out
             if after is None:
                 del states[key]
                 changed[key] = None
-            elif out or _encode(after) != before:
+            elif out or after is not state:
                 states[key] = changed[key] = after
         await self._deliver(partition, outgoing, changed)

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     WRONG_SHAPE = "wrong_shape"
     NEGATIVE_USAGE = "negative_usage"
     ABSURD_NUMBER = "absurd_number"
+    TOO_LONG = "too_long"
     IMPOSSIBLE_USAGE = "impossible_usage"
     BAD_TIME = "bad_time"
     IN_THE_FUTURE = "in_the_future"
@@ -125,6 +126,7 @@ def read(record: Record, limits: Limits) -> Reading:
         raise Rejected(Reason.NOT_A_CLOUDEVENT, str(error)) from error
     if len(envelope.id) + len(envelope.source) > limits.id_length_max:
         raise Rejected(Reason.NOT_A_CLOUDEVENT, f"source and id together exceed {limits.id_length_max} characters")
+    _check_text("subject", envelope.subject, limits)
     arrived_at = record.timestamp * 1_000
     event, event_time = _read_data(envelope, limits)
     if event_time > arrived_at + limits.future_us_max:
@@ -186,8 +188,15 @@ def _check_usage(event: UsageEvent, limits: Limits) -> None:
 
 def _check_texts(event: Usage, limits: Limits, names: tuple[str, ...]) -> None:
     for name in names:
-        if len(getattr(event, name)) > limits.text_length_max:
-            raise Rejected(Reason.ABSURD_NUMBER, f"{name} is longer than {limits.text_length_max} characters")
+        _check_text(name, getattr(event, name), limits)
+
+
+def _check_text(name: str, text: str, limits: Limits) -> None:
+    if len(text) > limits.text_length_max:
+        raise Rejected(Reason.TOO_LONG, f"{name} is longer than {limits.text_length_max} characters")
+    if "\x00" in text:
+        # Neither PostgreSQL nor most receivers can hold it.
+        raise Rejected(Reason.WRONG_SHAPE, f"{name} holds a NUL character")
 
 
 def _check_gpu(sample: GpuSample, limits: Limits) -> tuple[GpuSample, int]:

@@ -1,0 +1,105 @@
+"""DETECT's shells: spend spikes and runaway requests from METER's statements, idle GPUs from their samples."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from schemas.events import GpuSample
+from schemas.statements import ScopeStatement, Signal
+from streams.agents.keyed import KeyedAgent, alert_record, newest_of_each_key
+from streams.clock import Clock
+from streams.core.detect_gpu import GpuPolicy, GpuState, step_gpu, tick_gpu
+from streams.core.detect_runaway import RunawayPolicy, RunawayState, step_runaway, tick_runaway
+from streams.core.detect_spike import step_spike, tick_spike
+from streams.core.detect_spike_state import SpikePolicy, SpikeState
+from streams.core.reading import Limits, Reading, Rejected, read
+from streams.core.scopes import FEATURE, TEAM
+from streams.transport import Outgoing, RecordBatch, StateTable
+
+
+class SpikeAgent(KeyedAgent[SpikeState]):
+    """Hourly spend of teams and features."""
+
+    def __init__(self, table: StateTable, clock: Clock, policy: SpikePolicy) -> None:
+        super().__init__("SPIKES", table, SpikeState, msgspec.json.Decoder(ScopeStatement).decode, clock)
+        self._policy = policy
+
+    def _newest(self, batch: RecordBatch) -> Iterable[Any]:
+        found = newest_of_each_key(batch, self._decode)
+        return [statement for statement in found if statement.scope.startswith((TEAM, FEATURE))]
+
+    def key_of(self, message: ScopeStatement) -> str | None:
+        """One state per team and per feature."""
+        return message.scope
+
+    def step(self, state: SpikeState | None, message: ScopeStatement) -> tuple[SpikeState, list[Outgoing]]:
+        """Test the running hour: a partial sum is a lower bound."""
+        self.clock.observe(message.stream_time)
+        after, alerts = step_spike(state, message, self.clock.now(), self._policy)
+        return after, [alert_record(alert) for alert in alerts]
+
+    def tick(self, state: SpikeState) -> tuple[SpikeState | None, list[Outgoing]]:
+        """Hours close and incidents end."""
+        after, alerts = tick_spike(state, self.clock.now(), self._policy)
+        return after, [alert_record(alert) for alert in alerts]
+
+
+class RunawayAgent(KeyedAgent[RunawayState]):
+    """Single requests with too many tokens."""
+
+    def __init__(self, table: StateTable, clock: Clock, policy: RunawayPolicy) -> None:
+        super().__init__("RUNAWAYS", table, RunawayState, msgspec.json.Decoder(Signal).decode, clock)
+        self._policy = policy
+
+    def key_of(self, message: Signal) -> str | None:
+        """One state per feature."""
+        return message.scope if message.kind == "runaway_request" else None
+
+    def step(self, state: RunawayState | None, message: Signal) -> tuple[RunawayState, list[Outgoing]]:
+        """Every one is recorded."""
+        self.clock.observe(message.event_time)
+        after, alerts = step_runaway(state, message, self.clock.now(), self._policy)
+        return after, [alert_record(alert) for alert in alerts]
+
+    def tick(self, state: RunawayState) -> tuple[RunawayState | None, list[Outgoing]]:
+        """An hour without another one ends it."""
+        after, alerts = tick_runaway(state, self.clock.now(), self._policy)
+        return after, [alert_record(alert) for alert in alerts]
+
+
+class GpuAgent(KeyedAgent[GpuState]):
+    """Utilisation of GPUs, straight from their samples; METER counts the money of the same records."""
+
+    def __init__(self, table: StateTable, clock: Clock, policy: GpuPolicy, limits: Limits) -> None:
+        super().__init__("GPUS", table, GpuState, lambda value: value, clock)
+        self._policy = policy
+        self._limits = limits
+
+    def _newest(self, batch: RecordBatch) -> Iterable[Any]:
+        readings = []
+        for record in batch.records:
+            try:
+                readings.append(read(record, self._limits))
+            except Rejected:
+                continue  # METER reads the same record and dead-letters it with the reason
+        return readings
+
+    def key_of(self, message: Reading) -> str | None:
+        """One state per GPU, or per part of one."""
+        sample = message.event
+        if not isinstance(sample, GpuSample):
+            return None
+        return f"{sample.gpu_uuid}/{sample.mig_id}" if sample.mig_id else sample.gpu_uuid
+
+    def step(self, state: GpuState | None, message: Reading) -> tuple[GpuState, list[Outgoing]]:
+        """Take one window in."""
+        assert isinstance(message.event, GpuSample)
+        self.clock.observe(message.event_time)
+        after, alerts = step_gpu(state, message.event, message.event_time, self.clock.now(), self._policy)
+        return after, [alert_record(alert) for alert in alerts]
+
+    def tick(self, state: GpuState) -> tuple[GpuState | None, list[Outgoing]]:
+        """A GPU that is not heard of any more is unknown, and not idle."""
+        after, alerts = tick_gpu(state, self.clock.now(), self._policy)
+        return after, [alert_record(alert) for alert in alerts]

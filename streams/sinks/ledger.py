@@ -1,0 +1,196 @@
+"""The ledger in PostgreSQL: totals as METER states them. A statement that is not newer changes nothing.
+
+Each write is one transaction of set-based statements: arrays in, ``unnest`` out, one upsert. Keys are sorted, so two
+writers never wait for each other in a circle.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from schemas.commands import ThrottleAck, ThrottleCommand
+from schemas.instants import parse_instant, to_datetime
+from schemas.statements import CellStatement, Dimensions, Totals, Watermark
+from streams.ports import BudgetStatus
+from streams.sinks.postgres import with_retries
+
+_DIMENSIONS = Dimensions.__struct_fields__
+_HISTOGRAMS = ("cost_histogram", "latency_histogram")
+_TOTALS = tuple(name for name in Totals.__struct_fields__ if name not in _HISTOGRAMS)
+_PLACE = (("cell_id", "text"), ("slot", "text"), ("segment", "bigint"))
+_STATE = (("revision", "integer"), ("last_offset", "bigint"), ("hour", "timestamptz"))
+
+
+def _upsert_cells() -> str:
+    columns = [*_PLACE, *_STATE]
+    columns += [(name, "text") for name in _DIMENSIONS]
+    columns += [(name, "bigint") for name in _TOTALS]
+    # An array of arrays would have to be rectangular and would be unnested flat: histograms travel as literals.
+    columns += [(name, "text") for name in _HISTOGRAMS]
+    names = [name for name, _ in columns]
+    values = [f"t.{name}::bigint[]" if name in _HISTOGRAMS else f"t.{name}" for name in names]
+    arrays = ", ".join(f"${place}::{kind}[]" for place, (_, kind) in enumerate(columns, 1))
+    changing = [name for name in names if name not in {key for key, _ in _PLACE}]
+    return (
+        f"insert into ledger_cells as old ({', '.join(names)}) select {', '.join(values)} from unnest({arrays})"
+        f" as t({', '.join(names)}) on conflict (cell_id, slot, segment) do update set "
+        + ", ".join(f"{name} = excluded.{name}" for name in changing)
+        + " where (excluded.revision, excluded.last_offset) > (old.revision, old.last_offset)"
+    )
+
+
+_UPSERT_CELLS = _upsert_cells()
+_UPSERT_SOURCE = """
+insert into ledger_sources as old (slot, revision, next_offset, stream_time, dead_letters, duplicates)
+values ($1, $2, $3, $4, $5, $6)
+on conflict (slot) do update set revision = excluded.revision, next_offset = excluded.next_offset,
+    stream_time = excluded.stream_time, dead_letters = excluded.dead_letters, duplicates = excluded.duplicates,
+    updated_at = now()
+where (excluded.revision, excluded.next_offset) >= (old.revision, old.next_offset)
+"""
+_UPSERT_BUDGET = """
+insert into budget_status as old (budget_id, period_start, period_end, scope_type, scope_id, period, amount_nanos,
+    spent_nanos, crossed_percent, commanded, mode, sequence, stated_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+on conflict (budget_id, period_start) do update set period_end = excluded.period_end,
+    scope_type = excluded.scope_type, scope_id = excluded.scope_id, period = excluded.period,
+    amount_nanos = excluded.amount_nanos, spent_nanos = excluded.spent_nanos,
+    crossed_percent = excluded.crossed_percent, commanded = excluded.commanded, mode = excluded.mode,
+    sequence = excluded.sequence, stated_at = excluded.stated_at
+where excluded.sequence >= old.sequence
+"""
+_UPSERT_COMMAND = """
+insert into gateway_commands as old (command_key, command_id, revision, budget_id, scope_type, scope_id, action, reason,
+    issued_at, expires_at, dry_run, body)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+on conflict (command_key) do update set command_id = excluded.command_id, revision = excluded.revision,
+    budget_id = excluded.budget_id, scope_type = excluded.scope_type, scope_id = excluded.scope_id,
+    action = excluded.action, reason = excluded.reason, issued_at = excluded.issued_at,
+    expires_at = excluded.expires_at, dry_run = excluded.dry_run, body = excluded.body
+where excluded.revision > old.revision
+"""
+_INSERT_HISTORY = """
+insert into gateway_command_history (command_id, command_key, revision, action, issued_at, body)
+values ($1, $2, $3, $4, $5, $6) on conflict (command_id) do nothing
+"""
+_UPSERT_ACK = """
+insert into gateway_acks as old (command_id, gateway, command_key, revision, applied_at, rejected_count)
+values ($1, $2, $3, $4, $5, $6)
+on conflict (command_id, gateway) do update
+set rejected_count = greatest(old.rejected_count, excluded.rejected_count)
+"""
+
+
+class PostgresLedger:
+    """Implements ``streams.ports.Ledger``."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def write_cells(self, cells: Sequence[CellStatement], watermarks: Sequence[Watermark]) -> None:
+        """Upsert cells, then the watermarks that cover them, in one transaction.
+
+        Raises:
+            asyncpg.PostgresError, OSError: the database did not take it after half a minute of trying; nothing of
+                this call is visible, and the caller must not go on.
+        """
+        columns = _cell_columns(cells)
+        marks = sorted(
+            (mark.source.slot(), mark.revision, mark.next_offset, to_datetime(mark.stream_time), mark.dead_letters,
+             mark.duplicates)
+            for mark in watermarks
+        )  # fmt: skip
+
+        async def attempt() -> None:
+            async with self._pool.acquire() as connection, connection.transaction():
+                if cells:
+                    await connection.execute(_UPSERT_CELLS, *columns)
+                if marks:
+                    await connection.executemany(_UPSERT_SOURCE, marks)
+
+        if cells or marks:
+            await with_retries(attempt)
+
+    async def durable_offsets(self) -> Mapping[str, int]:
+        """``{slot: next offset}`` up to which the ledger holds everything."""
+
+        async def attempt() -> list[asyncpg.Record]:
+            return await self._pool.fetch("select slot, next_offset from ledger_sources")
+
+        return {row["slot"]: row["next_offset"] for row in await with_retries(attempt)}
+
+    async def write_budget_status(self, rows: Sequence[BudgetStatus]) -> None:
+        """Keep the newest status of each budget and period."""
+        found = sorted(
+            (row.budget_id, to_datetime(row.period_start), to_datetime(row.period_end), row.scope_type, row.scope_id,
+             row.period, row.amount_nanos, row.spent_nanos, row.crossed_percent, row.commanded, row.mode,
+             row.sequence, to_datetime(row.stated_at))
+            for row in rows
+        )  # fmt: skip
+        await self._execute_many(_UPSERT_BUDGET, found)
+
+    async def write_commands(self, commands: Sequence[ThrottleCommand]) -> None:
+        """Record commands and their history; a lower revision never replaces a higher one."""
+        current, history = [], []
+        for command in sorted(commands, key=lambda c: (c.key(), c.revision)):
+            body = msgspec.to_builtins(command)
+            issued = to_datetime(parse_instant(command.issued_at))
+            expires = to_datetime(parse_instant(command.expires_at))
+            current.append(
+                (command.key(), command.command_id, command.revision, command.budget_id, command.target.scope_type,
+                 command.target.scope_id, command.action, command.reason, issued, expires, command.dry_run, body)
+            )  # fmt: skip
+            history.append(
+                (command.command_id, command.key(), command.revision, command.action, issued, body)
+            )
+        await self._execute_many(_UPSERT_COMMAND, current)
+        await self._execute_many(_INSERT_HISTORY, history)
+
+    async def write_acks(self, acks: Sequence[ThrottleAck]) -> None:
+        """Record what gateways answered; the count of refusals only grows."""
+        found = sorted(
+            (ack.command_id, ack.gateway, ack.command_key, ack.revision, to_datetime(parse_instant(ack.applied_at)),
+             ack.rejected_count)
+            for ack in acks
+        )  # fmt: skip
+        await self._execute_many(_UPSERT_ACK, found)
+
+    async def _execute_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        async def attempt() -> None:
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.executemany(sql, rows)
+
+        if rows:
+            await with_retries(attempt)
+
+
+def _cell_columns(cells: Sequence[CellStatement]) -> list[list[Any]]:
+    """One array per column. PostgreSQL refuses to update a row twice in one statement: the newest of each key counts."""
+    newest: dict[tuple[str, str, int], CellStatement] = {}
+    for cell in cells:
+        key = (cell.cell_id, cell.source.slot(), cell.segment)
+        known = newest.get(key)
+        if known is None or (cell.revision, cell.offset) > (known.revision, known.offset):
+            newest[key] = cell
+    rows = [_cell_row(key, cell) for key, cell in sorted(newest.items(), key=lambda item: item[0])]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _cell_row(key: tuple[str, str, int], cell: CellStatement) -> tuple[Any, ...]:
+    totals = cell.totals
+    return (
+        *key,
+        cell.revision,
+        cell.offset,
+        to_datetime(cell.hour),
+        *(_storable(getattr(cell.dimensions, name)) for name in _DIMENSIONS),
+        *(getattr(totals, name) for name in _TOTALS),
+        *("{" + ",".join(map(str, getattr(totals, name))) + "}" for name in _HISTOGRAMS),
+    )
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds everything but NUL; the replacement character stands in, visibly."""
+    return text.replace("\x00", "�") if "\x00" in text else text

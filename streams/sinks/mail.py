@@ -1,0 +1,111 @@
+"""E-mail: multipart text and HTML, threaded by Message-ID, safe against header and markup injection."""
+
+import html
+from collections.abc import Sequence
+from email.message import EmailMessage
+from email.utils import format_datetime, parseaddr
+from typing import Literal
+
+import aiosmtplib
+
+from schemas.alerts import Alert
+from schemas.instants import parse_instant, to_datetime
+from schemas.keys import digest
+from streams.ports import PermanentError, RetryableError
+from streams.sinks.wording import RULE_WORDS, clip, facts, title
+
+SUBJECT_MAX = 200
+TIMEOUT_S = 15.0
+
+
+class MailReceiver:
+    """Mails the budget's owner, or the default recipients."""
+
+    name = "email"
+
+    def __init__(
+        self, host: str, port: int, *, sender: str, recipients: Sequence[str], username: str | None = None,
+        password: str | None = None, tls: Literal["none", "starttls", "tls"] = "starttls", dashboard_url: str = "",
+    ) -> None:  # fmt: skip
+        self._connection = {
+            "hostname": host,
+            "port": port,
+            "username": username,
+            "password": password,
+            "use_tls": tls == "tls",
+            "start_tls": tls == "starttls",
+            "timeout": TIMEOUT_S,
+        }
+        self._sender = sender
+        self._recipients = tuple(recipients)
+        self._dashboard_url = dashboard_url
+
+    async def send(self, alert: Alert) -> str:
+        """Deliver one alert statement; the receipt is the server's answer.
+
+        Raises:
+            RetryableError: network trouble, TLS trouble, or a 4xx answer.
+            PermanentError: the server refused the message or every recipient.
+        """
+        mail = compose(alert, self._sender, self._to(alert), self._dashboard_url)
+        try:
+            refused, answer = await aiosmtplib.send(mail, **self._connection)  # type: ignore[arg-type]
+        except aiosmtplib.SMTPResponseException as error:
+            text = f"the mail server answered {error.code}: {clip(str(error.message), 200)}"
+            raise (PermanentError if error.code >= 500 else RetryableError)(text) from error
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            permanent = all(recipient.code >= 500 for recipient in error.recipients)
+            text = f"every recipient was refused: {clip(str(error), 200)}"
+            raise (PermanentError if permanent else RetryableError)(text) from error
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            raise RetryableError(f"the mail server cannot be reached: {error!r}") from error
+        return f"{answer}; refused: {refused}" if refused else answer
+
+    def _to(self, alert: Alert) -> tuple[str, ...]:
+        owner = parseaddr(alert.owner)[1]
+        return (owner,) if "@" in owner and owner.isprintable() and " " not in owner else self._recipients
+
+    async def close(self) -> None:
+        """Each message has a connection of its own."""
+
+
+def compose(alert: Alert, sender: str, recipients: Sequence[str], dashboard_url: str = "") -> EmailMessage:
+    """The message of one alert statement; updates and the resolution answer the first."""
+    mail = EmailMessage()
+    domain = sender.rpartition("@")[2] or "localhost"
+    root = f"<{digest('mail', alert.dedup_key, str(alert.episode))}@{domain}>"
+    own = root if alert.status == "opened" else f"<{digest('mail', alert.alert_id)}@{domain}>"
+    mail["Subject"] = clip(f"[Sluice] {title(alert)}", SUBJECT_MAX)
+    mail["From"] = sender
+    mail["To"] = ", ".join(recipients)
+    mail["Date"] = format_datetime(to_datetime(parse_instant(alert.stated_at)))
+    mail["Message-ID"] = own
+    if own != root:
+        mail["In-Reply-To"] = root
+        mail["References"] = root
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(_text(alert, dashboard_url))
+    mail.add_alternative(_html(alert, dashboard_url), subtype="html")
+    return mail
+
+
+def _text(alert: Alert, dashboard_url: str) -> str:
+    lines = [title(alert), ""]
+    width = max((len(name) for name, _ in facts(alert)), default=0)
+    lines += [f"{name:<{width}}  {value}" for name, value in facts(alert)]
+    if dashboard_url:
+        lines += ["", dashboard_url]
+    return "\n".join(lines) + "\n"
+
+
+def _html(alert: Alert, dashboard_url: str) -> str:
+    rows = "".join(
+        f"<tr><th align='left' style='padding:2px 12px 2px 0;color:#666'>{html.escape(name)}</th>"
+        f"<td style='padding:2px 0'>{html.escape(value)}</td></tr>"
+        for name, value in facts(alert)
+    )
+    link = f"<p><a href='{html.escape(dashboard_url, quote=True)}'>Dashboard</a></p>" if dashboard_url else ""
+    return (
+        f"<div style='font-family:sans-serif;max-width:640px'><p style='color:#666'>{RULE_WORDS[alert.rule]}</p>"
+        f"<h2 style='font-size:18px'>{html.escape(title(alert))}</h2><table>{rows}</table>{link}</div>"
+    )

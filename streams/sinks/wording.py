@@ -1,0 +1,69 @@
+"""What an alert says to people, apart from any channel: what, where, how much, since when, why, what was done, what next."""
+
+from decimal import Decimal, InvalidOperation
+
+from schemas.alerts import Alert
+from schemas.money import display_usd, parse_nanos
+
+RULE_WORDS = {
+    "budget_threshold": "Budget",
+    "spend_spike": "Spend spike",
+    "runaway_request": "Runaway request",
+    "gpu_idle": "Idle GPU",
+}
+NEXT_STEPS = {
+    "budget_threshold": "Look at who spends it; raise the budget or find the caller, and the gates open by themselves.",
+    "spend_spike": "Look at the top contributors: a retry loop, a launch, or a new model?",
+    "runaway_request": "Find the caller by key or session and check what it puts into its prompts.",
+    "gpu_idle": "Release the GPU, or give it work; check whether its job hangs.",
+}
+
+
+def clip(text: str, length: int) -> str:
+    """Text of at most ``length`` characters, with an ellipsis where something was cut.
+
+    >>> clip("abcdef", 4), clip("abc", 4)
+    ('abc…', 'abc')
+    """
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks or control characters, so that it cannot break out of a header or a field."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def title(alert: Alert) -> str:
+    """The first line: status where it matters, and the cause."""
+    return one_line(("Resolved: " if alert.status == "resolved" else "") + alert.summary)
+
+
+def amount(text: str, unit: str) -> str:
+    """A figure with its unit, dollars as people write them.
+
+    >>> amount("12.5", "USD"), amount("52000", "tokens")
+    ('$12.50', '52,000 tokens')
+    """
+    try:
+        if unit == "USD":
+            return display_usd(parse_nanos(text))
+        return f"{Decimal(text).normalize():,f} {unit}"
+    except (ValueError, InvalidOperation):
+        return f"{text} {unit}".strip()
+
+
+def facts(alert: Alert) -> list[tuple[str, str]]:
+    """Labelled facts in reading order; what is empty is left out."""
+    where = f"{alert.scope_type} {alert.scope_id}"
+    found = [
+        ("Where", where + (f", team {alert.team_id}" if alert.team_id and alert.team_id != alert.scope_id else "")),
+        ("Observed", amount(alert.observed, alert.unit) if alert.observed else ""),
+        ("Expected", amount(alert.expected, alert.unit) if alert.expected else ""),
+        ("Threshold", alert.threshold),
+        ("Since", alert.occurred_at),
+        ("Period", f"{alert.period_start} to {alert.period_end}" if alert.period_start else ""),
+        ("Drivers", ", ".join(f"{c.name} {amount(c.cost_usd, 'USD')}" for c in alert.top_contributors[:5])),
+        ("Done", alert.action),
+        ("Next", "" if alert.status == "resolved" else NEXT_STEPS.get(alert.rule, "")),
+    ]
+    return [(name, one_line(value)) for name, value in found if value]

@@ -1,0 +1,24 @@
+"""``python -m streams.standins``: run the stand-ins until interrupted, and print the settings that point at them."""
+
+import asyncio
+import signal
+import tempfile
+from pathlib import Path
+
+from streams.standins.runner import StandIns
+
+
+async def main() -> None:
+    """Serve until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with tempfile.TemporaryDirectory(prefix="sluice-standins-") as folder:
+        async with StandIns(Path(folder)) as standins:
+            for name, value in standins.environment().items():
+                print(f"export {name}={value}")
+            await stop.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

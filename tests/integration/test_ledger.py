@@ -1,0 +1,147 @@
+"""The ledger on a real PostgreSQL: totals replace totals, order does not matter, repetition changes nothing."""
+
+import itertools
+
+import pytest
+
+from schemas.commands import Target, ThrottleAck, ThrottleCommand
+from schemas.instants import HOUR, format_instant
+from schemas.keys import cell_id
+from schemas.statements import CellStatement, Dimensions, Source, Totals, Watermark
+from streams.ports import BudgetStatus
+from streams.sinks.ledger import PostgresLedger
+from streams.sinks.postgres import MigrationError, migrate, open_pool
+from tests.unit.records import NOON
+
+pytestmark = pytest.mark.integration
+SOURCE = Source("usage.events.v1", 0, 0)
+DIMENSIONS = Dimensions("", "", "search", "", "chat", "gpt-4o", "openai", "prod", "interactive", "", "llm")
+
+
+@pytest.fixture
+async def pool(database_url):
+    await migrate(database_url)
+    opened = await open_pool(database_url)
+    yield opened
+    await opened.close()
+
+
+def cell(cost: int, *, offset: int, revision: int = 0, segment: int = 0, partition: int = 0) -> CellStatement:
+    totals = Totals(requests=offset + 1, cost_nanos=cost)
+    totals.cost_histogram[3] = offset
+    return CellStatement(
+        cell_id=cell_id(DIMENSIONS, NOON), hour=NOON, dimensions=DIMENSIONS, source=SOURCE if partition == 0 else
+        Source(SOURCE.topic, 0, partition), segment=segment, revision=revision, offset=offset, totals=totals,
+    )  # fmt: skip
+
+
+def mark(offset: int, partition: int = 0) -> Watermark:
+    return Watermark(
+        source=Source(SOURCE.topic, 0, partition), revision=0, next_offset=offset, stream_time=NOON
+    )
+
+
+async def test_migrations_run_once_even_when_started_together(database_url):
+    import asyncio
+
+    done = await asyncio.gather(*(migrate(database_url) for _ in range(4)))
+    assert sorted(len(names) for names in done)[:3] == [0, 0, 0]
+    assert await migrate(database_url) == []
+
+
+async def test_an_edited_migration_is_refused_with_what_to_do(pool, database_url):
+    await pool.execute("update schema_migrations set sha256 = 'other'")
+    with pytest.raises(MigrationError, match="must not be edited"):
+        await migrate(database_url)
+
+
+async def test_a_database_newer_than_the_code_is_refused(pool, database_url):
+    await pool.execute("insert into schema_migrations (number, name, sha256) values (9999, 'x', 'x')")
+    with pytest.raises(MigrationError, match="run the newer version"):
+        await migrate(database_url)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+async def test_statements_of_a_cell_in_any_order_leave_the_newest_even_where_money_fell(pool, order):
+    ledger = PostgresLedger(pool)
+    statements = [cell(500, offset=1), cell(900, offset=2), cell(300, offset=3)]
+    for place in order:
+        await ledger.write_cells([statements[place]], [])
+    row = await pool.fetchrow("select cost_nanos, last_offset, cost_histogram, hour from ledger_cells")
+    assert (row["cost_nanos"], row["last_offset"], row["cost_histogram"][3]) == (300, 3, 3)
+    assert format_instant(NOON).startswith(row["hour"].strftime("%Y-%m-%dT%H"))
+
+
+async def test_a_higher_revision_wins_over_a_higher_offset(pool):
+    ledger = PostgresLedger(pool)
+    await ledger.write_cells([cell(500, offset=100), cell(700, offset=5, revision=1)], [])
+    await ledger.write_cells([cell(600, offset=200)], [])
+    assert await pool.fetchval("select cost_nanos from ledger_cells") == 700
+
+
+async def test_partitions_and_segments_are_rows_of_their_own_that_add_up(pool):
+    ledger = PostgresLedger(pool)
+    await ledger.write_cells(
+        [cell(1, offset=1), cell(10, offset=9, segment=5), cell(100, offset=2, partition=1)], []
+    )
+    assert await pool.fetchval("select sum(cost_nanos) from ledger_cells") == 111
+
+
+async def test_a_watermark_moves_forward_only(pool):
+    ledger = PostgresLedger(pool)
+    await ledger.write_cells([], [mark(50)])
+    await ledger.write_cells([cell(1, offset=1)], [mark(20), mark(7, partition=1)])
+    assert await ledger.durable_offsets() == {"usage.events.v1@0-0": 50, "usage.events.v1@0-1": 7}
+
+
+async def test_thousands_of_cells_go_in_at_once(pool):
+    cells = []
+    for number in range(5_000):
+        dimensions = Dimensions("", "", f"t{number}", "", "f", "m", "p", "", "batch", "", "llm")
+        cells.append(
+            CellStatement(
+                cell_id=cell_id(dimensions, NOON), hour=NOON, dimensions=dimensions, source=SOURCE, segment=0,
+                revision=0, offset=number, totals=Totals(requests=1, cost_nanos=number),
+            )
+        )  # fmt: skip
+    await PostgresLedger(pool).write_cells(cells, [mark(5_000)])
+    assert await pool.fetchval("select sum(cost_nanos) from ledger_cells") == sum(range(5_000))
+
+
+async def test_the_newest_status_of_a_budget_stays(pool):
+    ledger = PostgresLedger(pool)
+
+    def status(spent: int, sequence: int) -> BudgetStatus:
+        return BudgetStatus(
+            budget_id="b", scope_type="team", scope_id="search", period="day", period_start=NOON,
+            period_end=NOON + 24 * HOUR, amount_nanos=100, spent_nanos=spent, crossed_percent=0, commanded="allow",
+            mode="enforce", sequence=sequence, stated_at=NOON,
+        )  # fmt: skip
+
+    await ledger.write_budget_status([status(10, 5)])
+    await ledger.write_budget_status([status(7, 3)])
+    assert await pool.fetchval("select spent_nanos from budget_status") == 10
+
+
+async def test_commands_keep_the_highest_revision_and_every_one_in_history(pool):
+    ledger = PostgresLedger(pool)
+
+    def command(revision: int, action: str) -> ThrottleCommand:
+        return ThrottleCommand(
+            command_id=f"c{revision}", budget_id="b", target=Target("team", "search"), action=action,
+            revision=revision, reason="r", issued_at=format_instant(NOON), effective_at=format_instant(NOON),
+            expires_at=format_instant(NOON + HOUR),
+        )  # fmt: skip
+
+    await ledger.write_commands([command(2, "allow"), command(1, "block")])
+    await ledger.write_commands([command(1, "block")])
+    assert await pool.fetchval("select action from gateway_commands") == "allow"
+    assert await pool.fetchval("select count(*) from gateway_command_history") == 2
+    ack = ThrottleAck(
+        command_id="c2", command_key="team:search|b", revision=2, gateway="gw-1", applied_at=format_instant(NOON),
+        rejected_count=4,
+    )  # fmt: skip
+    await ledger.write_acks([ack])
+    ack.rejected_count = 3
+    await ledger.write_acks([ack])
+    assert await pool.fetchval("select rejected_count from gateway_acks") == 4

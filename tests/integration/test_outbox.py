@@ -1,0 +1,88 @@
+"""The outbox on a real PostgreSQL: every message once, in order, whoever sends and whoever crashes."""
+
+import asyncio
+
+import pytest
+
+from schemas import keys
+from schemas.alerts import Alert
+from schemas.instants import SECOND, format_instant
+from streams.sinks.outbox import PostgresOutbox
+from streams.sinks.postgres import migrate, open_pool
+from tests.unit.records import NOON
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def pool(database_url):
+    await migrate(database_url)
+    opened = await open_pool(database_url)
+    yield opened
+    await opened.close()
+
+
+def alert(status: str, *, key: str = "v1:budget_threshold:b:2026", episode: int = 1, at: int = NOON) -> Alert:
+    return Alert(
+        alert_id=keys.alert_id(key, episode, status), dedup_key=key, episode=episode, status=status,
+        severity="emergency", tier="page", rule="budget_threshold", scope_type="budget", scope_id="b",
+        summary=f"{status} «quoted» \"text\"", occurred_at=format_instant(at), stated_at=format_instant(at),
+    )  # fmt: skip
+
+
+async def test_a_repeated_statement_owes_nothing_new(pool):
+    outbox = PostgresOutbox(pool)
+    for _ in range(3):
+        await outbox.record([(alert("opened"), ["pagerduty", "slack"])])
+    assert sorted(d.receiver for d in await outbox.lease(10, 30)) == ["pagerduty", "slack"]
+
+
+async def test_a_resolve_waits_until_its_trigger_was_sent(pool):
+    outbox = PostgresOutbox(pool)
+    await outbox.record(
+        [(alert("opened"), ["pagerduty"]), (alert("resolved", at=NOON + SECOND), ["pagerduty"])]
+    )
+    (first,) = await outbox.lease(10, 30)
+    assert first.alert.status == "opened"
+    assert await outbox.lease(10, 30) == []
+    await outbox.sent(first.notification_id, "receipt")
+    (second,) = await outbox.lease(10, 30)
+    assert second.alert.status == "resolved"
+
+
+async def test_two_workers_share_the_work_and_never_the_same_message(pool):
+    outbox = PostgresOutbox(pool)
+    await outbox.record([(alert("opened", key=f"k{n}"), ["slack"]) for n in range(20)])
+    shares = await asyncio.gather(*(outbox.lease(8, 30) for _ in range(4)))
+    ids = [delivery.notification_id for share in shares for delivery in share]
+    assert len(ids) == len(set(ids)) == 20
+
+
+async def test_a_lease_that_ran_out_makes_its_message_due_again_under_the_same_id(pool):
+    outbox = PostgresOutbox(pool)
+    await outbox.record([(alert("opened"), ["pagerduty"])])
+    (first,) = await outbox.lease(10, 0.0)
+    async with asyncio.timeout(10):
+        while not (again := await outbox.lease(10, 30)):
+            await asyncio.sleep(0.01)
+    assert (again[0].notification_id, again[0].attempts) == (first.notification_id, 1)
+
+
+async def test_a_failure_is_tried_later_and_a_permanent_one_given_up(pool):
+    outbox = PostgresOutbox(pool)
+    await outbox.record([(alert("opened"), ["slack"])])
+    (delivery,) = await outbox.lease(10, 30)
+    await outbox.failed(delivery.notification_id, "503", 3600)
+    assert await outbox.lease(10, 30) == []
+    await outbox.failed(delivery.notification_id, "404", None)
+    assert await pool.fetchval("select state from outbox") == "given_up"
+
+
+async def test_the_alerts_table_shows_the_newest_statement_whatever_the_order(pool):
+    outbox = PostgresOutbox(pool)
+    await outbox.record([(alert("resolved", at=NOON + SECOND), []), (alert("opened"), [])])
+    row = await pool.fetchrow("select status, episode, resolved_at is not null as is_resolved from alerts")
+    assert (row["status"], row["episode"], row["is_resolved"]) == ("resolved", 1, True)
+    await outbox.record([(alert("opened", episode=2, at=NOON + 2 * SECOND), [])])
+    row = await pool.fetchrow("select status, episode, resolved_at is not null as is_resolved from alerts")
+    assert (row["status"], row["episode"], row["is_resolved"]) == ("opened", 2, False)
