@@ -1,0 +1,302 @@
+"""The throttle gate that a gateway embeds: follows commands, answers for each call, says what it refused.
+
+Commands are read from the beginning of the compacted topic without a consumer group, so every gateway has all
+of them. While the broker is away the gate goes on with what it knows, and commands still expire.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from gateway.clock import now_micros
+from gateway.commands import CommandBook, Decision, Live
+from gateway.publisher import close_producer, new_producer
+from schemas.cloudevents import binary_headers
+from schemas.commands import APPLIED_TYPE, ThrottleAck, ThrottleCommand
+from schemas.instants import InstantError, format_instant
+from schemas.topics import GATEWAY_ACKS, GATEWAY_COMMANDS
+
+log = logging.getLogger(__name__)
+
+BACKOFF_S = 1.0
+POLL_MS = 500
+_encode = msgspec.json.Encoder().encode
+_decode_command = msgspec.json.Decoder(ThrottleCommand).decode
+
+NOT_READY = Decision(
+    False,
+    "not_ready",
+    "The gateway has not read the throttle commands yet and is set to refuse until it has (fail='closed').",
+    2,
+    503,
+)
+
+
+class _Told(NamedTuple):
+    """What was last acknowledged of one command."""
+
+    key: str
+    command: ThrottleCommand
+    applied_at: str
+    #: -1 until the first acknowledgement went out.
+    rejected_count: int
+
+
+class ThrottleGate:
+    """Says for each call whether it may go.
+
+    Args:
+        connection: aiokafka's keyword arguments.
+        gateway: the name of this gateway process in acknowledgements.
+        fail: what calls meet until all commands have been read: ``open`` lets them go, ``closed`` refuses.
+        clock: microseconds since 1970; what commands' instants are compared with.
+        ack_interval_s: how often changed counts of refused calls are told.
+    """
+
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        *,
+        gateway: str,
+        fail: Literal["open", "closed"] = "open",
+        clock: Callable[[], int] = now_micros,
+        ack_interval_s: float = 5.0,
+        on_command: Callable[[str, ThrottleCommand | None], None] | None = None,
+    ) -> None:
+        self._connection = dict(connection)
+        self._gateway = gateway
+        self._refuse_until_ready = fail == "closed"
+        self._clock = clock
+        self._ack_interval_s = ack_interval_s
+        self._on_command = on_command
+        self._book = CommandBook(clock)
+        self._ready = asyncio.Event()
+        self._told: dict[str, _Told] = {}
+        self._untold = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.connected = False
+        self.unreadable = 0
+        self.acks_sent = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every command that was there at the start has been read; stays true without the broker."""
+        return self._ready.is_set()
+
+    async def start(self, ready_within_s: float = 0.0) -> bool:
+        """Follow commands in the background; wait up to ``ready_within_s``; returns whether it is ready."""
+        if not self._tasks:
+            self._tasks = [
+                asyncio.create_task(self._follow(), name="sluice-gate-commands"),
+                asyncio.create_task(self._tell(), name="sluice-gate-acks"),
+            ]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ready_within_s):
+                await self._ready.wait()
+        return self.ready
+
+    async def stop(self) -> None:
+        """End following; what was refused since the last acknowledgement is told if the broker is there."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self.connected = False
+
+    def check(
+        self,
+        team: str = "",
+        feature: str = "",
+        model: str = "",
+        org: str = "",
+        key: str = "",
+        user: str = "",
+        *,
+        cost_center: str = "",
+        project: str = "",
+        environment: str = "",
+        tokens: int = 0,
+        now: int | None = None,
+    ) -> Decision:
+        """What to do with one call; see ``CommandBook.check``. Takes about a microsecond and never waits."""
+        if self._refuse_until_ready and not self._ready.is_set():
+            return NOT_READY
+        return self._book.check(
+            team,
+            feature,
+            model,
+            org,
+            key,
+            user,
+            cost_center=cost_center,
+            project=project,
+            environment=environment,
+            tokens=tokens,
+            now=now,
+        )
+
+    def live(self) -> list[Live]:
+        """The commands that hold now, with how many calls each has refused here."""
+        return self._book.live()
+
+    async def _follow(self) -> None:
+        while True:
+            consumer = AIOKafkaConsumer(
+                GATEWAY_COMMANDS,
+                **self._connection,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+            )
+            try:
+                await consumer.start()
+                await self._read(consumer)
+            except (KafkaError, OSError) as error:
+                log.warning("throttle commands can't be read, the known ones hold: %r", error)
+            finally:
+                self.connected = False
+                await asyncio.shield(_close_consumer(consumer))
+            await asyncio.sleep(BACKOFF_S)
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        """Read from the beginning; a command that was read before says nothing new."""
+        partitions = consumer.assignment()
+        ends = await consumer.end_offsets(partitions) if partitions else {}
+        self.connected = bool(ends)
+        while True:
+            if not self._ready.is_set() and ends and await _is_past(consumer, ends):
+                self._become_ready()
+            for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+                for record in records:
+                    self._take(record.key, record.value)
+            if not ends:
+                # The topic came into being after the consumer did.
+                partitions = consumer.assignment()
+                ends = await consumer.end_offsets(partitions) if partitions else {}
+                self.connected = bool(ends)
+
+    def _take(self, key: bytes | None, value: bytes | None) -> None:
+        try:
+            name = (key or b"").decode()
+            command = None if value is None else _decode_command(value)
+            news = self._book.apply(name, command)
+        except (msgspec.DecodeError, UnicodeDecodeError, InstantError, OverflowError) as error:
+            self.unreadable += 1
+            log.error("a throttle command under key %r can't be read and has no effect: %s", key, error)
+            return
+        if not news:
+            return
+        if self._on_command is not None:
+            self._on_command(name, command)
+        if command is not None and self._ready.is_set():
+            self._owe(name, command)
+
+    def _become_ready(self) -> None:
+        """At the start only what still holds is acknowledged, not the history."""
+        self._book.prune()
+        for live in self._book.live():
+            self._owe(live.key, live.command)
+        self._ready.set()
+
+    def _owe(self, key: str, command: ThrottleCommand) -> None:
+        applied_at = format_instant(self._clock())
+        self._told[command.command_id] = _Told(key, command, applied_at, -1)
+        self._untold.set()
+
+    async def _tell(self) -> None:
+        """Acknowledge commands at once, and counts of refused calls every ``ack_interval_s``."""
+        producer: AIOKafkaProducer | None = None
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._ack_interval_s):
+                        await self._untold.wait()
+                self._untold.clear()
+                try:
+                    if producer is None and self._due():
+                        producer = await _started_producer(self._connection)
+                    if producer is not None:
+                        await self._send_due(producer)
+                except (KafkaError, OSError) as error:
+                    log.warning("throttle acknowledgements wait, Kafka can't be used: %r", error)
+                    if producer is not None:
+                        await close_producer(producer, 1.0)
+                    producer = None
+                    await asyncio.sleep(BACKOFF_S)
+                self._forget()
+        finally:
+            if producer is not None:
+                with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                    async with asyncio.timeout(2.0):
+                        await self._send_due(producer)
+                await close_producer(producer, 2.0)
+
+    def _due(self) -> list[tuple[_Told, int]]:
+        found = []
+        for command_id, told in self._told.items():
+            count = self._book.rejected_count(command_id)
+            if count != told.rejected_count:
+                found.append((told, count))
+        return found
+
+    async def _send_due(self, producer: AIOKafkaProducer) -> None:
+        for told, count in self._due():
+            command = told.command
+            ack = ThrottleAck(
+                command_id=command.command_id,
+                command_key=told.key,
+                revision=command.revision,
+                gateway=self._gateway,
+                applied_at=told.applied_at,
+                rejected_count=count,
+            )
+            headers = binary_headers(
+                id=f"{command.command_id}:{self._gateway}:{told.applied_at}:{count}",
+                source=f"//gateway/{self._gateway}",
+                type=APPLIED_TYPE,
+                time=format_instant(self._clock()),
+                subject=told.key,
+            )
+            async with asyncio.timeout(10.0):
+                await producer.send_and_wait(
+                    GATEWAY_ACKS, _encode(ack), key=told.key.encode(), headers=headers
+                )
+            self._told[command.command_id] = told._replace(rejected_count=count)
+            self.acks_sent += 1
+
+    def _forget(self) -> None:
+        """Drop what is told of commands that ended and were told in full, so that memory does not grow."""
+        live = {entry.command.command_id for entry in self._book.live()}
+        for command_id in [name for name in self._told if name not in live]:
+            if self._told[command_id].rejected_count == self._book.rejected_count(command_id):
+                del self._told[command_id]
+                self._book.forget_rejections(command_id)
+        self._book.prune()
+
+
+async def _is_past(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
+    for partition, end in ends.items():
+        if end and await consumer.position(partition) < end:
+            return False
+    return True
+
+
+async def _started_producer(connection: Mapping[str, Any]) -> AIOKafkaProducer:
+    producer = new_producer(connection)
+    try:
+        await producer.start()
+    except BaseException:
+        await asyncio.shield(close_producer(producer, 1.0))
+        raise
+    return producer
+
+
+async def _close_consumer(consumer: AIOKafkaConsumer) -> None:
+    with contextlib.suppress(KafkaError, OSError):
+        await consumer.stop()
