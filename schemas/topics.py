@@ -23,6 +23,8 @@ class Topic(NamedTuple):
     key: str
     retention_ms: int | None
     max_message_bytes: int = 1_048_576
+    #: The broker's arrival time is the record's time: lateness is judged against it, and no producer can forge it.
+    broker_time: bool = False
 
     @property
     def compacted(self) -> bool:
@@ -32,6 +34,8 @@ class Topic(NamedTuple):
     def config(self) -> dict[str, str]:
         """The broker's configuration entries for this topic."""
         shared = {"max.message.bytes": str(self.max_message_bytes)}
+        if self.broker_time:
+            shared["message.timestamp.type"] = "LogAppendTime"
         if self.retention_ms is None:
             return shared | {
                 "cleanup.policy": "compact",
@@ -54,13 +58,13 @@ def dead_letter(topic: str) -> str:
 #: What producers write. They accept up to 4 MiB so that an oversized value is dead-lettered with a reason
 #: by Sluice rather than lost in a producer's log.
 INPUTS = (
-    Topic(USAGE_EVENTS, "team", 7 * DAY_MS, 4_194_304),
-    Topic(USAGE_GPU, "GPU uuid", 7 * DAY_MS, 4_194_304),
-    Topic(USAGE_BILLING, "billing account", 30 * DAY_MS, 4_194_304),
+    Topic(USAGE_EVENTS, "team", 7 * DAY_MS, 4_194_304, broker_time=True),
+    Topic(USAGE_GPU, "GPU uuid", 7 * DAY_MS, 4_194_304, broker_time=True),
+    Topic(USAGE_BILLING, "billing account", 30 * DAY_MS, 4_194_304, broker_time=True),
 )
 STATEMENTS = (
-    Topic(SPEND_CELLS, "cell id | slot | segment | writer", None),
-    Topic(SPEND_SCOPES, "scope | period | slot | segment | writer", None),
+    Topic(SPEND_CELLS, "slot | cell id | segment | writer", None),
+    Topic(SPEND_SCOPES, "slot | scope and period | segment | writer", None),
     Topic(USAGE_SIGNALS, "scope", 7 * DAY_MS),
     Topic(ALERTS, "dedup key", None),
     Topic(GATEWAY_COMMANDS, "scope | budget id", None),

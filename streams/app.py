@@ -2,10 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
+
+import msgspec
 
 from schemas import topics
 from schemas.commands import Target
+from schemas.events import GpuSample
 from schemas.instants import SECOND
 from schemas.keys import digest
 from schemas.money import parse_nanos
@@ -19,6 +23,9 @@ from streams.clock import clock_for
 from streams.core.budget_file import Budget
 from streams.core.budgets import Policy, Terms, Threshold
 from streams.core.charging import Charging
+from streams.core.detect_gpu import GpuPolicy
+from streams.core.detect_runaway import RunawayPolicy
+from streams.core.detect_spike_state import SpikePolicy
 from streams.core.meter import Rules
 from streams.core.periods import period_bounds
 from streams.core.pricing import PriceBook
@@ -27,10 +34,9 @@ from streams.core.scopes import ScopeWatchlist, WatchedBudget
 from streams.kafka_connection import connection
 from streams.ports import Ledger, Outbox, Receiver
 from streams.settings import Settings
+from streams.topic_admin import TABLES
 from streams.transport import BatchSchema, StateTable, make_app
 from streams.transport.driver import App
-
-TABLES = ("meter", "budgets", "spikes", "runaways", "gpus")
 
 
 class Outside(NamedTuple):
@@ -48,11 +54,6 @@ class Worker(NamedTuple):
     loops: Sequence[Loop]
 
 
-def changelogs(app_id: str) -> tuple[topics.Topic, ...]:
-    """The changelog topics of the tables, compacted, as many partitions as every other topic."""
-    return tuple(topics.Topic(f"{app_id}-{table}-changelog", "state", None) for table in TABLES)
-
-
 def create_app(settings: Settings, outside: Outside, budgets: Sequence[Budget], prices: PriceBook) -> Worker:
     """Bind METER, BUDGET, DETECT, NOTIFY and LEDGER to their topics, tables and sinks."""
     app = make_app(
@@ -64,6 +65,7 @@ def create_app(settings: Settings, outside: Outside, budgets: Sequence[Budget], 
         session_timeout_s=settings.session_timeout_s,
         rebalance_timeout_s=settings.rebalance_timeout_s,
         group_instance_id=settings.group_instance_id,
+        idempotence=settings.kafka_idempotence,
     )
     tables = {name: _table(app, name) for name in TABLES}
     meter = Meter(
@@ -123,12 +125,7 @@ def watched_of(budget: Budget) -> WatchedBudget:
 
 def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> Rules:
     return Rules(
-        limits=Limits(
-            value_bytes_max=settings.value_bytes_max,
-            tokens_max=settings.tokens_max,
-            lateness_us_max=settings.lateness_s_max * SECOND,
-            future_us_max=settings.future_s_max * SECOND,
-        ),
+        limits=_limits(settings),
         pricing=Charging(prices, frozenset(settings.metered_providers)),
         watchlist=ScopeWatchlist([watched_of(budget) for budget in budgets]),
         org_id=settings.org_id,
@@ -141,40 +138,41 @@ def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> 
 
 def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: PriceBook) -> list[tuple[str, Any]]:
     live_within_us = settings.live_within_s * SECOND
+    spikes = SpikePolicy(
+        ratio_percent=settings.spike_ratio_percent,
+        floor_nanos=parse_nanos(settings.spike_floor_usd),
+        live_within_us=live_within_us,
+    )
+    runaways = RunawayPolicy(limit_tokens=settings.runaway_tokens, live_within_us=live_within_us)
+    gpus = GpuPolicy(
+        idle_percent=settings.gpu_idle_percent,
+        exit_percent=settings.gpu_idle_exit_percent,
+        idle_us=settings.gpu_idle_s * SECOND,
+        gap_us=settings.gpu_gap_s * SECOND,
+        live_within_us=live_within_us,
+        nanos_per_hour=lambda sample, at: _gpu_nanos_per_hour(prices, sample, at),
+    )
+    kind = settings.clock
     return [
-        (
-            topics.SPEND_SCOPES,
-            SpikeAgent(
-                tables["spikes"],
-                clock_for(settings.clock),
-                ratio_percent=settings.spike_ratio_percent,
-                floor_nanos=parse_nanos(settings.spike_floor_usd),
-                live_within_us=live_within_us,
-            ),
-        ),
-        (
-            topics.USAGE_SIGNALS,
-            RunawayAgent(
-                tables["runaways"],
-                clock_for(settings.clock),
-                limit_tokens=settings.runaway_tokens,
-                live_within_us=live_within_us,
-            ),
-        ),
-        (
-            topics.USAGE_GPU,
-            GpuAgent(
-                tables["gpus"],
-                clock_for(settings.clock),
-                prices,
-                idle_percent=settings.gpu_idle_percent,
-                exit_percent=settings.gpu_idle_exit_percent,
-                idle_us=settings.gpu_idle_s * SECOND,
-                gap_us=settings.gpu_gap_s * SECOND,
-                live_within_us=live_within_us,
-            ),
-        ),
+        (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], clock_for(kind), spikes)),
+        (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], clock_for(kind), runaways)),
+        (topics.USAGE_GPU, GpuAgent(tables["gpus"], clock_for(kind), gpus, _limits(settings))),
     ]
+
+
+def _gpu_nanos_per_hour(prices: PriceBook, sample: GpuSample, at: int) -> int:
+    """What an hour of this sample's GPU costs."""
+    hour = msgspec.structs.replace(sample, allocated_seconds=Decimal(3600))
+    return prices.price_gpu(hour, at).nanos
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        value_bytes_max=settings.value_bytes_max,
+        tokens_max=settings.tokens_max,
+        lateness_us_max=settings.lateness_s_max * SECOND,
+        future_us_max=settings.future_s_max * SECOND,
+    )
 
 
 def _table(app: App, name: str) -> StateTable:

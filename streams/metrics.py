@@ -29,6 +29,23 @@ NOTIFICATIONS = Counter("sluice_notifications_total", "Messages to receivers.", 
 # LEDGER
 LEDGER_SECONDS = Histogram("sluice_ledger_write_seconds", "One batch into PostgreSQL.", buckets=_SECONDS)
 
+# LEDGER as a whole, set by the API when it is scraped: scrape one API process for them.
+LEDGER_UP = Gauge("sluice_ledger_up", "1 where the ledger could be read for this scrape.")
+SOURCE_LAG_SECONDS = Gauge("sluice_source_lag_seconds", "From a source partition's newest event time to now.", ["slot"])
+SOURCE_NEXT_OFFSET = Gauge("sluice_source_next_offset", "The ledger holds everything below this offset.", ["slot"])
+ALERTS_OPEN = Gauge("sluice_alerts_open", "Alerts that are not resolved.", ["rule", "severity"])
+THROTTLES_ACTIVE = Gauge("sluice_throttles_active", "Restrictions that are live now.")
+OUTBOX_OWED = Gauge("sluice_outbox_owed", "Messages to receivers that have not been taken yet.")
+OUTBOX_GIVEN_UP = Gauge("sluice_outbox_given_up", "Messages that no receiver will take.")
+
+# API and sources
+API_REQUESTS = Counter("sluice_api_requests_total", "HTTP requests.", ["route", "method", "status"])
+API_SECONDS = Histogram("sluice_api_request_seconds", "Answering one HTTP request.", ["route"], buckets=_SECONDS)
+RECORDS_PUBLISHED = Gauge("sluice_records_published", "Records of HTTP sources and scrapers that Kafka took.")
+RECORDS_FAILED = Gauge("sluice_records_failed", "Records of HTTP sources and scrapers that Kafka did not take.")
+GPU_SCRAPES = Gauge("sluice_gpu_scrapes", "Scrapes of GPU exporters, by outcome.", ["outcome"])
+GPU_SAMPLES_LOST = Gauge("sluice_gpu_samples_lost", "GPU samples dropped because too many waited for Kafka.")
+
 
 def serve(host: str, port: int) -> None:
     """Expose the metrics of this process for Prometheus."""

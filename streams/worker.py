@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,15 @@ from streams.sinks.receivers import receivers
 
 logger = logging.getLogger("sluice.worker")
 
-#: Where a worker says that it has recovered and reads; whoever started it watches for the file.
-READY_FILE = "SLUICE_READY_FILE"
 STOP_DEADLINE_S = 20.0
 
 
-def run(settings: Settings) -> int:
-    """Run a worker until SIGINT or SIGTERM; return its exit code."""
-    return asyncio.run(_run(settings))
+async def serve(settings: Settings) -> int:
+    """Run a worker until SIGINT or SIGTERM; return its exit code.
 
-
-async def _run(settings: Settings) -> int:
+    Raises:
+        SettingsError: no broker or database is given, or the budgets or the rate card cannot be used.
+    """
     if settings.database_url is None:
         raise SettingsError(["database_url is not set: give postgresql://…, or use `sluice up`, which starts one"])
     url = settings.database_url.get_secret_value()
@@ -48,10 +45,10 @@ async def _run(settings: Settings) -> int:
         worker = create_app(settings, outside, read_budgets(settings), read_prices(settings))
         if settings.worker_metrics_port:
             metrics.serve(settings.api_host, settings.worker_metrics_port)
-        return await _serve(worker)
+        return await _serve(worker, settings.ready_file)
 
 
-async def _serve(worker: Worker) -> int:
+async def _serve(worker: Worker, ready_file: Path | None) -> int:
     app: Any = worker.app
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -61,7 +58,7 @@ async def _serve(worker: Worker) -> int:
     await app.start()
     # The loops outlive the application's stop: its last commit waits for what only they acknowledge.
     tasks = [asyncio.create_task(_keep(part)) for part in worker.loops]
-    ready = asyncio.create_task(_say_ready(app))
+    ready = asyncio.create_task(_say_ready(app, ready_file))
     stopping = asyncio.create_task(stop.wait())
     gone = asyncio.create_task(app.wait_until_stopped())
     await asyncio.wait({stopping, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -87,11 +84,10 @@ async def _keep(part: Loop) -> None:
     await part.run_background()
 
 
-async def _say_ready(app: Any) -> None:
+async def _say_ready(app: Any, ready_file: Path | None) -> None:
     await wait_ready(app)
-    path = os.environ.get(READY_FILE)
-    if path:
-        Path(path).write_text(f"{os.getpid()}\n")
+    if ready_file is not None:
+        ready_file.write_text(f"{os.getpid()}\n")
     logger.info("ready: tables are recovered and records flow")
 
 
@@ -121,8 +117,3 @@ def read_prices(settings: Settings) -> PriceBook:
         raise SettingsError([f"{settings.rate_card}: {line}" for line in str(error).splitlines()]) from error
     return PriceBook(card, frozenset(settings.self_hosted_providers))
 
-
-if __name__ == "__main__":
-    from streams.settings import load_settings
-
-    sys.exit(run(load_settings()))

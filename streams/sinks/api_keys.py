@@ -112,7 +112,7 @@ class ApiKeys:
 
     async def revoke(self, key_id: str) -> bool:
         """End a key; every process sees it within ``REMEMBERED_S``. False where no live key has this id."""
-        done = await self._pool.execute(
+        done: str = await self._pool.execute(
             "update api_keys set revoked_at = now() where key_id = $1 and revoked_at is null", key_id
         )
         self._remembered.pop(key_id, None)

@@ -1,9 +1,10 @@
 """The ledger in PostgreSQL: totals as METER states them. A statement that is not newer changes nothing.
 
-Each write is one transaction of set-based statements: arrays in, ``unnest`` out, one upsert. Keys are sorted, so two
-writers never wait for each other in a circle.
+Each write is one transaction of set-based statements: arrays in, ``unnest`` out, one upsert. Keys are
+sorted, so two writers never wait for each other in a circle.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +12,18 @@ import asyncpg
 import msgspec
 
 from schemas.commands import ThrottleAck, ThrottleCommand
-from schemas.instants import parse_instant, to_datetime
+from schemas.instants import InstantError, parse_instant, to_datetime
 from schemas.statements import CellStatement, Dimensions, Totals, Watermark
 from streams.ports import BudgetStatus
-from streams.sinks.postgres import with_retries
+from streams.sinks.postgres import storable, with_retries
+
+logger = logging.getLogger("sluice.ledger")
 
 _DIMENSIONS = Dimensions.__struct_fields__
 _HISTOGRAMS = ("cost_histogram", "latency_histogram")
+#: What of an acknowledgement fits an index row; commands and gateways have far shorter names.
+_ACK_TEXT_MAX = {"command_id": 128, "gateway": 256, "command_key": 1024}
+_BIGINT_MAX = 2**63 - 1
 _TOTALS = tuple(name for name in Totals.__struct_fields__ if name not in _HISTOGRAMS)
 _PLACE = (("cell_id", "text"), ("slot", "text"), ("segment", "bigint"))
 _STATE = (("revision", "integer"), ("last_offset", "bigint"), ("hour", "timestamptz"))
@@ -27,14 +33,15 @@ def _upsert_cells() -> str:
     columns = [*_PLACE, *_STATE]
     columns += [(name, "text") for name in _DIMENSIONS]
     columns += [(name, "bigint") for name in _TOTALS]
-    # An array of arrays would have to be rectangular and would be unnested flat: histograms travel as literals.
+    # unnest() would flatten an array of arrays: histograms travel as literals.
     columns += [(name, "text") for name in _HISTOGRAMS]
     names = [name for name, _ in columns]
     values = [f"t.{name}::bigint[]" if name in _HISTOGRAMS else f"t.{name}" for name in names]
     arrays = ", ".join(f"${place}::{kind}[]" for place, (_, kind) in enumerate(columns, 1))
     changing = [name for name in names if name not in {key for key, _ in _PLACE}]
     return (
-        f"insert into ledger_cells as old ({', '.join(names)}) select {', '.join(values)} from unnest({arrays})"
+        f"insert into ledger_cells as old ({', '.join(names)})"
+        f" select {', '.join(values)} from unnest({arrays})"
         f" as t({', '.join(names)}) on conflict (cell_id, slot, segment) do update set "
         + ", ".join(f"{name} = excluded.{name}" for name in changing)
         + " where (excluded.revision, excluded.last_offset) > (old.revision, old.last_offset)"
@@ -46,13 +53,13 @@ _UPSERT_SOURCE = """
 insert into ledger_sources as old (slot, revision, next_offset, stream_time, dead_letters, duplicates)
 values ($1, $2, $3, $4, $5, $6)
 on conflict (slot) do update set revision = excluded.revision, next_offset = excluded.next_offset,
-    stream_time = excluded.stream_time, dead_letters = excluded.dead_letters, duplicates = excluded.duplicates,
-    updated_at = now()
+    stream_time = excluded.stream_time, dead_letters = excluded.dead_letters,
+    duplicates = excluded.duplicates, updated_at = now()
 where (excluded.revision, excluded.next_offset) >= (old.revision, old.next_offset)
 """
 _UPSERT_BUDGET = """
-insert into budget_status as old (budget_id, period_start, period_end, scope_type, scope_id, period, amount_nanos,
-    spent_nanos, crossed_percent, commanded, mode, sequence, stated_at)
+insert into budget_status as old (budget_id, period_start, period_end, scope_type, scope_id, period,
+    amount_nanos, spent_nanos, crossed_percent, commanded, mode, sequence, stated_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 on conflict (budget_id, period_start) do update set period_end = excluded.period_end,
     scope_type = excluded.scope_type, scope_id = excluded.scope_id, period = excluded.period,
@@ -62,8 +69,8 @@ on conflict (budget_id, period_start) do update set period_end = excluded.period
 where excluded.sequence >= old.sequence
 """
 _UPSERT_COMMAND = """
-insert into gateway_commands as old (command_key, command_id, revision, budget_id, scope_type, scope_id, action, reason,
-    issued_at, expires_at, dry_run, body)
+insert into gateway_commands as old (command_key, command_id, revision, budget_id, scope_type, scope_id,
+    action, reason, issued_at, expires_at, dry_run, body)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 on conflict (command_key) do update set command_id = excluded.command_id, revision = excluded.revision,
     budget_id = excluded.budget_id, scope_type = excluded.scope_type, scope_id = excluded.scope_id,
@@ -93,15 +100,21 @@ class PostgresLedger:
         """Upsert cells, then the watermarks that cover them, in one transaction.
 
         Raises:
-            asyncpg.PostgresError, OSError: the database did not take it after half a minute of trying; nothing of
+            asyncpg.PostgresError, OSError: the database did not take it after many tries; nothing of
                 this call is visible, and the caller must not go on.
         """
         columns = _cell_columns(cells)
         marks = sorted(
-            (mark.source.slot(), mark.revision, mark.next_offset, to_datetime(mark.stream_time), mark.dead_letters,
-             mark.duplicates)
+            (
+                mark.source.slot(),
+                mark.revision,
+                mark.next_offset,
+                to_datetime(mark.stream_time),
+                mark.dead_letters,
+                mark.duplicates,
+            )
             for mark in watermarks
-        )  # fmt: skip
+        )
 
         async def attempt() -> None:
             async with self._pool.acquire() as connection, connection.transaction():
@@ -124,11 +137,23 @@ class PostgresLedger:
     async def write_budget_status(self, rows: Sequence[BudgetStatus]) -> None:
         """Keep the newest status of each budget and period."""
         found = sorted(
-            (row.budget_id, to_datetime(row.period_start), to_datetime(row.period_end), row.scope_type, row.scope_id,
-             row.period, row.amount_nanos, row.spent_nanos, row.crossed_percent, row.commanded, row.mode,
-             row.sequence, to_datetime(row.stated_at))
+            (
+                row.budget_id,
+                to_datetime(row.period_start),
+                to_datetime(row.period_end),
+                row.scope_type,
+                row.scope_id,
+                row.period,
+                row.amount_nanos,
+                row.spent_nanos,
+                row.crossed_percent,
+                row.commanded,
+                row.mode,
+                row.sequence,
+                to_datetime(row.stated_at),
+            )
             for row in rows
-        )  # fmt: skip
+        )
         await self._execute_many(_UPSERT_BUDGET, found)
 
     async def write_commands(self, commands: Sequence[ThrottleCommand]) -> None:
@@ -139,9 +164,21 @@ class PostgresLedger:
             issued = to_datetime(parse_instant(command.issued_at))
             expires = to_datetime(parse_instant(command.expires_at))
             current.append(
-                (command.key(), command.command_id, command.revision, command.budget_id, command.target.scope_type,
-                 command.target.scope_id, command.action, command.reason, issued, expires, command.dry_run, body)
-            )  # fmt: skip
+                (
+                    command.key(),
+                    command.command_id,
+                    command.revision,
+                    command.budget_id,
+                    command.target.scope_type,
+                    command.target.scope_id,
+                    command.action,
+                    command.reason,
+                    issued,
+                    expires,
+                    command.dry_run,
+                    body,
+                )
+            )
             history.append(
                 (command.command_id, command.key(), command.revision, command.action, issued, body)
             )
@@ -150,11 +187,15 @@ class PostgresLedger:
 
     async def write_acks(self, acks: Sequence[ThrottleAck]) -> None:
         """Record what gateways answered; the count of refusals only grows."""
-        found = sorted(
-            (ack.command_id, ack.gateway, ack.command_key, ack.revision, to_datetime(parse_instant(ack.applied_at)),
-             ack.rejected_count)
-            for ack in acks
-        )  # fmt: skip
+        found = []
+        for ack in acks:
+            row = _ack_row(ack)
+            if row is None:
+                # Gateways are other people's programs: one that answers nonsense must not stop the ledger.
+                logger.error("an acknowledgement cannot be stored and is passed over: %.500r", ack)
+            else:
+                found.append(row)
+        found.sort()
         await self._execute_many(_UPSERT_ACK, found)
 
     async def _execute_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -167,7 +208,7 @@ class PostgresLedger:
 
 
 def _cell_columns(cells: Sequence[CellStatement]) -> list[list[Any]]:
-    """One array per column. PostgreSQL refuses to update a row twice in one statement: the newest of each key counts."""
+    """One array per column, with the newest of each key: PostgreSQL refuses to update a row twice at once."""
     newest: dict[tuple[str, str, int], CellStatement] = {}
     for cell in cells:
         key = (cell.cell_id, cell.source.slot(), cell.segment)
@@ -185,12 +226,21 @@ def _cell_row(key: tuple[str, str, int], cell: CellStatement) -> tuple[Any, ...]
         cell.revision,
         cell.offset,
         to_datetime(cell.hour),
-        *(_storable(getattr(cell.dimensions, name)) for name in _DIMENSIONS),
+        *(storable(getattr(cell.dimensions, name)) for name in _DIMENSIONS),
         *(getattr(totals, name) for name in _TOTALS),
         *("{" + ",".join(map(str, getattr(totals, name))) + "}" for name in _HISTOGRAMS),
     )
 
 
-def _storable(text: str) -> str:
-    """PostgreSQL's text holds everything but NUL; the replacement character stands in, visibly."""
-    return text.replace("\x00", "�") if "\x00" in text else text
+def _ack_row(ack: ThrottleAck) -> tuple[Any, ...] | None:
+    """None for what no table can hold."""
+    if any(len(getattr(ack, name)) > length for name, length in _ACK_TEXT_MAX.items()):
+        return None
+    if not (0 <= ack.revision <= _BIGINT_MAX and 0 <= ack.rejected_count <= _BIGINT_MAX):
+        return None
+    try:
+        applied = to_datetime(parse_instant(ack.applied_at))
+    except (InstantError, OverflowError):
+        return None
+    texts = (storable(ack.command_id), storable(ack.gateway), storable(ack.command_key))
+    return (*texts, ack.revision, applied, ack.rejected_count)

@@ -1,6 +1,7 @@
 """E-mail: multipart text and HTML, threaded by Message-ID, safe against header and markup injection."""
 
 import html
+import re
 from collections.abc import Sequence
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
@@ -16,6 +17,7 @@ from streams.sinks.wording import RULE_WORDS, clip, facts, title
 
 SUBJECT_MAX = 200
 TIMEOUT_S = 15.0
+_ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,188}[A-Za-z0-9])?")
 
 
 class MailReceiver:
@@ -24,9 +26,17 @@ class MailReceiver:
     name = "email"
 
     def __init__(
-        self, host: str, port: int, *, sender: str, recipients: Sequence[str], username: str | None = None,
-        password: str | None = None, tls: Literal["none", "starttls", "tls"] = "starttls", dashboard_url: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        host: str,
+        port: int,
+        *,
+        sender: str,
+        recipients: Sequence[str],
+        username: str | None = None,
+        password: str | None = None,
+        tls: Literal["none", "starttls", "tls"] = "starttls",
+        dashboard_url: str = "",
+    ) -> None:
         self._connection = {
             "hostname": host,
             "port": port,
@@ -50,9 +60,13 @@ class MailReceiver:
         mail = compose(alert, self._sender, self._to(alert), self._dashboard_url)
         try:
             refused, answer = await aiosmtplib.send(mail, **self._connection)  # type: ignore[arg-type]
-        except aiosmtplib.SMTPResponseException as error:
+        except (aiosmtplib.SMTPDataError, aiosmtplib.SMTPSenderRefused) as error:
             text = f"the mail server answered {error.code}: {clip(str(error.message), 200)}"
             raise (PermanentError if error.code >= 500 else RetryableError)(text) from error
+        except aiosmtplib.SMTPResponseException as error:
+            # It refused us, not the message: a login or a server that can be mended while the message waits.
+            text = f"the mail server does not serve us: {error.code} {clip(str(error.message), 200)}"
+            raise RetryableError(f"{text}; check smtp_username, smtp_password and smtp_host") from error
         except aiosmtplib.SMTPRecipientsRefused as error:
             permanent = all(recipient.code >= 500 for recipient in error.recipients)
             text = f"every recipient was refused: {clip(str(error), 200)}"
@@ -63,7 +77,8 @@ class MailReceiver:
 
     def _to(self, alert: Alert) -> tuple[str, ...]:
         owner = parseaddr(alert.owner)[1]
-        return (owner,) if "@" in owner and owner.isprintable() and " " not in owner else self._recipients
+        # Beyond ASCII an address needs SMTPUTF8, which the owner's server may lack: better mail the default.
+        return (owner,) if owner.isascii() and _ADDRESS.fullmatch(owner) else self._recipients
 
     async def close(self) -> None:
         """Each message has a connection of its own."""
@@ -106,6 +121,7 @@ def _html(alert: Alert, dashboard_url: str) -> str:
     )
     link = f"<p><a href='{html.escape(dashboard_url, quote=True)}'>Dashboard</a></p>" if dashboard_url else ""
     return (
-        f"<div style='font-family:sans-serif;max-width:640px'><p style='color:#666'>{RULE_WORDS[alert.rule]}</p>"
+        "<div style='font-family:sans-serif;max-width:640px'>"
+        f"<p style='color:#666'>{RULE_WORDS[alert.rule]}</p>"
         f"<h2 style='font-size:18px'>{html.escape(title(alert))}</h2><table>{rows}</table>{link}</div>"
     )

@@ -1,20 +1,23 @@
 """PagerDuty Events API v2 through the ``pagerduty`` client (the successor of pdpyras).
 
-The dedup key is the alert's own: after a resolve the same key opens a new incident, which is what a new episode is.
-The client sleeps and retries inside a call, on 429 without end; here it tries once, in a thread, and the outbox retries.
+The dedup key is the alert's own: after a resolve the same key opens a new incident, which is what a new
+episode is; and where a resolve was lost, the next trigger joins the open incident. The client sleeps and
+retries inside a call, on 429 without end; here it tries once, in a thread, and the outbox retries.
 """
 
 import asyncio
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pagerduty
 from pagerduty import EventsApiV2Client
 
 from schemas.alerts import Alert, Severity
 from streams.ports import PermanentError, RetryableError
-from streams.sinks.wording import clip, facts, title
+from streams.settings_checks import is_loopback
+from streams.sinks.wording import clip, facts, title, web_link
 
 SEVERITIES: dict[Severity, str] = {
     "emergency": "critical",
@@ -50,11 +53,17 @@ class PagerDutyReceiver:
     name = "pagerduty"
 
     def __init__(
-        self, routing_key: str, *, url: str = "https://events.pagerduty.com", ca_file: Path | None = None,
+        self,
+        routing_key: str,
+        *,
+        url: str = "https://events.pagerduty.com",
+        ca_file: Path | None = None,
         dashboard_url: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         verify: Any = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
-        self._client = _OneTry(routing_key, base_url=url.rstrip("/"), verify=verify)
+        # A proxy of the environment leads away from this machine, never to it.
+        through_proxy = not is_loopback(urlsplit(url).hostname or "")
+        self._client = _OneTry(routing_key, base_url=url.rstrip("/"), verify=verify, trust_env=through_proxy)
         self._dashboard_url = dashboard_url
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE_MAX)
 
@@ -95,13 +104,14 @@ class PagerDutyReceiver:
         except pagerduty.HttpError as error:
             raise PermanentError(f"PagerDuty: {error}") from error
         except pagerduty.Error as error:
-            raise RetryableError(f"PagerDuty cannot be reached: {error}") from error
+            # The client's own sentence speaks of its retries; its cause says what happened.
+            raise RetryableError(f"PagerDuty cannot be reached: {error.__cause__ or error!r}") from error
 
     def _links(self, alert: Alert) -> list[dict[str, str]]:
         links = []
         if self._dashboard_url:
             links.append({"href": self._dashboard_url, "text": "Dashboard"})
-        if alert.runbook:
+        if web_link(alert.runbook):
             links.append({"href": alert.runbook, "text": "Runbook"})
         return links
 

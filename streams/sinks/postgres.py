@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -13,6 +14,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 #: One lock for all migrators of a database, so that workers may start together.
 _LOCK = 7_165_001
 _RETRIES = 6
+_ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 Result = TypeVar("Result")
 
@@ -24,7 +26,11 @@ TRANSIENT = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    # Too many connections, a full disk: somebody may mend it while we wait.
+    asyncpg.InsufficientResourcesError,
+    # A failover leaves connections to what is now the replica.
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.QueryCanceledError,
     asyncpg.InterfaceError,
     ConnectionError,
     TimeoutError,
@@ -73,7 +79,8 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
     newest = max(number for number, _, _ in known)
     if applied and max(applied) > newest:
         raise MigrationError(
-            f"the database is at migration {max(applied)} and this version knows {newest}: run the newer version"
+            f"the database is at migration {max(applied)} and this version knows {newest}:"
+            " run the newer version"
         )
     done = []
     for number, name, sql in known:
@@ -81,14 +88,18 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
         if number in applied:
             if applied[number]["sha256"] != checksum:
                 raise MigrationError(
-                    f"migration {name} was applied with other content: an applied migration must not be edited;"
+                    f"migration {name} was applied with other content:"
+                    " an applied migration must not be edited;"
                     " restore the file, or recreate the database"
                 )
             continue
         async with connection.transaction():
             await connection.execute(sql)
             await connection.execute(
-                "insert into schema_migrations (number, name, sha256) values ($1, $2, $3)", number, name, checksum
+                "insert into schema_migrations (number, name, sha256) values ($1, $2, $3)",
+                number,
+                name,
+                checksum,
             )
         done.append(name)
     return done
@@ -102,11 +113,26 @@ async def open_pool(url: str, *, size_min: int = 1, size_max: int = 8) -> asyncp
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:
-    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    await connection.set_type_codec("jsonb", encoder=_to_json, decoder=json.loads, schema="pg_catalog")
+
+
+def storable(text: str) -> str:
+    """PostgreSQL's text holds everything but NUL; the replacement character stands in, visibly.
+
+    >>> storable("a\x00b") == "a\ufffdb", storable("a")
+    (True, 'a')
+    """
+    return text.replace("\x00", "\ufffd") if "\x00" in text else text
+
+
+def _to_json(value: Any) -> str:
+    text = json.dumps(value)
+    # An escaped NUL is one after an even number of backslashes; jsonb holds none either.
+    return _ESCAPED_NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
 async def with_retries(attempt: Callable[[], Awaitable[Result]], retries: int = _RETRIES) -> Result:
-    """Run ``attempt`` again while it fails in a way that passes, for about 30 s; then let the failure through.
+    """Run ``attempt`` again while it fails in a way that passes, for some 15 s; then let the failure through.
 
     ``attempt`` must be a whole transaction, or a statement whose repetition changes nothing.
     """

@@ -1,4 +1,4 @@
-"""What an alert says to people, apart from any channel: what, where, how much, since when, why, what was done, what next."""
+"""What an alert says on any channel: what, where, how much, since when, why, what done, what next."""
 
 from decimal import Decimal, InvalidOperation
 
@@ -12,7 +12,7 @@ RULE_WORDS = {
     "gpu_idle": "Idle GPU",
 }
 NEXT_STEPS = {
-    "budget_threshold": "Look at who spends it; raise the budget or find the caller, and the gates open by themselves.",
+    "budget_threshold": "Find who spends it. The gates open once the budget is raised or the period is over.",
     "spend_spike": "Look at the top contributors: a retry loop, a launch, or a new model?",
     "runaway_request": "Find the caller by key or session and check what it puts into its prompts.",
     "gpu_idle": "Release the GPU, or give it work; check whether its job hangs.",
@@ -33,9 +33,22 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def web_link(text: str) -> str:
+    """The text where it is a link that a message may carry, else nothing.
+
+    >>> web_link("https://example.test/runbook"), web_link("javascript:alert(1)"), web_link("https://a|b>")
+    ('https://example.test/runbook', '', '')
+    """
+    is_link = text.startswith(("https://", "http://")) and not any(c in "<>|\"'" or c.isspace() for c in text)
+    return text if is_link and text.isprintable() else ""
+
+
 def title(alert: Alert) -> str:
     """The first line: status where it matters, and the cause."""
-    return one_line(("Resolved: " if alert.status == "resolved" else "") + alert.summary)
+    cause = one_line(alert.summary) or one_line(
+        f"{RULE_WORDS[alert.rule]}: {alert.scope_type} {alert.scope_id}"
+    )
+    return {"opened": "", "updated": "Update: ", "resolved": "Resolved: "}[alert.status] + cause
 
 
 def amount(text: str, unit: str) -> str:
@@ -56,7 +69,10 @@ def facts(alert: Alert) -> list[tuple[str, str]]:
     """Labelled facts in reading order; what is empty is left out."""
     where = f"{alert.scope_type} {alert.scope_id}"
     found = [
-        ("Where", where + (f", team {alert.team_id}" if alert.team_id and alert.team_id != alert.scope_id else "")),
+        (
+            "Where",
+            where + (f", team {alert.team_id}" if alert.team_id and alert.team_id != alert.scope_id else ""),
+        ),
         ("Observed", amount(alert.observed, alert.unit) if alert.observed else ""),
         ("Expected", amount(alert.expected, alert.unit) if alert.expected else ""),
         ("Threshold", alert.threshold),

@@ -46,11 +46,13 @@ class UsagePublishing:
         in_flight_max: int = 20_000,
         timeout_s: float = 10.0,
         linger_ms: int = 3,
+        idempotence: bool = True,
         new_producer: Callable[..., AIOKafkaProducer] = AIOKafkaProducer,
     ) -> None:
         self._connection = dict(connection)
         self._timeout_s = timeout_s
         self._linger_ms = linger_ms
+        self._idempotence = idempotence
         self._new_producer = new_producer
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
@@ -146,7 +148,7 @@ class UsagePublishing:
             producer = self._new_producer(
                 **{
                     "acks": "all",
-                    "enable_idempotence": True,
+                    "enable_idempotence": self._idempotence,
                     "compression_type": "lz4",
                     "linger_ms": self._linger_ms,
                     "max_batch_size": 262_144,

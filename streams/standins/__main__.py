@@ -1,4 +1,4 @@
-"""``python -m streams.standins``: run the stand-ins until interrupted, and print the settings that point at them."""
+"""``python -m streams.standins``: run the stand-ins until interrupted; prints the settings for them."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""A certificate authority and a certificate for 127.0.0.1, made at start: the PagerDuty client insists on HTTPS."""
+"""A certificate authority and a certificate for 127.0.0.1, for the PagerDuty client insists on HTTPS."""
 
 import ipaddress
 import ssl
@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make_certificate(folder: Path, now: datetime) -> tuple[Path, ssl.SSLContext]:
-    """Write ``ca.pem`` into ``folder``; return its path and a server context whose certificate it vouches for."""
+    """Write ``ca.pem`` into ``folder``; return its path and a server context that it vouches for."""
     folder.mkdir(parents=True, exist_ok=True)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Sluice stand-in CA")])
@@ -21,15 +21,21 @@ def make_certificate(folder: Path, now: datetime) -> tuple[Path, ssl.SSLContext]
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(
             x509.KeyUsage(
-                digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
-                key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+                digital_signature=True,
+                key_cert_sign=True,
+                crl_sign=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                encipher_only=False,
                 decipher_only=False,
             ),
             critical=True,
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
-    )  # fmt: skip
+    )
     key = ec.generate_private_key(ec.SECP256R1())
     own_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     own = (

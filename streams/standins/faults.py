@@ -2,11 +2,14 @@
 
 import asyncio
 from collections import deque
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+import msgspec
 from aiohttp import web
 
-Kind = Literal["429", "500", "stall", "drop"]
+#: ``lose_answer``: the message is taken, and the connection ends before the answer.
+Kind = Literal["429", "500", "stall", "drop", "lose_answer"]
+_LOSES_ANSWER = web.RequestKey("loses_answer", bool)
 
 
 class Fault(NamedTuple):
@@ -33,9 +36,14 @@ class Faults:
             return None
         fault = self._planned.popleft()
         if fault.kind == "429":
-            return web.Response(status=429, text="rate limited", headers={"Retry-After": str(int(fault.retry_after_s))})
+            return web.Response(
+                status=429, text="rate limited", headers={"Retry-After": str(int(fault.retry_after_s))}
+            )
         if fault.kind == "500":
             return web.Response(status=500, text="internal error")
+        if fault.kind == "lose_answer":
+            request[_LOSES_ANSWER] = True
+            return None
         if fault.kind == "stall":
             await asyncio.sleep(fault.stall_s)
             return web.Response(status=504, text="stalled")
@@ -43,14 +51,25 @@ class Faults:
             request.transport.abort()
         return web.Response(status=500)
 
+    def answer(self, request: web.Request, response: web.Response) -> web.Response:
+        """The response to a message that was taken, or the end of the connection where it is to be lost."""
+        if request.get(_LOSES_ANSWER) and request.transport is not None:
+            request.transport.abort()
+        return response
+
 
 async def admin_fault(request: web.Request, faults: Faults) -> web.Response:
     """``POST /admin/faults {"kind": "429", "times": 2, "retry_after_s": 1}``"""
-    body = await request.json()
-    faults.plan(
-        body["kind"],
-        int(body.get("times", 1)),
-        retry_after_s=float(body.get("retry_after_s", 1.0)),
-        stall_s=float(body.get("stall_s", 30.0)),
-    )
+    try:
+        plan = msgspec.json.decode(await request.read(), type=_Plan)
+    except msgspec.MsgspecError as error:
+        return web.json_response({"error": str(error)}, status=400)
+    faults.plan(plan.kind, plan.times, retry_after_s=plan.retry_after_s, stall_s=plan.stall_s)
     return web.json_response({"planned": True})
+
+
+class _Plan(msgspec.Struct, forbid_unknown_fields=True):
+    kind: Kind
+    times: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    retry_after_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] = 1.0
+    stall_s: Annotated[float, msgspec.Meta(ge=0, le=3_600)] = 30.0

@@ -1,7 +1,8 @@
 """A stand-in for PagerDuty's Events API v2, strict about the documented contract.
 
-Source: PagerDuty developer documentation, Events API v2 ("Send an Alert Event"): required fields, lengths, the severity
-enum, 202 with a dedup key or 400 with a list of errors. After a resolve, the same dedup key opens a new incident.
+Source: PagerDuty developer documentation, Events API v2 ("Send an Alert Event"): required fields, lengths,
+the severity enum, 202 with a dedup key or 400 with a list of errors. After a resolve, the same dedup key opens
+a new incident; a resolve through another routing key does nothing.
 """
 
 import json
@@ -11,6 +12,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from schemas.instants import MINUTE
+from streams.clock import Clock
 from streams.standins.faults import Faults, admin_fault
 
 BODY_MAX = 512 * 1024
@@ -19,8 +22,9 @@ ACTIONS = ("trigger", "acknowledge", "resolve")
 
 
 class Incident(msgspec.Struct, kw_only=True):
-    """One incident: from its trigger to its resolve. Times are microseconds since 1970 by the stand-in's clock."""
+    """One incident, from its trigger to its resolve. Times are microseconds since 1970."""
 
+    routing_key: str
     dedup_key: str
     summary: str
     severity: str
@@ -32,10 +36,16 @@ class Incident(msgspec.Struct, kw_only=True):
 
 
 class PagerDutyStandIn:
-    """Keeps incidents per dedup key; ``incidents`` in the order of their opening."""
+    """Keeps incidents per routing and dedup key; ``incidents`` in the order of their opening.
 
-    def __init__(self, clock: Any) -> None:
+    Args:
+        clock: for the times of incidents.
+        per_minute_max: events of one routing key in a sliding minute; none sets no limit.
+    """
+
+    def __init__(self, clock: Clock, per_minute_max: int | None = None) -> None:
         self._clock = clock
+        self._per_minute_max = per_minute_max
         self.faults = Faults()
         self.incidents: list[Incident] = []
         self.events: list[dict[str, Any]] = []
@@ -46,6 +56,7 @@ class PagerDutyStandIn:
         app = web.Application(client_max_size=BODY_MAX * 2)
         app.router.add_post("/v2/enqueue", self._enqueue)
         app.router.add_get("/incidents", self._show)
+        app.router.add_get("/events", self._show_events)
         app.router.add_post("/admin/faults", self._plan)
         return app
 
@@ -58,19 +69,44 @@ class PagerDutyStandIn:
         if errors:
             self.refused.append(errors)
             return web.json_response(
-                {"status": "invalid event", "message": "Event object is invalid", "errors": errors}, status=400
+                {"status": "invalid event", "message": "Event object is invalid", "errors": errors},
+                status=400,
             )
         event = json.loads(raw)
         now = self._clock.now()
+        if self._is_too_fast(event["routing_key"], now):
+            return web.json_response(
+                {"status": "throttle exceeded"}, status=429, headers={"Retry-After": "60"}
+            )
         key = event.get("dedup_key") or f"standin-{len(self.events)}"
         self.events.append(event | {"received_at": now})
         self._apply(event, key, now)
-        return web.json_response(
-            {"status": "success", "message": "Event processed", "dedup_key": key}, status=202
+        return self.faults.answer(
+            request,
+            web.json_response(
+                {"status": "success", "message": "Event processed", "dedup_key": key}, status=202
+            ),
         )
 
+    def _is_too_fast(self, routing_key: str, now: int) -> bool:
+        if self._per_minute_max is None:
+            return False
+        recent = [
+            event
+            for event in self.events[-self._per_minute_max :]
+            if event["routing_key"] == routing_key and event["received_at"] > now - MINUTE
+        ]
+        return len(recent) >= self._per_minute_max
+
     def _apply(self, event: dict[str, Any], key: str, now: int) -> None:
-        current = next((i for i in reversed(self.incidents) if i.dedup_key == key and i.resolved_at is None), None)
+        current = next(
+            (
+                i
+                for i in reversed(self.incidents)
+                if (i.routing_key, i.dedup_key) == (event["routing_key"], key) and i.resolved_at is None
+            ),
+            None,
+        )
         if event["event_action"] == "trigger":
             if current is not None:
                 current.triggers += 1
@@ -78,10 +114,14 @@ class PagerDutyStandIn:
             payload = event["payload"]
             self.incidents.append(
                 Incident(
-                    dedup_key=key, summary=payload["summary"], severity=payload["severity"], opened_at=now,
+                    routing_key=event["routing_key"],
+                    dedup_key=key,
+                    summary=payload["summary"],
+                    severity=payload["severity"],
+                    opened_at=now,
                     payload=payload,
                 )
-            )  # fmt: skip
+            )
         elif current is not None and event["event_action"] == "resolve":
             current.resolved_at = now
         elif current is not None:
@@ -89,6 +129,9 @@ class PagerDutyStandIn:
 
     async def _plan(self, request: web.Request) -> web.Response:
         return await admin_fault(request, self.faults)
+
+    async def _show_events(self, request: web.Request) -> web.Response:
+        return web.json_response(self.events)
 
     async def _show(self, request: web.Request) -> web.Response:
         return web.json_response([msgspec.to_builtins(incident) for incident in self.incidents])

@@ -1,4 +1,4 @@
-"""PagerDuty, Slack and SMTP to try Sluice against, on loopback, together with the settings that point at them."""
+"""PagerDuty, Slack and SMTP to try Sluice against, on loopback, and the settings that point at them."""
 
 import asyncio
 from pathlib import Path

@@ -37,7 +37,7 @@ class SlackStandIn:
             self.refused.append(error)
             return web.Response(status=400, text=error)
         self.messages.append(await request.json() | {"received_at": self._clock.now()})
-        return web.Response(text="ok")
+        return self.faults.answer(request, web.Response(text="ok"))
 
     async def _unknown(self, request: web.Request) -> web.Response:
         return web.Response(status=404, text="no_service")
@@ -57,12 +57,16 @@ def check(raw: bytes) -> str | None:
         return "invalid_payload"
     if not isinstance(body, dict):
         return "invalid_payload"
-    if not body.get("text"):
+    if not (isinstance(body.get("text"), str) and body["text"].strip()):
         return "no_text"
     if len(body["text"]) > 40_000:
         return "msg_too_long"
     blocks = body.get("blocks", [])
-    if not isinstance(blocks, list) or len(blocks) > 50 or not all(_block_is_valid(block) for block in blocks):
+    if (
+        not isinstance(blocks, list)
+        or len(blocks) > 50
+        or not all(_block_is_valid(block) for block in blocks)
+    ):
         return "invalid_blocks"
     return None
 
@@ -75,14 +79,18 @@ def _block_is_valid(block: Any) -> bool:
         return _text_is_valid(block.get("text"), 150, ("plain_text",))
     if kind == "section":
         fields = block.get("fields", [])
-        if not block.get("text") and not fields:
+        if not isinstance(fields, list) or (not block.get("text") and not fields):
             return False
         return (not block.get("text") or _text_is_valid(block["text"], 3_000)) and (
             len(fields) <= 10 and all(_text_is_valid(field, 2_000) for field in fields)
         )
     if kind == "context":
         elements = block.get("elements", [])
-        return 0 < len(elements) <= 10 and all(_text_is_valid(element, 3_000) for element in elements)
+        return (
+            isinstance(elements, list)
+            and 0 < len(elements) <= 10
+            and all(_text_is_valid(element, 3_000) for element in elements)
+        )
     return kind in ("divider", "actions", "image")
 
 
@@ -90,6 +98,8 @@ def _text_is_valid(text: Any, length: int, kinds: tuple[str, ...] = ("plain_text
     return (
         isinstance(text, dict)
         and text.get("type") in kinds
+        # Slack refuses the option of the other kind.
+        and ("verbatim" if text["type"] == "plain_text" else "emoji") not in text
         and isinstance(text.get("text"), str)
         and 0 < len(text["text"]) <= length
     )

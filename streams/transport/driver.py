@@ -38,6 +38,8 @@ class App(faust.App):
     connection: Connection
     fetch_wait_ms: int
     partitions: int
+    #: False only for a broker that has no idempotent producers, which is none for production.
+    idempotence: bool
 
 
 def make_app(
@@ -50,6 +52,7 @@ def make_app(
     session_timeout_s: float = 10.0,
     rebalance_timeout_s: float = 60.0,
     group_instance_id: str | None = None,
+    idempotence: bool = True,
 ) -> App:
     """A Faust application whose topics deliver batches.
 
@@ -91,6 +94,7 @@ def make_app(
     app.connection = connection
     app.fetch_wait_ms = fetch_wait_ms
     app.partitions = partitions
+    app.idempotence = idempotence
     return app
 
 

@@ -35,7 +35,7 @@ class BatchProducer(driver.Producer):
     """Faust's producer made idempotent with acks from all replicas, and able to write whole batches."""
 
     def _settings_extra(self) -> Mapping[str, Any]:
-        return {"acks": "all", "enable_idempotence": True}
+        return {"acks": "all", "enable_idempotence": self.app.idempotence}
 
     async def write(self, records: Iterable[Outgoing], partitions: int) -> int:
         """Write the records and wait until the broker has acknowledged every one; return how many.

@@ -1,0 +1,62 @@
+# Sluice. `make` lists what there is to make. Everything works on a fresh Debian with Python 3.11, as root too.
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+ARGS ?=
+
+# SECONDS and SEED count only when given on the command line: bash has a variable SECONDS of its own, which an
+# environment may carry here by accident.
+ifeq ($(origin SECONDS),command line)
+DEMO_FLAGS += --seconds $(SECONDS)
+endif
+ifeq ($(origin SEED),command line)
+DEMO_FLAGS += --seed $(SEED)
+endif
+unexport SECONDS SEED
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-unit lint format lock schemas clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make the environment in .venv from the locked dependencies (does nothing when they have not changed)
+	@VENV=$(VENV) sh .ci/setup
+
+demo: setup ## Play a lively day on embedded parts; SECONDS=60 runs without a terminal and ends, SEED=7 varies it
+	@$(BIN)/sluice demo $(DEMO_FLAGS) $(ARGS)
+
+up: setup ## Run the service, with embedded parts where settings name none
+	@$(BIN)/sluice up $(ARGS)
+
+test: setup ## Run every test, on real Kafka and PostgreSQL; ARGS='-k budget' chooses
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: setup ## Run the tests that need neither broker nor database
+	@$(BIN)/python -m pytest -m "not integration" $(ARGS)
+
+lint: setup ## Check style, formatting, types and import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: setup ## Resolve the dependencies of pyproject.toml anew into the two lock files
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --group build --output-file requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra embedded --group dev \
+		--constraint requirements.lock --output-file requirements-dev.lock
+
+LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+
+schemas: setup ## Generate the JSON Schemas and the AsyncAPI document
+	@$(BIN)/python -m schemas.generate
+
+clean: ## Remove what can be made again: environment, caches, builds (data in .sluice stays)
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

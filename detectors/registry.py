@@ -1,0 +1,27 @@
+"""All detectors by name. One detector a file; a new one is added here and meets the conformance suite."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from detectors.base import Detector
+from detectors.gpu_utilisation import GpuUtilisation
+from detectors.hourly_spend import HourlySpend
+from detectors.runaway_request import RunawayRequest
+
+DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
+    {detector.name: detector for detector in (HourlySpend, RunawayRequest, GpuUtilisation)}
+)
+
+
+def create(name: str) -> Detector:
+    """A detector with its default parameters, knowing nothing yet.
+
+    Raises:
+        LookupError: no detector has this name.
+
+    >>> create("hourly_spend").name
+    'hourly_spend'
+    """
+    if name not in DETECTORS:
+        raise LookupError(f"no detector is called {name!r}; there are: {', '.join(sorted(DETECTORS))}")
+    return DETECTORS[name]()

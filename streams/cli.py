@@ -1,0 +1,228 @@
+"""The ``sluice`` command line: thin commands over the parts; each imports what it needs when it runs."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.settings import Settings, SettingsError, effective, load_settings
+
+app = typer.Typer(
+    name="sluice", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="AI spend as it happens: exact money per team and feature, budgets that hold, few and true pages.",
+)  # fmt: skip
+topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys: for producers, gateways and readers.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(keys_app, name="keys")
+
+out = Console()
+err = Console(stderr=True)
+
+
+class TraceFormat(StrEnum):
+    """Recorded traces that can be replayed."""
+
+    AZURE_LLM = "azure-llm"
+    BURSTGPT = "burstgpt"
+    CLOUDEVENTS = "cloudevents"
+
+
+class _Flags:
+    """What ``--config`` and ``--set`` gave, before any command runs."""
+
+    values: dict[str, Any] = {}  # noqa: RUF012 - filled once, by the callback
+
+
+@app.callback()
+def options(
+    config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, NAME=VALUE; may be repeated.")] = None,
+) -> None:
+    """Options of every command."""
+    flags: dict[str, Any] = {"config_file": config} if config else {}
+    for given in set_ or []:
+        name, sign, value = given.partition("=")
+        if not sign:
+            raise typer.BadParameter(f"--set takes NAME=VALUE, not {given!r}")
+        flags[name.strip()] = value
+    _Flags.values = flags
+
+
+def settings(**flags: Any) -> Settings:
+    """The settings with this command's flags, or exit 2 with every problem."""
+    try:
+        return load_settings(**(_Flags.values | flags))
+    except SettingsError as error:
+        _fail(error.problems, "These settings cannot be used:", code=2)
+
+
+def _fail(lines: list[str], headline: str, code: int = 1) -> Any:
+    err.print(f"[bold red]{headline}[/]")
+    for line in lines:
+        err.print(f"  {line}", markup=False, highlight=False)
+    raise typer.Exit(code)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run to the end; what an operator can mend is said in plain words."""
+    from streams.embedded.process import EmbeddedError
+    from streams.ports import DeliveryError
+    from streams.sinks.postgres import MigrationError
+    from streams.topic_admin import TopicError
+
+    try:
+        return asyncio.run(work)
+    except SettingsError as error:
+        return _fail(error.problems, "These settings cannot be used:", code=2)
+    except (EmbeddedError, TopicError, MigrationError, DeliveryError) as error:
+        return _fail(str(error).splitlines(), "Sluice cannot go on:")
+    except OSError as error:
+        return _fail([str(error)], "Sluice cannot reach something it needs:")
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+) -> None:
+    """Run the whole service here; a broker and a database are started where none are given."""
+    from streams.commands.up import serve
+
+    raise typer.Exit(_run(serve(settings(), workers, out)))
+
+
+@app.command()
+def worker() -> None:
+    """Run one worker: METER, BUDGET, DETECT, NOTIFY and LEDGER."""
+    from streams.log import set_up
+    from streams.worker import serve
+
+    found = settings()
+    set_up(found.log_format)
+    raise typer.Exit(_run(serve(found)))
+
+
+@app.command()
+def api() -> None:
+    """Run the API with the dashboard, and the GPU scraper where gpu_targets are set."""
+    from streams.commands.api import serve
+    from streams.log import set_up
+
+    found = settings()
+    set_up(found.log_format)
+    raise typer.Exit(_run(serve(found)))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[int | None, typer.Option(min=30, max=3600, help="End by itself within about this time.")] = None,
+    seed: Annotated[int, typer.Option(help="Varies times, teams and sizes.")] = 1,
+) -> None:
+    """Play a lively day of six teams: a spike, a runaway request, an idle GPU, a budget that runs out."""
+    from streams.demo.run import main as play
+
+    raise typer.Exit(play(seconds, seed, settings()))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The trace.")],
+    format: Annotated[TraceFormat, typer.Option(help="How the trace is written.")],
+    speed: Annotated[float | None, typer.Option(min=0.001, help="Times event time; left out: as fast as it goes.")] = None,
+    team_map: Annotated[Path | None, typer.Option(exists=True, help="YAML: which rows belong to which team.")] = None,
+    at: Annotated[str, typer.Option(help="now: the trace ends now; original; or an RFC 3339 start.")] = "now",
+    kafka_url: Annotated[str | None, typer.Option(help="Broker; else that of the running `sluice up`.")] = None,
+) -> None:
+    """Publish a recorded trace as usage events."""
+    from streams.commands.replay import run
+
+    flags = {"kafka_url": kafka_url} if kafka_url else {}
+    raise typer.Exit(_run(run(settings(**flags), file, format.value, speed, team_map, at, out)))
+
+
+@app.command("check-config")
+def check_config() -> None:
+    """Check settings, budgets and rate card; every error at once."""
+    from streams.worker import read_budgets, read_prices
+
+    found = settings()
+    problems: list[str] = []
+    for read in (read_budgets, read_prices):
+        try:
+            read(found)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        _fail(problems, "This configuration cannot be used:")
+    table = Table("setting", "value", "from", title="Effective settings", title_justify="left")
+    for name, value, origin in effective(found, **_Flags.values):
+        table.add_row(name, value, origin, style="dim" if origin == "default" else None)
+    out.print(table)
+    out.print(f"{len(read_budgets(found))} budgets, prices {read_prices(found).version}. All good.")
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing; check those that are there."""
+    from streams.commands.topics import create
+
+    raise typer.Exit(_run(create(settings(), out)))
+
+
+@topics_app.command("list")
+def topics_list() -> None:
+    """The topics, their keys and how they are kept."""
+    from schemas import topics
+    from streams.topic_admin import changelogs
+
+    table = Table("topic", "key", "kept")
+    for topic in (*topics.ALL, *changelogs(settings().app_id)):
+        days = "" if topic.retention_ms is None else f"{topic.retention_ms // topics.DAY_MS} days"
+        table.add_row(topic.name, topic.key, days or "last of each key")
+    out.print(table)
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="Who holds it.")],
+    scope: Annotated[list[str], typer.Option(help="ingest, read, admin or gateway; may be repeated.")],
+    team: Annotated[str, typer.Option(help="Events sent with it belong to this team, whatever they say.")] = "",
+) -> None:
+    """Make a key and print it, this once; only a hash is kept."""
+    from streams.commands.keys import create
+
+    raise typer.Exit(_run(create(settings(), name, scope, team, out)))
+
+
+@keys_app.command("list")
+def keys_list() -> None:
+    """The keys, without their secrets."""
+    from streams.commands.keys import show
+
+    raise typer.Exit(_run(show(settings(), out)))
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: Annotated[str, typer.Argument(help="The id, as `sluice keys list` shows it.")]) -> None:
+    """End a key; seen everywhere within seconds."""
+    from streams.commands.keys import revoke
+
+    raise typer.Exit(_run(revoke(settings(), key_id, out)))
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

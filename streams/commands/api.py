@@ -1,0 +1,56 @@
+"""``sluice api``: the API with the dashboard, and the GPU scraper beside it."""
+
+import asyncio
+import contextlib
+
+import uvicorn
+
+from streams.clock import WallClock
+from streams.kafka_connection import connection
+from streams.settings import Settings, SettingsError
+from streams.sinks.api_keys import ApiKeys
+from streams.sinks.postgres import migrate, open_pool
+from streams.sources.dcgm import GpuScraper
+from streams.sources.publisher import UsagePublishing
+from streams.web.app import create_api
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM (uvicorn's own handling)."""
+    if settings.database_url is None:
+        raise SettingsError(["database_url is not set: give postgresql://…, or use `sluice up`, which starts one"])
+    url = settings.database_url.get_secret_value()
+    await migrate(url)
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(url)
+        stack.push_async_callback(pool.close)
+        publisher = UsagePublishing(connection(settings), idempotence=settings.kafka_idempotence)
+        stack.push_async_callback(publisher.stop)
+        api = create_api(settings, pool, publisher, ApiKeys(pool))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                api, host=settings.api_host, port=settings.api_port, log_config=None, access_log=False,
+                timeout_graceful_shutdown=5, server_header=False,
+            )
+        )  # fmt: skip
+        await _with_scraper(settings, publisher, server)
+    return 0
+
+
+async def _with_scraper(settings: Settings, publisher: UsagePublishing, server: uvicorn.Server) -> None:
+    stop = asyncio.Event()
+    tasks = []
+    if settings.gpu_targets:
+        scraper = GpuScraper(
+            settings.gpu_targets,
+            publisher,
+            WallClock(),
+            interval_s=settings.gpu_scrape_interval_s,
+            team_by_namespace=settings.gpu_team_by_namespace,
+        )
+        tasks.append(asyncio.create_task(scraper.run(stop)))
+    try:
+        await server.serve()
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)

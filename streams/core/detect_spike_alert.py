@@ -1,0 +1,137 @@
+"""What is said about a spend spike: the cause in the first line, and who drives it."""
+
+from dataclasses import dataclass
+
+from detectors.base import Score
+from schemas import keys
+from schemas.alerts import Alert, Contributor, Rule, Severity, Status, Tier
+from schemas.instants import HOUR, format_instant
+from schemas.money import display_usd, format_usd
+from streams.core import detect_words as words
+from streams.core.detect_spike_state import SpikeIncident, SpikePolicy, bar
+from streams.core.meter import OTHERS
+
+RULE: Rule = "spend_spike"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One hour as it was judged: what it cost, against what, and who drives it."""
+
+    hour: int
+    score: Score
+    total: int
+    contributors: tuple[tuple[str, int], ...]
+
+
+def tier_of(scope: str) -> Tier:
+    """A team's spike wakes somebody, a feature's is for working hours: one cause must not page twice.
+
+    >>> tier_of("team:search"), tier_of("feature:chat")
+    ('page', 'ticket')
+    """
+    return "page" if scope.startswith("team:") else "ticket"
+
+
+def rising(
+    scope: str, incident: SpikeIncident, finding: Finding, is_running: bool, now: int, policy: SpikePolicy
+) -> Alert:
+    """``opened``, or ``updated`` once the excess has doubled since it was last said."""
+    score = finding.score
+    verb, when = ("spends", "this hour") if is_running else ("spent", words.hour_words(finding.hour))
+    summary = (
+        f"{_subject(scope)} {verb} {display_usd(score.observed)} {when}, "
+        f"{words.against_words(score.expected or 0, score.ratio_percent)}{_driver(scope, finding)}"
+    )
+    status: Status = "updated" if incident.updates else "opened"
+    drivers = [Contributor(words.clip(label), format_usd(nanos)) for label, nanos in finding.contributors]
+    return _alert(scope, incident, status, summary, score, now, policy, drivers)
+
+
+def falling(
+    scope: str,
+    incident: SpikeIncident,
+    corrected: Score | None,
+    is_corrected: bool,
+    now: int,
+    policy: SpikePolicy,
+) -> Alert:
+    """``resolved``: the scope is back, its higher level has been learned, or late corrections undid the
+    finding.
+    """
+    subject, score = _subject(scope), incident.peak
+    against = words.against_words(score.expected or 0, score.ratio_percent)
+    if is_corrected:
+        score = corrected or score
+        summary = (
+            f"{subject} is not above the bar after all: late corrections bring it to "
+            f"{display_usd(score.observed)} {words.hour_words(incident.hour)}"
+        )
+    elif incident.last_hot - incident.hour >= policy.accept_after_us:
+        hours = (incident.last_hot - incident.hour) // HOUR + 1
+        summary = f"{subject} has stayed high for {hours} hours, and that is what is expected from now on"
+    else:
+        summary = (
+            f"{subject} is back to what is expected; its peak was {display_usd(score.observed)} "
+            f"{words.hour_words(incident.peak_hour)}, {against}"
+        )
+    return _alert(scope, incident, "resolved", summary, score, now, policy, [])
+
+
+def _alert(
+    scope: str,
+    incident: SpikeIncident,
+    status: Status,
+    summary: str,
+    score: Score,
+    now: int,
+    policy: SpikePolicy,
+    drivers: list[Contributor],
+) -> Alert:
+    scope_type, _, scope_id = scope.partition(":")
+    opened_in = format_instant(incident.hour)
+    dedup_key = keys.alert_dedup_key(RULE, scope, opened_in)
+    severity: Severity = "critical" if scope_type == "team" else "warning"
+    expected = score.expected or 0
+    step = incident.updates if status == "updated" else 0
+    return Alert(
+        alert_id=keys.alert_id(dedup_key, incident.episode, status, step),
+        dedup_key=dedup_key,
+        episode=incident.episode,
+        status=status,
+        severity=severity,
+        tier=incident.tier,
+        rule=RULE,
+        scope_type=scope_type,
+        scope_id=scope_id,
+        summary=summary[: words.SUMMARY_MAX],
+        occurred_at=format_instant(incident.occurred_at),
+        stated_at=format_instant(now),
+        period_start=opened_in,
+        period_end=format_instant(max(incident.last_hot, incident.hour) + HOUR),
+        team_id=scope_id if scope_type == "team" else "",
+        feature=scope_id if scope_type == "feature" else "",
+        observed=format_usd(score.observed),
+        expected=format_usd(expected),
+        threshold=format_usd(bar(expected, policy)),
+        top_contributors=drivers,
+        runbook=policy.runbook,
+        historic=incident.historic,
+    )
+
+
+def _subject(scope: str) -> str:
+    scope_type, _, scope_id = scope.partition(":")
+    return words.scope_words(scope_type, scope_id)
+
+
+def _driver(scope: str, finding: Finding) -> str:
+    """Who drives the hour; a team's labels are its features, a feature's are its teams
+    (streams/core/scopes.py).
+    """
+    kind = "feature" if scope.startswith("team:") else "team"
+    for label, nanos in finding.contributors:
+        if label != OTHERS and 0 < nanos <= finding.total:
+            name = f"{kind} {words.clip(label)}" if label else f"what has no {kind}"
+            return f" ({name} drives {nanos * 100 // finding.total} %)"
+    return ""

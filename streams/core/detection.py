@@ -1,0 +1,84 @@
+"""DETECT's rules in one place: the policies built from plain settings, and what to say again after a restart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.alerts import Alert
+from schemas.instants import SECOND
+from schemas.money import parse_nanos
+from streams.core.detect_gpu import GpuPolicy, GpuState
+from streams.core.detect_runaway import RunawayPolicy, RunawayState
+from streams.core.detect_spike import SpikeState
+from streams.core.detect_spike_state import SpikePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What each rule is judged by."""
+
+    spike: SpikePolicy
+    runaway: RunawayPolicy
+    gpu: GpuPolicy
+
+
+def detection_policy(
+    *,
+    live_within_s: int = 3 * 3600,
+    spike_ratio_percent: int = 150,
+    spike_floor_usd: str = "5",
+    spike_quiet_hours: int = 1,
+    runaway_tokens: int = 50_000,
+    gpu_idle_percent: int = 20,
+    gpu_idle_exit_percent: int = 30,
+    gpu_idle_s: int = 3600,
+    gpu_gap_s: int = 180,
+    gpu_nanos_per_hour: Mapping[str, int] | None = None,
+    runbooks: Mapping[str, str] | None = None,
+) -> Policy:
+    """The policies from plain values, named as the settings are; ``runbooks`` is by rule.
+
+    >>> detection_policy(spike_floor_usd="2.50").spike.floor_nanos
+    2500000000
+
+    Raises:
+        MoneyError: ``spike_floor_usd`` is not an amount.
+        ValueError: values that do not go together; the message says which.
+    """
+    live_within_us = live_within_s * SECOND
+    books = runbooks or {}
+    return Policy(
+        spike=SpikePolicy(
+            ratio_percent=spike_ratio_percent,
+            floor_nanos=parse_nanos(spike_floor_usd),
+            live_within_us=live_within_us,
+            quiet_hours=spike_quiet_hours,
+            runbook=books.get("spend_spike", ""),
+        ),
+        runaway=RunawayPolicy(
+            limit=runaway_tokens, live_within_us=live_within_us, runbook=books.get("runaway_request", "")
+        ),
+        gpu=GpuPolicy(
+            enter_percent=gpu_idle_percent,
+            exit_percent=gpu_idle_exit_percent,
+            idle_us=gpu_idle_s * SECOND,
+            gap_us=gpu_gap_s * SECOND,
+            live_within_us=live_within_us,
+            nanos_per_hour=dict(gpu_nanos_per_hour or {}),
+            runbook=books.get("gpu_idle", ""),
+        ),
+    )
+
+
+def standing_alerts(state: SpikeState | RunawayState | GpuState) -> list[Alert]:
+    """What was said last, byte for byte: to be said again after a restart, in case it was not delivered (rule
+    2).
+
+    Whoever hears it twice hears the same ids, so saying it once too often changes nothing.
+
+    >>> standing_alerts(SpikeState(scope="team:search"))
+    []
+    """
+    if isinstance(state, RunawayState):
+        standing = [incident.last for _, incident in sorted(state.incidents.items())]
+        return [*state.resolved, *(alert for alert in standing if alert is not None)]
+    return [state.last] if state.last is not None else []

@@ -1,0 +1,146 @@
+"""What makes a single setting wrong, and what makes settings wrong together. No message repeats a secret."""
+
+import base64
+import binascii
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Protocol
+
+from pydantic import AfterValidator, BeforeValidator, PostgresDsn, SecretStr, TypeAdapter, ValidationError
+
+from schemas.money import parse_nanos
+from streams.settings_sources import split_list, split_mapping
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine.
+
+    >>> [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "example.com", "")]
+    [True, True, True, False, False, False]
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _postgres(value: SecretStr) -> SecretStr:
+    try:
+        TypeAdapter(PostgresDsn).validate_python(value.get_secret_value())
+    except ValidationError:
+        # Not its message: that repeats the input, and the input has a password in it.
+        raise ValueError("not of the form postgresql://user:password@host:5432/name") from None
+    return value
+
+
+def _bootstrap(value: str) -> str:
+    for server in value.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) <= 65_535:
+            raise ValueError(f"{server.strip()!r} is not host:port, as in kafka-1:9092,kafka-2:9092")
+    return value
+
+
+def _web(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    return value
+
+
+def _secret_web(value: SecretStr) -> SecretStr:
+    _web(value.get_secret_value())
+    return value
+
+
+def _amount(value: str) -> str:
+    if parse_nanos(value) < 0:
+        raise ValueError("an amount of dollars is not negative here")
+    return value
+
+
+def _routing_key(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) != 32:
+        raise ValueError("a PagerDuty Events v2 integration key has 32 characters")
+    return value
+
+
+def _webhook_secret(value: SecretStr) -> SecretStr:
+    try:
+        base64.b64decode(value.get_secret_value().removeprefix("whsec_"), validate=True)
+    except binascii.Error as error:
+        raise ValueError("a Standard Webhooks secret is whsec_ and base64 after it") from error
+    return value
+
+
+TextList = Annotated[list[str], BeforeValidator(split_list)]
+TextMapping = Annotated[dict[str, str], BeforeValidator(split_mapping)]
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres)]
+BootstrapServers = Annotated[str, AfterValidator(_bootstrap)]
+WebUrl = Annotated[str, AfterValidator(_web)]
+SecretWebUrl = Annotated[SecretStr, AfterValidator(_secret_web)]
+WebUrlList = Annotated[list[WebUrl], BeforeValidator(split_list)]
+DollarAmount = Annotated[str, AfterValidator(_amount)]
+RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
+WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
+
+
+class Checked(Protocol):
+    """The settings that have to fit each other."""
+
+    kafka_security: str
+    kafka_sasl_username: str | None
+    kafka_sasl_password: SecretStr | None
+    kafka_ca_file: Path | None
+    gpu_idle_percent: int
+    gpu_idle_exit_percent: int
+    smtp_host: str | None
+    smtp_username: str | None
+    smtp_password: SecretStr | None
+    mail_to: list[str]
+
+
+def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
+    """What is wrong between settings that are right by themselves: (names it depends on, error)."""
+    security = ("kafka_security", "kafka_sasl_username", "kafka_sasl_password", "kafka_ca_file")
+    uses_sasl, has_sasl = (
+        s.kafka_security.startswith("SASL"),
+        bool(s.kafka_sasl_username and s.kafka_sasl_password),
+    )
+    rules: list[tuple[bool, tuple[str, ...], str]] = [
+        (
+            uses_sasl and not has_sasl,
+            security[:3],
+            f"{s.kafka_security} needs kafka_sasl_username and kafka_sasl_password",
+        ),
+        (
+            has_sasl and not uses_sasl,
+            security[:3],
+            f"{s.kafka_security} would ignore kafka_sasl_username and kafka_sasl_password; set SASL_SSL",
+        ),
+        (
+            s.kafka_ca_file is not None and "SSL" not in s.kafka_security,
+            (security[0], security[3]),
+            f"{s.kafka_security} would ignore kafka_ca_file; set SSL or SASL_SSL",
+        ),
+        (
+            s.gpu_idle_exit_percent <= s.gpu_idle_percent,
+            ("gpu_idle_exit_percent", "gpu_idle_percent"),
+            f"must be above gpu_idle_percent ({s.gpu_idle_percent}), or alerts would flap",
+        ),
+        (
+            bool(s.smtp_host) and not s.mail_to,
+            ("mail_to", "smtp_host"),
+            "is empty while smtp_host is set: nobody would get the mail",
+        ),
+        (
+            bool(s.smtp_username) != bool(s.smtp_password),
+            ("smtp_username", "smtp_password"),
+            "smtp_username and smtp_password go together: set both or none",
+        ),
+    ]
+    for name in ("rate_card", "budgets", "kafka_ca_file", "pagerduty_ca_file"):
+        path = getattr(s, name)
+        rules.append((path is not None and not path.is_file(), (name,), f"no such file: {path}"))
+    return [(names, problem) for wrong, names, problem in rules if wrong]

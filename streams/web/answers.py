@@ -1,0 +1,137 @@
+"""What the API answers. Amounts are exact decimal strings of US dollars; instants are RFC 3339 in UTC."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Amounts(BaseModel):
+    """Sums over one group of calls, or over all of them."""
+
+    currency: Literal["USD"] = "USD"
+    cost: str = Field(description="What it cost: the only figure that counts as spend.")
+    estimated_cost: str = Field(description="Part of cost that stands on the gateway's figure; no price is known.")
+    reported_cost: str = Field(description="The gateway's own figure for the same calls: compared, never added.")
+    reconciled_cost: str = Field(description="Billed for usage that is metered here already: never added.")
+    requests: int
+    successes: int
+    errors: int
+    cache_hits: int
+    tokens: int = Field(description="Input and output tokens; the cached and the reasoning ones are among them.")
+    input_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int
+    output_tokens: int
+    reasoning_output_tokens: int
+    audio_tokens: int
+    gpu_milliseconds: int
+    unpriced_requests: int = Field(description="Requests without a price: their cost is not in cost.")
+    unverified_late: int = Field(description="Counted, but too late to be certain that they are no duplicates.")
+
+
+class SpendRow(Amounts):
+    """One group; the names it was grouped by are members too, as strings."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Spend(BaseModel):
+    """Spend of whole UTC hours, ``from`` included and ``to`` not."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    start: str = Field(serialization_alias="from")
+    end: str = Field(serialization_alias="to")
+    group_by: list[str]
+    total: Amounts = Field(description="Of everything that matches, also of groups that `limit` cut off.")
+    rows: list[SpendRow]
+    truncated: bool = Field(description="True where there are more groups than `limit`.")
+
+
+class Budget(BaseModel):
+    """Where a budget stands in its newest period."""
+
+    budget_id: str
+    scope_type: str
+    scope_id: str
+    period: str
+    period_start: str
+    period_end: str
+    period_over: bool = Field(description="True where nothing has been counted since that period ended.")
+    currency: Literal["USD"] = "USD"
+    amount: str
+    spent: str
+    remaining: str = Field(description="Negative where the budget is overspent.")
+    used_percent: str = Field(description="With two decimals, rounded down.")
+    crossed_percent: int = Field(description="The highest threshold that is crossed; 0 for none.")
+    commanded: str = Field(description="What gateways were last told: allow, rate_limit, downgrade or block.")
+    mode: str
+    stated_at: str
+
+
+class Budgets(BaseModel):
+    """All budgets, the fullest first."""
+
+    now: str
+    budgets: list[Budget]
+
+
+class Alerts(BaseModel):
+    """Alerts as they stand, open ones first, then the newest; members as in the schema Alert v1."""
+
+    alerts: list[dict[str, Any]]
+    truncated: bool = Field(description="True where there are more alerts than `limit`.")
+
+
+class Ack(BaseModel):
+    """One gateway's answer to a command."""
+
+    gateway: str
+    applied_at: str
+    rejected_count: int
+
+
+class Throttles(BaseModel):
+    """Restrictions that are live now; members as in the schema ThrottleCommand v1, and ``acks``."""
+
+    now: str
+    throttles: list[dict[str, Any]]
+
+
+class Source(BaseModel):
+    """How far the ledger is in one source partition."""
+
+    slot: str = Field(description="topic@epoch-partition")
+    topic: str
+    partition: int
+    next_offset: int = Field(description="Everything below it is in the ledger.")
+    revision: int
+    stream_time: str = Field(description="The newest believable event time.")
+    lag_seconds: int = Field(description="From stream_time to now; it grows while a partition is idle.")
+    updated_at: str
+    silent_seconds: int = Field(description="Since the worker last wrote: above 60, no worker has the partition.")
+    dead_letters: int
+    duplicates: int
+
+
+class Sources(BaseModel):
+    """All source partitions that the ledger has heard of."""
+
+    now: str
+    dead_letters: int
+    duplicates: int
+    sources: list[Source]
+
+
+class Missing(BaseModel):
+    """A part that is not there, and what to do about it."""
+
+    part: str
+    problem: str
+
+
+class Readiness(BaseModel):
+    """Whether the service can do its work."""
+
+    ready: bool
+    missing: list[Missing]

@@ -1,0 +1,181 @@
+"""What the API asks of PostgreSQL. Sums run over slots and segments: a cell is the sum of its rows."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from schemas.instants import to_micros
+
+#: What spend can be grouped and filtered by, and how the ledger has it.
+DIMENSIONS: Mapping[str, str] = {
+    "team": "team_id",
+    "feature": "feature",
+    "model": "model",
+    "provider": "provider",
+    "org": "org_id",
+    "cost_center": "cost_center",
+    "project": "project_id",
+    "environment": "environment",
+    "request_type": "request_type",
+    "user_tier": "user_tier",
+    "category": "category",
+}
+#: What spend can be grouped by besides: both in UTC.
+TIMES: Mapping[str, str] = {
+    "hour": "to_char(hour at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+    "day": "to_char(hour at time zone 'UTC', 'YYYY-MM-DD')",
+}
+MONEY = ("cost_nanos", "reported_cost_nanos", "reconciled_cost_nanos", "estimated_cost_nanos")
+COUNTS = (
+    "requests",
+    "successes",
+    "errors",
+    "cache_hits",
+    "input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "output_tokens",
+    "reasoning_output_tokens",
+    "audio_tokens",
+    "gpu_milliseconds",
+    "unpriced_requests",
+    "unverified_late",
+)
+_SUMS = ", ".join(f"coalesce(sum({column}), 0)::numeric as {column}" for column in (*MONEY, *COUNTS))
+
+
+def _conditions(filters: Mapping[str, str]) -> tuple[str, list[Any]]:
+    """SQL after ``where hour >= $1 and hour < $2`` for equality filters; names come from ``DIMENSIONS`` only."""
+    parts, values = [], []
+    for name, value in filters.items():
+        values.append(value)
+        parts.append(f" and {DIMENSIONS[name]} = ${len(values) + 2}")
+    return "".join(parts), values
+
+
+async def spend(
+    pool: asyncpg.Pool,
+    bounds: tuple[datetime, datetime],
+    group_by: Sequence[str],
+    filters: Mapping[str, str],
+    limit: int,
+) -> tuple[asyncpg.Record, list[asyncpg.Record]]:
+    """The total of a span, and up to ``limit`` groups of it: the dearest first, or in order of time.
+
+    Both come from one statement, so the groups always add up to the total they are shown with.
+    """
+    where, values = _conditions(filters)
+    expressions = [f"{(DIMENSIONS | TIMES)[name]} as {_quoted(name)}" for name in group_by]
+    positions = ", ".join(_quoted(name) for name in group_by)
+    times = [_quoted(name) for name in group_by if name in TIMES]
+    inner = ", ".join([*expressions, *MONEY, *COUNTS])
+    sets = f"grouping sets (({positions}), ())" if group_by else "()"
+    is_total = f"grouping({positions})" if group_by else "1"
+    order = ", ".join([f"{is_total} desc", *times, "cost_nanos desc", *map(_quoted, group_by)])
+    sql = (
+        f"with cells as (select {inner} from ledger_cells where hour >= $1 and hour < $2{where})"
+        f" select {positions + ', ' if group_by else ''}{_SUMS}"
+        f" from cells group by {sets} order by {order} limit {int(limit) + 1}"
+    )
+    total, *rows = await pool.fetch(sql, *bounds, *values)
+    return total, rows
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+async def spend_by_day(
+    pool: asyncpg.Pool, bounds: tuple[datetime, datetime], filters: Mapping[str, str]
+) -> AsyncIterator[asyncpg.Record]:
+    """Rows of (day, team, feature, model) with their sums, streamed from one snapshot, in that order."""
+    where, values = _conditions(filters)
+    keys = f"{TIMES['day']} as day, team_id as team, feature, model"
+    sql = (
+        f"select {keys}, {_SUMS} from ledger_cells where hour >= $1 and hour < $2{where}"
+        " group by 1, 2, 3, 4 order by 1, 2, 3, 4"
+    )
+    async with pool.acquire() as connection, connection.transaction(readonly=True):
+        async for row in connection.cursor(sql, *bounds, *values, prefetch=1_000):
+            yield row
+
+
+async def budgets(pool: asyncpg.Pool, team: str) -> list[asyncpg.Record]:
+    """The newest period of every budget, the fullest first; of one team's own budgets where ``team`` is set."""
+    return list(
+        await pool.fetch(
+            "select * from (select distinct on (budget_id) * from budget_status"
+            "  order by budget_id, period_start desc) newest"
+            " where $1 = '' or (scope_type = 'team' and scope_id = $1)"
+            " order by spent_nanos::numeric / greatest(amount_nanos, 1) desc, budget_id",
+            team,
+        )
+    )
+
+
+OPEN_STATUSES = ("opened", "updated")
+
+
+async def alerts(
+    pool: asyncpg.Pool, statuses: Sequence[str], rule: str | None, team: str | None, limit: int
+) -> list[asyncpg.Record]:
+    """Alerts as they stand: open ones first, then the newest."""
+    return list(
+        await pool.fetch(
+            "select *, body::text as body_text from alerts"
+            " where (cardinality($1::text[]) = 0 or status = any($1))"
+            " and ($2::text is null or rule = $2) and ($3::text is null or team_id = $3)"
+            " order by (status = 'resolved'), occurred_at desc, dedup_key limit $4",
+            list(statuses),
+            rule,
+            team,
+            limit,
+        )
+    )
+
+
+async def count_open_alerts(pool: asyncpg.Pool) -> list[asyncpg.Record]:
+    """Open alerts by rule and severity."""
+    return list(
+        await pool.fetch(
+            "select rule, severity, count(*) as alerts from alerts where status = any($1) group by 1, 2",
+            list(OPEN_STATUSES),
+        )
+    )
+
+
+async def throttles(pool: asyncpg.Pool, now: datetime, team: str) -> list[asyncpg.Record]:
+    """Commands that restrict somebody now, newest first, each with what gateways answered to that very command."""
+    return list(
+        await pool.fetch(
+            "select c.*, c.body::text as body_text, coalesce(a.acks, '[]')::text as acks from gateway_commands c"
+            " left join lateral (select json_agg(json_build_object('gateway', gateway,"
+            "   'applied_at', to_char(applied_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),"
+            "   'rejected_count', rejected_count) order by gateway) as acks"
+            "  from gateway_acks where command_id = c.command_id) a on true"
+            " where c.action <> 'allow' and c.expires_at > $1 and not c.dry_run"
+            " and ($2 = '' or (c.scope_type = 'team' and c.scope_id = $2))"
+            " order by c.issued_at desc, c.command_key",
+            now,
+            team,
+        )
+    )
+
+
+async def sources(pool: asyncpg.Pool) -> list[asyncpg.Record]:
+    """How far the ledger is in every source partition."""
+    return list(await pool.fetch("select * from ledger_sources order by slot"))
+
+
+async def newest_stream_time(pool: asyncpg.Pool) -> int | None:
+    """How far event time has come anywhere, microseconds since 1970; None before the first watermark."""
+    newest = await pool.fetchval("select max(stream_time) from ledger_sources")
+    return None if newest is None else to_micros(newest)
+
+
+async def outbox_counts(pool: asyncpg.Pool) -> dict[str, int]:
+    """Messages to receivers by state: owed, sent, given_up."""
+    rows = await pool.fetch("select state, count(*) as messages from outbox group by state")
+    return {row["state"]: row["messages"] for row in rows}

@@ -1,0 +1,144 @@
+"""Budgets, alerts, throttles and sources as they stand."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import asyncpg
+import msgspec
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.alerts import Rule
+from schemas.instants import SECOND, format_instant, parse_instant, to_datetime, to_micros
+from schemas.money import format_usd
+from streams.web import queries
+from streams.web.answers import Ack, Alerts, Budget, Budgets, Source, Sources, Throttles
+from streams.web.reading import Parts, Reading, present
+
+router = APIRouter()
+
+
+class AlertQuery(BaseModel):
+    """Which alerts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["open", "opened", "updated", "resolved"] | None = Field(
+        None, description="open: opened or updated, and not resolved. Without it: all."
+    )
+    rule: Rule | None = None
+    team: str | None = None
+    limit: int = Field(100, ge=1, le=1_000)
+
+
+@router.get("/v1/budgets", summary="Where every budget stands", tags=["budgets"])
+async def read_budgets(parts: Parts, reader: Reading) -> Budgets:
+    """The newest period of each budget, the fullest first. A team's key sees the team's own budgets."""
+    now = await present(parts)
+    rows = await queries.budgets(parts.pool, reader.team)
+    return Budgets(now=format_instant(now), budgets=[_budget(row, now) for row in rows])
+
+
+def _budget(row: asyncpg.Record, now: int) -> Budget:
+    amount, spent = row["amount_nanos"], row["spent_nanos"]
+    percent = max(spent, 0) * 10_000 // amount if amount > 0 else 0
+    return Budget(
+        **{name: row[name] for name in ("budget_id", "scope_type", "scope_id", "period", "commanded", "mode")},
+        period_start=_text(row["period_start"]),
+        period_end=_text(row["period_end"]),
+        period_over=to_micros(row["period_end"]) <= now,
+        amount=format_usd(amount),
+        spent=format_usd(spent),
+        remaining=format_usd(amount - spent),
+        used_percent=f"{percent // 100}.{percent % 100:02d}",
+        crossed_percent=row["crossed_percent"],
+        stated_at=_text(row["stated_at"]),
+    )
+
+
+@router.get("/v1/alerts", summary="Alerts as they stand", tags=["alerts"])
+async def read_alerts(parts: Parts, reader: Reading, query: Annotated[AlertQuery, Query()]) -> Alerts:
+    """Open alerts first, then the newest. A team's key sees the team's own alerts."""
+    statuses: tuple[str, ...] = ()
+    if query.status is not None:
+        statuses = queries.OPEN_STATUSES if query.status == "open" else (query.status,)
+    team = reader.team or query.team
+    rows = await queries.alerts(parts.pool, statuses, query.rule, team, query.limit + 1)
+    return Alerts(alerts=[_alert(row) for row in rows[: query.limit]], truncated=len(rows) > query.limit)
+
+
+def _alert(row: asyncpg.Record) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.json.decode(row["body_text"])
+    names = ("dedup_key", "episode", "status", "rule", "severity", "tier", "scope_type", "scope_id")
+    columns = {name: row[name] for name in (*names, "team_id", "feature", "summary", "historic")}
+    times = {name: _text(row[name]) for name in ("occurred_at", "opened_at", "stated_at")}
+    resolved = _text(row["resolved_at"]) if row["resolved_at"] else None
+    return body | columns | times | {"resolved_at": resolved}
+
+
+@router.get("/v1/throttles", summary="Restrictions that are live now", tags=["throttles"])
+async def read_throttles(parts: Parts, reader: Reading) -> Throttles:
+    """Commands that are neither `allow`, nor expired, nor a dry run, with what gateways acknowledged."""
+    now = await present(parts)
+    rows = await queries.throttles(parts.pool, to_datetime(now), reader.team)
+    return Throttles(now=format_instant(now), throttles=[_throttle(row) for row in rows])
+
+
+def _throttle(row: asyncpg.Record) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.json.decode(row["body_text"])
+    acks = [Ack(**ack) for ack in msgspec.json.decode(row["acks"])]
+    for ack in acks:
+        ack.applied_at = format_instant(parse_instant(ack.applied_at))
+    names = (
+        "command_key",
+        "command_id",
+        "revision",
+        "budget_id",
+        "scope_type",
+        "scope_id",
+        "action",
+        "reason",
+    )
+    columns = {name: row[name] for name in names}
+    times = {name: _text(row[name]) for name in ("issued_at", "expires_at")}
+    return body | columns | times | {"acks": acks}
+
+
+@router.get("/v1/sources", summary="How far the ledger is in every source partition", tags=["sources"])
+async def read_sources(parts: Parts, reader: Reading) -> Sources:
+    """Watermarks, lag, dead letters and duplicates. Needs a key that is not bound to a team, where keys count."""
+    reader.sees_all()
+    now = await present(parts)
+    rows = await queries.sources(parts.pool)
+    return Sources(
+        now=format_instant(now),
+        dead_letters=sum(row["dead_letters"] for row in rows),
+        duplicates=sum(row["duplicates"] for row in rows),
+        sources=[_source(row, now, parts.clock.now()) for row in rows],
+    )
+
+
+def _source(row: asyncpg.Record, now: int, wall: int) -> Source:
+    topic, _, rest = row["slot"].rpartition("@")
+    partition = rest.rpartition("-")[2]
+    return Source(
+        slot=row["slot"],
+        topic=topic,
+        partition=int(partition) if partition.isdecimal() else -1,
+        next_offset=row["next_offset"],
+        revision=row["revision"],
+        stream_time=_text(row["stream_time"]),
+        lag_seconds=_seconds(to_micros(row["stream_time"]), now),
+        updated_at=_text(row["updated_at"]),
+        silent_seconds=_seconds(to_micros(row["updated_at"]), wall),
+        dead_letters=row["dead_letters"],
+        duplicates=row["duplicates"],
+    )
+
+
+def _seconds(since: int, now: int) -> int:
+    return max(now - since, 0) // SECOND
+
+
+def _text(moment: datetime) -> str:
+    return format_instant(to_micros(moment))
