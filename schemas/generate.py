@@ -63,7 +63,7 @@ def json_schema(payload: Payload) -> dict[str, Any]:
     root = found["$ref"].rpartition("/")[2]
     definitions = dict(found["$defs"])
     body = definitions.pop(root)
-    schema = {"$schema": DIALECT, "$id": f"urn:sluice:{payload.name}:v1"} | body
+    schema: dict[str, Any] = {"$schema": DIALECT, "$id": f"urn:sluice:{payload.name}:v1"} | body
     return schema | ({"$defs": definitions} if definitions else {})
 
 
@@ -131,15 +131,15 @@ def asyncapi() -> dict[str, Any]:
     """The AsyncAPI document of all topics."""
     channels, operations = {}, {}
     for topic in topics.ALL:
-        messages = CARRIES.get(topic.name, ("dead_letter",))
-        channels[topic.name] = _channel(topic, messages)
+        carried = CARRIES.get(topic.name, ("dead_letter",))
+        channels[topic.name] = _channel(topic, carried)
         action = "receive" if topic.name in RECEIVED else "send"
         # A reference in JSON Pointer: "." needs no escape, and topic names hold neither "~" nor "/".
         channel = f"#/channels/{topic.name}"
         operations[f"{action}-{topic.name}"] = {
             "action": action,
             "channel": {"$ref": channel},
-            "messages": [{"$ref": f"{channel}/messages/{name}"} for name in messages],
+            "messages": [{"$ref": f"{channel}/messages/{name}"} for name in carried],
         }
     messages = {payload.name: _message(payload) for payload in PAYLOADS} | {"dead_letter": _dead_message()}
     for topic in topics.ALL:

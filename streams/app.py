@@ -1,31 +1,27 @@
 """The composition root of a worker: the only place that picks real parts and binds them to each other."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NamedTuple
-
-import msgspec
 
 from schemas import topics
 from schemas.commands import Target
 from schemas.events import GpuSample
 from schemas.instants import SECOND
 from schemas.keys import digest
-from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
 from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
 from streams.agents.shell import Loop
-from streams.clock import clock_for
+from streams.clock import Clock, clock_for
 from streams.core.budget_file import Budget
 from streams.core.budgets import Policy, Terms, Threshold
 from streams.core.charging import Charging
-from streams.core.detect_gpu import GpuPolicy
-from streams.core.detect_runaway import RunawayPolicy
-from streams.core.detect_spike_state import SpikePolicy
+from streams.core.detection import detection_policy
 from streams.core.meter import Rules
 from streams.core.periods import period_bounds
 from streams.core.pricing import PriceBook
@@ -108,9 +104,7 @@ def terms_of(budget: Budget) -> Terms:
         target=Target(budget.scope_type, budget.scope_id),
         amount_nanos=budget.amount_nanos,
         period=budget.period,
-        thresholds=tuple(
-            Threshold(rung.percent, rung.severity, rung.action == "block") for rung in budget.thresholds
-        ),
+        thresholds=tuple(Threshold(rung.percent, rung.severity, rung.action == "block") for rung in budget.thresholds),
         enforced=budget.mode == "enforce",
         owner=budget.owner,
     )
@@ -136,34 +130,46 @@ def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> 
     )
 
 
+class _GpuRates(Mapping[str, int]):
+    """Nanodollars of an hour of each GPU model, as the price book has it now; for words in alerts."""
+
+    def __init__(self, prices: PriceBook, clock: Clock) -> None:
+        self._prices = prices
+        self._clock = clock
+
+    def __getitem__(self, model: str) -> int:
+        hour = GpuSample(gpu_uuid="", window_start="", window_end="", allocated_seconds=Decimal(3600), model=model)
+        nanos = self._prices.price_gpu(hour, self._clock.now()).nanos
+        if not nanos:
+            raise KeyError(model)
+        return nanos
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: PriceBook) -> list[tuple[str, Any]]:
-    live_within_us = settings.live_within_s * SECOND
-    spikes = SpikePolicy(
-        ratio_percent=settings.spike_ratio_percent,
-        floor_nanos=parse_nanos(settings.spike_floor_usd),
-        live_within_us=live_within_us,
-    )
-    runaways = RunawayPolicy(limit_tokens=settings.runaway_tokens, live_within_us=live_within_us)
-    gpus = GpuPolicy(
-        idle_percent=settings.gpu_idle_percent,
-        exit_percent=settings.gpu_idle_exit_percent,
-        idle_us=settings.gpu_idle_s * SECOND,
-        gap_us=settings.gpu_gap_s * SECOND,
-        live_within_us=live_within_us,
-        nanos_per_hour=lambda sample, at: _gpu_nanos_per_hour(prices, sample, at),
-    )
     kind = settings.clock
+    policy = detection_policy(
+        live_within_s=settings.live_within_s,
+        spike_ratio_percent=settings.spike_ratio_percent,
+        spike_floor_usd=settings.spike_floor_usd,
+        runaway_tokens=settings.runaway_tokens,
+        gpu_idle_percent=settings.gpu_idle_percent,
+        gpu_idle_exit_percent=settings.gpu_idle_exit_percent,
+        gpu_idle_s=settings.gpu_idle_s,
+        gpu_gap_s=settings.gpu_gap_s,
+    )
+    gpu_clock = clock_for(kind)
+    gpu = replace(policy.gpu, nanos_per_hour=_GpuRates(prices, gpu_clock))
     return [
-        (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], clock_for(kind), spikes)),
-        (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], clock_for(kind), runaways)),
-        (topics.USAGE_GPU, GpuAgent(tables["gpus"], clock_for(kind), gpus, _limits(settings))),
+        (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], clock_for(kind), policy.spike)),
+        (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], clock_for(kind), policy.runaway)),
+        (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, _limits(settings))),
     ]
-
-
-def _gpu_nanos_per_hour(prices: PriceBook, sample: GpuSample, at: int) -> int:
-    """What an hour of this sample's GPU costs."""
-    hour = msgspec.structs.replace(sample, allocated_seconds=Decimal(3600))
-    return prices.price_gpu(hour, at).nanos
 
 
 def _limits(settings: Settings) -> Limits:

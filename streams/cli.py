@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.settings import Settings, SettingsError, effective, load_settings
+from streams.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(
     name="sluice", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -66,12 +66,14 @@ def settings(**flags: Any) -> Settings:
 def _fail(lines: list[str], headline: str, code: int = 1) -> Any:
     err.print(f"[bold red]{headline}[/]")
     for line in lines:
-        err.print(f"  {line}", markup=False, highlight=False)
+        err.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run to the end; what an operator can mend is said in plain words."""
+    import asyncpg
+
     from streams.embedded.process import EmbeddedError
     from streams.ports import DeliveryError
     from streams.sinks.postgres import MigrationError
@@ -83,8 +85,10 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         return _fail(error.problems, "These settings cannot be used:", code=2)
     except (EmbeddedError, TopicError, MigrationError, DeliveryError) as error:
         return _fail(str(error).splitlines(), "Sluice cannot go on:")
+    except asyncpg.PostgresError as error:
+        return _fail([str(error)], "PostgreSQL refuses (see database_url):")
     except OSError as error:
-        return _fail([str(error)], "Sluice cannot reach something it needs:")
+        return _fail([str(error) or repr(error)], "Sluice cannot reach something it needs:")
 
 
 @app.command()
@@ -104,7 +108,7 @@ def worker() -> None:
     from streams.worker import serve
 
     found = settings()
-    set_up(found.log_format)
+    set_up(found.log_format, found.log_level)
     raise typer.Exit(_run(serve(found)))
 
 
@@ -115,7 +119,7 @@ def api() -> None:
     from streams.log import set_up
 
     found = settings()
-    set_up(found.log_format)
+    set_up(found.log_format, found.log_level)
     raise typer.Exit(_run(serve(found)))
 
 
@@ -134,37 +138,28 @@ def demo(
 def replay(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The trace.")],
     format: Annotated[TraceFormat, typer.Option(help="How the trace is written.")],
-    speed: Annotated[float | None, typer.Option(min=0.001, help="Times event time; left out: as fast as it goes.")] = None,
+    speed: Annotated[float | None, typer.Option(min=0.001, help="Times event time; else as fast as it goes.")] = None,
     team_map: Annotated[Path | None, typer.Option(exists=True, help="YAML: which rows belong to which team.")] = None,
     at: Annotated[str, typer.Option(help="now: the trace ends now; original; or an RFC 3339 start.")] = "now",
-    kafka_url: Annotated[str | None, typer.Option(help="Broker; else that of the running `sluice up`.")] = None,
+    kafka: Annotated[
+        str | None, typer.Option("--kafka", "--kafka-url", help="Broker; else that of the running `sluice up`.")
+    ] = None,
 ) -> None:
     """Publish a recorded trace as usage events."""
     from streams.commands.replay import run
 
-    flags = {"kafka_url": kafka_url} if kafka_url else {}
+    flags = {"kafka_url": kafka} if kafka else {}
     raise typer.Exit(_run(run(settings(**flags), file, format.value, speed, team_map, at, out)))
 
 
 @app.command("check-config")
-def check_config() -> None:
-    """Check settings, budgets and rate card; every error at once."""
-    from streams.worker import read_budgets, read_prices
+def check_config(
+    config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
+) -> None:
+    """Check settings, budgets file and rate card: every error at once, or the settings as they are in force."""
+    from streams.commands.check_config import check
 
-    found = settings()
-    problems: list[str] = []
-    for read in (read_budgets, read_prices):
-        try:
-            read(found)
-        except SettingsError as error:
-            problems += error.problems
-    if problems:
-        _fail(problems, "This configuration cannot be used:")
-    table = Table("setting", "value", "from", title="Effective settings", title_justify="left")
-    for name, value, origin in effective(found, **_Flags.values):
-        table.add_row(name, value, origin, style="dim" if origin == "default" else None)
-    out.print(table)
-    out.print(f"{len(read_budgets(found))} budgets, prices {read_prices(found).version}. All good.")
+    raise typer.Exit(check(_Flags.values | ({"config_file": config} if config else {}), out, err))
 
 
 @topics_app.command("create")

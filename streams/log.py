@@ -22,13 +22,13 @@ class _Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def set_up(log_format: Literal["text", "json"] = "text") -> None:
-    """Log to standard error: our own lines from INFO, those of libraries from WARNING."""
+def set_up(log_format: Literal["text", "json"] = "text", level: str = "INFO") -> None:
+    """Log to standard error: our own lines from ``level`` up, those of libraries from WARNING."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_Json() if log_format == "json" else text)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

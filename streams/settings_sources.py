@@ -122,6 +122,16 @@ class UnknownVariables(_Source):
         return {PROBLEMS: problems} if problems else {}
 
 
+def given_value(name: str, flags: Mapping[str, Any]) -> Any:
+    """What was given for a setting, unchecked, by precedence; None where nothing was."""
+
+    def outside(setting: str) -> Any:
+        return flags.get(setting) or os.environ.get(PREFIX + setting.upper())
+
+    path = outside("config_file")
+    return outside(name) or (read_yaml(Path(path))[0].get(name) if path else None)
+
+
 def origins(names: Iterable[str], flags: Mapping[str, Any], config_file: Path | None) -> dict[str, str]:
     """Where each setting's value comes from: ``flag``, a variable, the file's path, or ``default``."""
     in_file = read_yaml(config_file)[0] if config_file else {}

@@ -116,4 +116,3 @@ def read_prices(settings: Settings) -> PriceBook:
     except ValueError as error:
         raise SettingsError([f"{settings.rate_card}: {line}" for line in str(error).splitlines()]) from error
     return PriceBook(card, frozenset(settings.self_hosted_providers))
-

@@ -9,7 +9,7 @@ from schemas.events import GpuSample
 from schemas.statements import ScopeStatement, Signal
 from streams.agents.keyed import KeyedAgent, alert_record, newest_of_each_key
 from streams.clock import Clock
-from streams.core.detect_gpu import GpuPolicy, GpuState, gpu_key, step_gpu, tick_gpu
+from streams.core.detect_gpu import GpuPolicy, GpuState, gpu_scope_id, step_gpu, tick_gpu
 from streams.core.detect_runaway import RunawayPolicy, RunawayState, step_runaway, tick_runaway
 from streams.core.detect_spike import step_spike, tick_spike
 from streams.core.detect_spike_state import SpikePolicy, SpikeState
@@ -90,7 +90,7 @@ class GpuAgent(KeyedAgent[GpuState]):
         sample = message.event
         if not isinstance(sample, GpuSample):
             return None
-        return gpu_key(sample)
+        return gpu_scope_id(sample)
 
     def step(self, state: GpuState | None, message: Reading) -> tuple[GpuState, list[Outgoing]]:
         """Take one window in."""

@@ -141,6 +141,4 @@ def dead_letter_record(letter: DeadLetter, source: Source) -> Outgoing:
         ("__streams.errors.partition", str(source.partition).encode()),
         ("__streams.errors.offset", str(record.offset).encode()),
     )
-    return Outgoing(
-        topics.dead_letter(source.topic), source.partition, record.key or b"", record.value, headers
-    )
+    return Outgoing(topics.dead_letter(source.topic), source.partition, record.key or b"", record.value, headers)

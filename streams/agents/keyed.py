@@ -120,9 +120,7 @@ class KeyedAgent(Generic[State]):
         """The messages to step through, in order."""
         return [message for _, message in decoded(batch.records, self._decode)]
 
-    async def _deliver(
-        self, partition: int, outgoing: list[Outgoing], changed: dict[str, Any]
-    ) -> None:
+    async def _deliver(self, partition: int, outgoing: list[Outgoing], changed: dict[str, Any]) -> None:
         if outgoing:
             app: Any = self._table.app
             await app.producer.write(outgoing, app.partitions)

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
 
 import uvicorn
 
+from streams import metrics
 from streams.clock import WallClock
 from streams.kafka_connection import connection
 from streams.settings import Settings, SettingsError
@@ -13,6 +15,8 @@ from streams.sinks.postgres import migrate, open_pool
 from streams.sources.dcgm import GpuScraper
 from streams.sources.publisher import UsagePublishing
 from streams.web.app import create_api
+
+logger = logging.getLogger("sluice.api")
 
 
 async def serve(settings: Settings) -> int:
@@ -33,7 +37,11 @@ async def serve(settings: Settings) -> int:
                 timeout_graceful_shutdown=5, server_header=False,
             )
         )  # fmt: skip
+        metrics.RECORDS_PUBLISHED.set_function(lambda: publisher.published)
+        metrics.RECORDS_FAILED.set_function(lambda: publisher.failed)
+        logger.info("the API and the dashboard are at http://%s:%d", settings.api_host, settings.api_port)
         await _with_scraper(settings, publisher, server)
+        logger.info("the API has stopped")
     return 0
 
 
@@ -48,6 +56,9 @@ async def _with_scraper(settings: Settings, publisher: UsagePublishing, server: 
             interval_s=settings.gpu_scrape_interval_s,
             team_by_namespace=settings.gpu_team_by_namespace,
         )
+        metrics.GPU_SCRAPES.labels(outcome="ok").set_function(lambda: scraper.scrapes_ok)
+        metrics.GPU_SCRAPES.labels(outcome="failed").set_function(lambda: scraper.scrapes_failed)
+        metrics.GPU_SAMPLES_LOST.set_function(lambda: scraper.samples_lost)
         tasks.append(asyncio.create_task(scraper.run(stop)))
     try:
         await server.serve()

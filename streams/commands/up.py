@@ -9,7 +9,8 @@ from streams.sinks.api_keys import ApiKeys
 from streams.sinks.postgres import open_pool
 from streams.supervisor import Supervisor
 
-EXAMPLE = """curl -sS {api}/v1/events -H 'Authorization: Bearer {key}' -H 'Content-Type: application/cloudevents+json' -d '{{
+EXAMPLE = """curl -sS {api}/v1/events -H 'Authorization: Bearer {key}' \\
+  -H 'Content-Type: application/cloudevents+json' -d '{{
   "specversion": "1.0", "type": "ai.usage.recorded.v1", "source": "//my-gateway", "id": "'$(date +%s%N)'",
   "time": "'$(date -u +%FT%TZ)'", "subject": "search",
   "data": {{"provider": "openai", "request_model": "gpt-4o", "team_id": "search", "feature": "chat",

@@ -8,6 +8,11 @@ from schemas.statements import Category
 from streams.core.catalogue import provider_id
 
 _CLOUDS = frozenset({"aws", "azure", "google"})
+#: Who sells little else than calls of models.
+_MAKERS = frozenset(
+    {"anthropic", "cohere", "deepseek", "fireworks", "groq", "mistral", "moonshotai", "openai", "openrouter"}
+    | {"perplexity", "together", "voyageai", "x-ai"}
+)
 #: How clouds and marketplaces write the providers' names on their bills.
 _PROVIDER_WORDS = (
     ("openai", re.compile(r"\bopenai\b")),
@@ -90,7 +95,7 @@ def _ai_category(record: BillingRecord, words: str) -> Category:
         return "tooling"
     if record.service_category or record.origin in _COST_REPORTS or _MODEL_SERVICES.search(words):
         return "llm"
-    return "llm" if _sellers(record) - _CLOUDS else "tooling"
+    return "llm" if _sellers(record) & _MAKERS else "tooling"
 
 
 def _by_words(words: str) -> Category:

@@ -241,14 +241,10 @@ def _tier(severity: Severity) -> Tier:
 
 
 def _dedup_key(state: BudgetState, percent: int) -> str:
-    return keys.alert_dedup_key(
-        RULE, f"budget:{state.budget_id}", format_instant(state.period_start), str(percent)
-    )
+    return keys.alert_dedup_key(RULE, f"budget:{state.budget_id}", format_instant(state.period_start), str(percent))
 
 
-def _alert(
-    state: BudgetState, terms: Terms, threshold: Threshold, status: Status, now: int, policy: Policy
-) -> Alert:
+def _alert(state: BudgetState, terms: Terms, threshold: Threshold, status: Status, now: int, policy: Policy) -> Alert:
     crossing = state.crossings[threshold.percent]
     dedup_key = _dedup_key(state, threshold.percent)
     return Alert(
@@ -285,9 +281,7 @@ def _summary(state: BudgetState, terms: Terms, threshold: Threshold, status: Sta
     if status == "resolved":
         why = f"the {terms.period} is over" if now >= state.period_end else "spend was corrected"
         return f"Budget {terms.budget_id} ({where}) is below {threshold.percent} % again: {why}"
-    return (
-        f"Budget {terms.budget_id} ({where}) passed {threshold.percent} %: {spent} of {amount} this {terms.period}"
-    )
+    return f"Budget {terms.budget_id} ({where}) passed {threshold.percent} %: {spent} of {amount} this {terms.period}"
 
 
 def _action(terms: Terms, threshold: Threshold, status: Status, crossing: Crossing) -> str:

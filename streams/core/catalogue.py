@@ -156,9 +156,7 @@ class ListedModel:
     def steps_at(self, instant: int, tier: str) -> tuple[tuple[int, DollarRates], ...]:
         """The rates in force at an instant, ``(input tokens, rates above them)``, the first for any call."""
         # The catalogue calls the same word tier, processing or speed, depending on the provider.
-        context = (
-            {"service_tier": tier, "processing": tier, "speed": tier} if tier and self._has_context else None
-        )
+        context = {"service_tier": tier, "processing": tier, "speed": tier} if tier and self._has_context else None
         prices = self._info.get_prices(to_datetime(instant), context)
         values = [value for value in vars(prices).values() if value is not None]
         if not values:

@@ -1,13 +1,14 @@
 """Idle GPUs: a trailing hour of utilisation below the bar, in money.
 
-Two findings, one alert. *Strictly idle*: no sample of the hour reached the bar; the GPU can be taken back,
-and this pages. *Low mean*: the mean is below the bar but the GPU works in bursts; on real traces that is
-nearly every GPU (reference figures: 96 % of pod-hours), so it is a ticket to right-size. A low mean that
-becomes strictly idle is an update that pages.
+Two findings, one alert. *Strictly idle*: no sample of the hour reached the bar; the GPU can be taken back, and this
+pages. *Low mean*: the mean of the hour has been below the bar for an hour, but the GPU works in bursts; on real traces
+that is nearly every GPU (96 % of pod-hours), so it is a ticket to right-size. A low mean that becomes strictly idle is
+an update that pages. The low mean waits for its hour so that a busy GPU that falls idle, whose mean passes the bar
+before the hour is full, is said once, as what it is.
 
-A GPU that stops reporting is unknown, not idle: the run restarts behind a gap, and nothing opens. An open
-alert outlives a short gap (an exporter that restarts must not resolve and page again), and is resolved as
-*gone quiet* when the GPU has said nothing for ``gone_us``: nobody can act on a GPU that is no longer there.
+A GPU that stops reporting is unknown, not idle: the run restarts behind a gap, and nothing opens. An open alert
+outlives a short gap (an exporter that restarts must not resolve and page again), and is resolved as *gone quiet* when
+the GPU has said nothing for ``gone_us``: nobody can act on a GPU that is no longer there.
 """
 
 from collections.abc import Mapping
@@ -86,6 +87,8 @@ class GpuState(msgspec.Struct, frozen=True):
     #: The hour and episode of the newest incident, so that two in one hour have two names.
     last_hour: int = 0
     last_episode: int = 0
+    #: Since when the trailing mean has been below the bar without a break; 0 while it is not.
+    low_since: int = 0
     incident: GpuIncident | None = None
     #: The last thing said, to be said again under the same id after a restart.
     last: Alert | None = None
@@ -95,7 +98,9 @@ def gpu_scope_id(sample: GpuSample) -> str:
     """What is watched: the GPU, or one instance of a GPU that is cut up by MIG. Key the state by it.
 
     >>> from decimal import Decimal
-    >>> gpu_scope_id(GpuSample(gpu_uuid="GPU-1", window_start="", window_end="", allocated_seconds=Decimal(0), mig_id="3"))
+    >>> gpu_scope_id(
+    ...     GpuSample(gpu_uuid="GPU-1", mig_id="3", window_start="", window_end="", allocated_seconds=Decimal(0))
+    ... )
     'GPU-1/3'
     """
     return f"{sample.gpu_uuid}/{sample.mig_id}" if sample.mig_id else sample.gpu_uuid
@@ -169,10 +174,12 @@ def _open(
     state: GpuState, score: IdleScore | None, event_time: int, now: int, policy: GpuPolicy
 ) -> tuple[GpuState, list[Alert]]:
     if score is None or score.observed >= policy.enter_percent * _PERCENT:
+        return (replace(state, low_since=0) if state.low_since else state), []
+    end, is_strict = state.detector.end, _is_strict(score, policy)
+    state = replace(state, low_since=state.low_since or end)
+    if not is_strict and end - state.low_since < policy.idle_us:
         return state, []
-    end = state.detector.end
     hour, historic = hour_of(end), now - end > policy.live_within_us
-    is_strict = _is_strict(score, policy)
     incident = GpuIncident(
         hour=hour,
         episode=state.last_episode + 1 if hour == state.last_hour else 1,
@@ -204,7 +211,7 @@ def _go_on(
 
 def _resolve(state: GpuState, recent: IdleScore | None, now: int, policy: GpuPolicy) -> tuple[GpuState, list[Alert]]:
     incident = cast(GpuIncident, state.incident)
-    return _say(replace(state, incident=None), incident, "resolved", recent, now, policy)
+    return _say(replace(state, incident=None, low_since=0), incident, "resolved", recent, now, policy)
 
 
 def _is_strict(score: IdleScore, policy: GpuPolicy) -> bool:
@@ -270,4 +277,6 @@ def _percent(score: IdleScore) -> str:
 
 def _duration(micros: int) -> str:
     hours, minutes = divmod(micros // MINUTE, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

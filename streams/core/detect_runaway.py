@@ -6,7 +6,6 @@ order of its source partition, so what is not above a partition's highest offset
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import msgspec
 from msgspec.structs import replace
@@ -182,7 +181,7 @@ def _count(
         )
     said: list[Alert] = []
     if known is None or incident.updates > known.updates:
-        status = cast(Status, "opened" if known is None else "updated")
+        status: Status = "opened" if known is None else "updated"
         said = [_alert(state.scope, hour, incident, status, now, policy)]
         incident = replace(incident, last=said[0])
     return replace(

@@ -8,8 +8,7 @@ from schemas.instants import SECOND
 from schemas.money import parse_nanos
 from streams.core.detect_gpu import GpuPolicy, GpuState
 from streams.core.detect_runaway import RunawayPolicy, RunawayState
-from streams.core.detect_spike import SpikeState
-from streams.core.detect_spike_state import SpikePolicy
+from streams.core.detect_spike_state import SpikePolicy, SpikeState
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,13 +98,9 @@ class Document:
         try:
             validated = model.model_validate(self.data)
         except ValidationError as error:
-            problems += [
-                Problem(tuple(each["loc"]), _words(each["type"], each["msg"])) for each in error.errors()
-            ]
+            problems += [Problem(tuple(each["loc"]), _words(each["type"], each["msg"])) for each in error.errors()]
         if problems or validated is None:
-            located = sorted(
-                (self._line(problem.path), _where(problem.path), problem.message) for problem in problems
-            )
+            located = sorted((self._line(problem.path), _where(problem.path), problem.message) for problem in problems)
             raise DocumentError([f"line {line}: {where}: {message}" for line, where, message in located])
         return validated
 

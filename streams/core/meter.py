@@ -37,9 +37,7 @@ class Watched(NamedTuple):
 class Watchlist(Protocol):
     """Which scopes an event counts in."""
 
-    def watched(
-        self, dimensions: Dimensions, key_id: str, user_id: str, event_time: int
-    ) -> Sequence[Watched]:
+    def watched(self, dimensions: Dimensions, key_id: str, user_id: str, event_time: int) -> Sequence[Watched]:
         """The scopes of one event."""
         ...
 
@@ -107,9 +105,7 @@ class PartitionState:
         self.arrived_at = checkpoint.arrived_at if checkpoint else 0
         self.dead_letters = checkpoint.dead_letters if checkpoint else 0
         self.duplicates = checkpoint.duplicates if checkpoint else 0
-        self.window = DedupeWindow(
-            rules.dedupe_window_us, rules.dedupe_ids_max, checkpoint.marks if checkpoint else ()
-        )
+        self.window = DedupeWindow(rules.dedupe_window_us, rules.dedupe_ids_max, checkpoint.marks if checkpoint else ())
         self.cells: dict[tuple[Dimensions, int], CellStatement] = {}
         self.counters: dict[tuple[str, int], ScopeStatement] = {}
         self.changed_cells: dict[int, CellStatement] = {}
@@ -300,9 +296,7 @@ class PartitionState:
             )
         return counter
 
-    def _signal(
-        self, reading: Reading, dimensions: Dimensions, charge: Charge, offset: int, tokens: int
-    ) -> Signal:
+    def _signal(self, reading: Reading, dimensions: Dimensions, charge: Charge, offset: int, tokens: int) -> Signal:
         event, envelope = reading.event, reading.envelope
         assert isinstance(event, UsageEvent)
         return Signal(

@@ -91,9 +91,7 @@ class _Offer:
         "start",
     )
 
-    def __init__(
-        self, is_own: bool, lines: tuple[ModelLine, ...], listed: ListedModel | None, tier: str
-    ) -> None:
+    def __init__(self, is_own: bool, lines: tuple[ModelLine, ...], listed: ListedModel | None, tier: str) -> None:
         self.is_own = is_own
         self._lines, self._listed, self._tier = lines, listed, tier
         dated = listed.boundaries() if listed else Boundaries()
@@ -236,9 +234,7 @@ class PriceBook:
             PriceError: the amount is no believable number.
         """
         amount = _exact(record.billed_cost, "billed_cost")
-        return Priced(
-            round_half_even(amount * self._rate(record.billing_currency, event_time) * NANOS), Basis.BILLED
-        )
+        return Priced(round_half_even(amount * self._rate(record.billing_currency, event_time) * NANOS), Basis.BILLED)
 
     def reported_nanos(self, event: UsageEvent, event_time: int) -> int | None:
         """The gateway's own figure for a call, in nanodollars; None where it gave none that can be read."""
@@ -260,9 +256,7 @@ class PriceBook:
             return Fraction(1)
         line = in_force([line for line in self._card.fx if line.currency == code], instant)
         if line is None:
-            raise UnknownCurrency(
-                f"no exchange rate for {code[:16]!r} at that time: add it under fx in the rate card"
-            )
+            raise UnknownCurrency(f"no exchange rate for {code[:16]!r} at that time: add it under fx in the rate card")
         return Fraction(line.usd)
 
     def _unusual(self, event: UsageEvent, event_time: int, offer: _Offer) -> Priced:
@@ -290,9 +284,7 @@ class PriceBook:
             return _Offer(provider_id(provider) in self._self_hosted, (), None, "")
         seller, tier = self._catalogue.seller(provider, model), standard_tier(service_tier)
         is_own = provider_id(provider) in self._self_hosted or seller in self._self_hosted
-        lines = (
-            () if is_own else tuple(line for line in self._card.models if line.matches(seller, model, tier))
-        )
+        lines = () if is_own else tuple(line for line in self._card.models if line.matches(seller, model, tier))
         listed = None if is_own else self._catalogue.find(seller, model)
         offer = _Offer(is_own, lines, listed, tier)
         # Two memos, so that invented names never push out the real ones.
@@ -313,9 +305,7 @@ def _exact(amount: Decimal, name: str) -> Fraction:
     """A believable amount as a fraction; the bounds keep a crafted exponent from becoming a huge integer."""
     exponent = amount.as_tuple().exponent
     if not isinstance(exponent, int) or exponent < -_DECIMALS_MAX or abs(amount) > _AMOUNT_MAX:
-        raise PriceError(
-            f"{name} is no believable number: up to {_AMOUNT_MAX:,}, with up to {_DECIMALS_MAX} decimals"
-        )
+        raise PriceError(f"{name} is no believable number: up to {_AMOUNT_MAX:,}, with up to {_DECIMALS_MAX} decimals")
     return Fraction(amount)
 
 

@@ -48,9 +48,7 @@ def _read_number(value: object) -> object:
     if isinstance(value, bool | float):
         raise ValueError("write the amount as text or in YAML; a float has lost digits already")
     if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
-        raise ValueError(
-            f"{value[:40]!r} is not a plain decimal number such as 2.50 (no thousands, no currency sign)"
-        )
+        raise ValueError(f"{value[:40]!r} is not a plain decimal number such as 2.50 (no thousands, no currency sign)")
     return value
 
 
@@ -108,9 +106,7 @@ class ModelLine(_Line):
     def _prices_something(self) -> "ModelLine":
         given = [name for name in DollarRates._fields if getattr(self, name) is not None]
         if self.discount_percent is not None and given:
-            raise ValueError(
-                f"give either discount_percent or rates of its own ({', '.join(given)}), not both"
-            )
+            raise ValueError(f"give either discount_percent or rates of its own ({', '.join(given)}), not both")
         if self.discount_percent is None and self.input is None and self.per_request is None:
             raise ValueError("give input (dollars per million tokens), per_request or discount_percent")
         if self.output is None and self.reasoning is not None:

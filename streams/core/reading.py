@@ -221,6 +221,4 @@ def _check_bill(bill: BillingRecord, limits: Limits) -> None:
         amount = getattr(bill, name)
         if amount is not None and not (amount.is_finite() and abs(amount) <= limits.amount_max):
             raise Rejected(Reason.ABSURD_NUMBER, f"{name} is {amount}; at most {limits.amount_max} is believable")
-    _check_texts(
-        bill, limits, ("service_provider_name", "service_name", "team_id", "project_id", "feature", "org_id")
-    )
+    _check_texts(bill, limits, ("service_provider_name", "service_name", "team_id", "project_id", "feature", "org_id"))

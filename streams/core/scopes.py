@@ -52,9 +52,7 @@ class ScopeWatchlist:
         #: The last period of each budget: instants mostly fall into the same one.
         self._periods: dict[str, tuple[int, int]] = {}
 
-    def watched(
-        self, dimensions: Dimensions, key_id: str, user_id: str, event_time: int
-    ) -> Sequence[Watched]:
+    def watched(self, dimensions: Dimensions, key_id: str, user_id: str, event_time: int) -> Sequence[Watched]:
         """The scopes that an event counts in, each with the event's period in that scope."""
         found = []
         for budget in self._matching(dimensions, key_id, user_id):

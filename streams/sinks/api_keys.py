@@ -95,8 +95,7 @@ class ApiKeys:
     async def list(self) -> list[KeyRow]:
         """All keys, revoked ones too, oldest first; never their secrets."""
         rows = await self._pool.fetch(
-            "select key_id, name, scopes, team_id, created_at, revoked_at"
-            " from api_keys order by created_at, key_id"
+            "select key_id, name, scopes, team_id, created_at, revoked_at from api_keys order by created_at, key_id"
         )
         return [
             KeyRow(
@@ -152,14 +151,11 @@ class ApiKeys:
             asked_at = self._elapsed()
             try:
                 row = await self._pool.fetchrow(
-                    "select name, key_hash, scopes, team_id from api_keys"
-                    " where key_id = $1 and revoked_at is null",
+                    "select name, key_hash, scopes, team_id from api_keys where key_id = $1 and revoked_at is null",
                     key_id,
                 )
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                raise RetryableError(
-                    f"the database with the API keys does not answer: {error!r}", 5.0
-                ) from error
+                raise RetryableError(f"the database with the API keys does not answer: {error!r}", 5.0) from error
             info = row and KeyInfo(key_id, row["name"], tuple(row["scopes"]), row["team_id"])
             known = _Remembered(info, row["key_hash"] if row else bytes(32), asked_at + REMEMBERED_S)
             self._remembered[key_id] = known

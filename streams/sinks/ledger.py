@@ -179,9 +179,7 @@ class PostgresLedger:
                     body,
                 )
             )
-            history.append(
-                (command.command_id, command.key(), command.revision, command.action, issued, body)
-            )
+            history.append((command.command_id, command.key(), command.revision, command.action, issued, body))
         await self._execute_many(_UPSERT_COMMAND, current)
         await self._execute_many(_INSERT_HISTORY, history)
 

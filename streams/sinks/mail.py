@@ -13,7 +13,7 @@ from schemas.alerts import Alert
 from schemas.instants import parse_instant, to_datetime
 from schemas.keys import digest
 from streams.ports import PermanentError, RetryableError
-from streams.sinks.wording import RULE_WORDS, clip, facts, title
+from streams.sinks.wording import RULE_WORDS, clip, facts, title, web_link
 
 SUBJECT_MAX = 200
 TIMEOUT_S = 15.0
@@ -108,8 +108,9 @@ def _text(alert: Alert, dashboard_url: str) -> str:
     lines = [title(alert), ""]
     width = max((len(name) for name, _ in facts(alert)), default=0)
     lines += [f"{name:<{width}}  {value}" for name, value in facts(alert)]
-    if dashboard_url:
-        lines += ["", dashboard_url]
+    links = [link for link in (dashboard_url, web_link(alert.runbook)) if link]
+    if links:
+        lines += ["", *links]
     return "\n".join(lines) + "\n"
 
 
@@ -119,9 +120,10 @@ def _html(alert: Alert, dashboard_url: str) -> str:
         f"<td style='padding:2px 0'>{html.escape(value)}</td></tr>"
         for name, value in facts(alert)
     )
-    link = f"<p><a href='{html.escape(dashboard_url, quote=True)}'>Dashboard</a></p>" if dashboard_url else ""
+    links = [("Dashboard", dashboard_url), ("Runbook", web_link(alert.runbook))]
+    shown = "".join(f"<p><a href='{html.escape(url, quote=True)}'>{name}</a></p>" for name, url in links if url)
     return (
         "<div style='font-family:sans-serif;max-width:640px'>"
         f"<p style='color:#666'>{RULE_WORDS[alert.rule]}</p>"
-        f"<h2 style='font-size:18px'>{html.escape(title(alert))}</h2><table>{rows}</table>{link}</div>"
+        f"<h2 style='font-size:18px'>{html.escape(title(alert))}</h2><table>{rows}</table>{shown}</div>"
     )

@@ -99,9 +99,7 @@ class PostgresOutbox:
 
     async def failed(self, notification_id: str, error: str, retry_in_s: float | None) -> None:
         """The receiver did not take it; None gives up. What another worker has sent meanwhile stays sent."""
-        await with_retries(
-            lambda: self._pool.execute(_FAILED, notification_id, storable(error[:2000]), retry_in_s)
-        )
+        await with_retries(lambda: self._pool.execute(_FAILED, notification_id, storable(error[:2000]), retry_in_s))
 
 
 async def _record(connection: asyncpg.Connection, alert: Alert, receivers: Sequence[str]) -> None:

@@ -79,8 +79,7 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
     newest = max(number for number, _, _ in known)
     if applied and max(applied) > newest:
         raise MigrationError(
-            f"the database is at migration {max(applied)} and this version knows {newest}:"
-            " run the newer version"
+            f"the database is at migration {max(applied)} and this version knows {newest}: run the newer version"
         )
     done = []
     for number, name, sql in known:
@@ -119,7 +118,7 @@ async def _set_codecs(connection: asyncpg.Connection) -> None:
 def storable(text: str) -> str:
     """PostgreSQL's text holds everything but NUL; the replacement character stands in, visibly.
 
-    >>> storable("a\x00b") == "a\ufffdb", storable("a")
+    >>> storable("a" + chr(0) + "b") == "a" + chr(0xFFFD) + "b", storable("a")
     (True, 'a')
     """
     return text.replace("\x00", "\ufffd") if "\x00" in text else text

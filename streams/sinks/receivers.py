@@ -18,9 +18,7 @@ def receivers(settings: Settings) -> dict[str, Receiver]:
             dashboard_url=settings.public_url,
         )
     if settings.slack_webhook_url is not None:
-        found["slack"] = SlackReceiver(
-            settings.slack_webhook_url.get_secret_value(), dashboard_url=settings.public_url
-        )
+        found["slack"] = SlackReceiver(settings.slack_webhook_url.get_secret_value(), dashboard_url=settings.public_url)
     if settings.smtp_host is not None:
         password = settings.smtp_password
         found["email"] = MailReceiver(

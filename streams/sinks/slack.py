@@ -77,11 +77,7 @@ def message(alert: Alert, dashboard_url: str = "") -> tuple[str, list[dict[str, 
     """The fallback text and the blocks of one alert statement."""
     mark = "✅" if alert.status == "resolved" else MARKS[alert.severity]
     head = f"{mark} {title(alert)}"
-    fields = [
-        _mrkdwn(f"*{name}*\n", value, FIELD_MAX)
-        for name, value in facts(alert)
-        if name not in ("Done", "Next")
-    ]
+    fields = [_mrkdwn(f"*{name}*\n", value, FIELD_MAX) for name, value in facts(alert) if name not in ("Done", "Next")]
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": clip(head, HEADER_MAX), "emoji": True}}
     ]

@@ -45,9 +45,7 @@ def web_link(text: str) -> str:
 
 def title(alert: Alert) -> str:
     """The first line: status where it matters, and the cause."""
-    cause = one_line(alert.summary) or one_line(
-        f"{RULE_WORDS[alert.rule]}: {alert.scope_type} {alert.scope_id}"
-    )
+    cause = one_line(alert.summary) or one_line(f"{RULE_WORDS[alert.rule]}: {alert.scope_type} {alert.scope_id}")
     return {"opened": "", "updated": "Update: ", "resolved": "Resolved: "}[alert.status] + cause
 
 

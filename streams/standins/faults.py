@@ -36,9 +36,7 @@ class Faults:
             return None
         fault = self._planned.popleft()
         if fault.kind == "429":
-            return web.Response(
-                status=429, text="rate limited", headers={"Retry-After": str(int(fault.retry_after_s))}
-            )
+            return web.Response(status=429, text="rate limited", headers={"Retry-After": str(int(fault.retry_after_s))})
         if fault.kind == "500":
             return web.Response(status=500, text="internal error")
         if fault.kind == "lose_answer":

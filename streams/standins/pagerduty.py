@@ -75,17 +75,13 @@ class PagerDutyStandIn:
         event = json.loads(raw)
         now = self._clock.now()
         if self._is_too_fast(event["routing_key"], now):
-            return web.json_response(
-                {"status": "throttle exceeded"}, status=429, headers={"Retry-After": "60"}
-            )
+            return web.json_response({"status": "throttle exceeded"}, status=429, headers={"Retry-After": "60"})
         key = event.get("dedup_key") or f"standin-{len(self.events)}"
         self.events.append(event | {"received_at": now})
         self._apply(event, key, now)
         return self.faults.answer(
             request,
-            web.json_response(
-                {"status": "success", "message": "Event processed", "dedup_key": key}, status=202
-            ),
+            web.json_response({"status": "success", "message": "Event processed", "dedup_key": key}, status=202),
         )
 
     def _is_too_fast(self, routing_key: str, now: int) -> bool:

@@ -62,11 +62,7 @@ def check(raw: bytes) -> str | None:
     if len(body["text"]) > 40_000:
         return "msg_too_long"
     blocks = body.get("blocks", [])
-    if (
-        not isinstance(blocks, list)
-        or len(blocks) > 50
-        or not all(_block_is_valid(block) for block in blocks)
-    ):
+    if not isinstance(blocks, list) or len(blocks) > 50 or not all(_block_is_valid(block) for block in blocks):
         return "invalid_blocks"
     return None
 

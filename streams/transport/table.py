@@ -99,6 +99,3 @@ async def _read_until(
                     found.pop(record.key, None)
                 else:
                     found[record.key] = record.value
-
-
-

@@ -1,7 +1,9 @@
 """The ledger on a real PostgreSQL: totals replace totals, order does not matter, repetition changes nothing."""
 
+import asyncio
 import itertools
 
+import asyncpg
 import pytest
 
 from schemas.commands import Target, ThrottleAck, ThrottleCommand
@@ -36,14 +38,10 @@ def cell(cost: int, *, offset: int, revision: int = 0, segment: int = 0, partiti
 
 
 def mark(offset: int, partition: int = 0) -> Watermark:
-    return Watermark(
-        source=Source(SOURCE.topic, 0, partition), revision=0, next_offset=offset, stream_time=NOON
-    )
+    return Watermark(source=Source(SOURCE.topic, 0, partition), revision=0, next_offset=offset, stream_time=NOON)
 
 
 async def test_migrations_run_once_even_when_started_together(database_url):
-    import asyncio
-
     done = await asyncio.gather(*(migrate(database_url) for _ in range(4)))
     assert sorted(len(names) for names in done)[:3] == [0, 0, 0]
     assert await migrate(database_url) == []
@@ -81,9 +79,7 @@ async def test_a_higher_revision_wins_over_a_higher_offset(pool):
 
 async def test_partitions_and_segments_are_rows_of_their_own_that_add_up(pool):
     ledger = PostgresLedger(pool)
-    await ledger.write_cells(
-        [cell(1, offset=1), cell(10, offset=9, segment=5), cell(100, offset=2, partition=1)], []
-    )
+    await ledger.write_cells([cell(1, offset=1), cell(10, offset=9, segment=5), cell(100, offset=2, partition=1)], [])
     assert await pool.fetchval("select sum(cost_nanos) from ledger_cells") == 111
 
 
@@ -145,3 +141,71 @@ async def test_commands_keep_the_highest_revision_and_every_one_in_history(pool)
     ack.rejected_count = 3
     await ledger.write_acks([ack])
     assert await pool.fetchval("select rejected_count from gateway_acks") == 4
+
+
+def ack_of(**changes) -> ThrottleAck:
+    fields = {
+        "command_id": "c1",
+        "command_key": "team:search|b",
+        "revision": 1,
+        "gateway": "gw-1",
+        "applied_at": format_instant(NOON),
+        "rejected_count": 1,
+    }
+    return ThrottleAck(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        pytest.param({"applied_at": "yesterday"}, id="a time that is none"),
+        pytest.param({"applied_at": "9999-12-31T23:59:59-23:59"}, id="a time after the last one"),
+        pytest.param({"rejected_count": 2**70}, id="a count beyond 64 bits"),
+        pytest.param({"revision": -1}, id="a negative revision"),
+        pytest.param({"gateway": "".join(map(str, range(4_000)))}, id="a name too long for an index"),
+    ],
+)
+async def test_a_gateway_that_answers_nonsense_does_not_stop_the_ledger(pool, nonsense, caplog):
+    await PostgresLedger(pool).write_acks([ack_of(**nonsense), ack_of(gateway="gw-2")])
+    assert [row["gateway"] for row in await pool.fetch("select gateway from gateway_acks")] == ["gw-2"]
+    assert "passed over" in caplog.text
+
+
+async def test_a_nul_in_a_gateways_name_is_replaced(pool):
+    await PostgresLedger(pool).write_acks([ack_of(gateway="a\x00b")])
+    assert await pool.fetchval("select gateway from gateway_acks") == "a\ufffdb"
+
+
+async def test_a_failed_write_leaves_neither_cells_nor_watermarks(pool):
+    broken = cell(1, offset=3)
+    broken.totals.requests = 2**63
+    with pytest.raises(asyncpg.DataError):
+        await PostgresLedger(pool).write_cells([cell(1, offset=1, segment=7), broken], [mark(9)])
+    assert await pool.fetchval("select count(*) from ledger_cells") == 0
+    assert await PostgresLedger(pool).durable_offsets() == {}
+
+
+async def test_writers_of_the_same_cells_in_opposite_orders_do_not_block_each_other(pool):
+    ledger = PostgresLedger(pool)
+    partitions = range(40)
+    forth = [cell(1, offset=1, partition=number) for number in partitions]
+    back = [cell(2, offset=2, partition=number) for number in reversed(partitions)]
+    async with asyncio.timeout(30):
+        for _ in range(5):
+            await asyncio.gather(*(ledger.write_cells(cells, []) for cells in (forth, back, forth, back)))
+    assert await pool.fetchval("select sum(cost_nanos) from ledger_cells") == 2 * len(partitions)
+
+
+async def test_a_write_goes_through_when_its_connection_is_cut(pool):
+    ledger = PostgresLedger(pool)
+    await ledger.write_cells([cell(1, offset=1)], [])
+    await pool.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+    async with asyncio.timeout(30):
+        # The very backend that serves the next statement ends itself in the middle of it.
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await pool.execute("select pg_terminate_backend(pg_backend_pid())")
+        await ledger.write_cells([cell(5, offset=2)], [mark(3)])
+    assert await pool.fetchval("select cost_nanos from ledger_cells") == 5

@@ -39,9 +39,7 @@ async def test_a_repeated_statement_owes_nothing_new(pool):
 
 async def test_a_resolve_waits_until_its_trigger_was_sent(pool):
     outbox = PostgresOutbox(pool)
-    await outbox.record(
-        [(alert("opened"), ["pagerduty"]), (alert("resolved", at=NOON + SECOND), ["pagerduty"])]
-    )
+    await outbox.record([(alert("opened"), ["pagerduty"]), (alert("resolved", at=NOON + SECOND), ["pagerduty"])])
     (first,) = await outbox.lease(10, 30)
     assert first.alert.status == "opened"
     assert await outbox.lease(10, 30) == []
@@ -86,3 +84,35 @@ async def test_the_alerts_table_shows_the_newest_statement_whatever_the_order(po
     await outbox.record([(alert("opened", episode=2, at=NOON + 2 * SECOND), [])])
     row = await pool.fetchrow("select status, episode, resolved_at is not null as is_resolved from alerts")
     assert (row["status"], row["episode"], row["is_resolved"]) == ("opened", 2, False)
+
+
+async def test_a_late_failure_does_not_owe_again_what_another_worker_sent(pool):
+    outbox = PostgresOutbox(pool)
+    await outbox.record([(alert("opened"), ["pagerduty"])])
+    (delivery,) = await outbox.lease(10, 30)
+    await outbox.sent(delivery.notification_id, "receipt")
+    await outbox.failed(delivery.notification_id, "no answer within 30 s", 0.0)
+    assert await pool.fetchval("select state from outbox") == "sent"
+    assert await outbox.lease(10, 30) == []
+
+
+async def test_text_that_postgresql_cannot_hold_is_stored_all_the_same(pool):
+    outbox = PostgresOutbox(pool)
+    hostile = alert("opened")
+    hostile.summary = "a\x00b \\u0000"
+    await outbox.record([(hostile, ["slack"])])
+    (delivery,) = await outbox.lease(10, 30)
+    await outbox.failed(delivery.notification_id, "bad \x00 answer", 0.0)
+    row = await pool.fetchrow("select alerts.summary, last_error from alerts join outbox using (dedup_key)")
+    # A real NUL is replaced; a backslash and the text u0000 are only text.
+    assert delivery.alert.summary == row["summary"] == "a\ufffdb \\u0000"
+    assert row["last_error"] == "bad \ufffd answer"
+
+
+async def test_several_updates_of_one_episode_are_several_messages(pool):
+    outbox = PostgresOutbox(pool)
+    for step in (1, 2, 2):
+        update = alert("updated", at=NOON + step * SECOND)
+        update.alert_id = keys.alert_id(update.dedup_key, 1, "updated", step)
+        await outbox.record([(update, ["slack"])])
+    assert await pool.fetchval("select count(*) from outbox") == 2

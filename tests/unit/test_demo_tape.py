@@ -1,0 +1,116 @@
+"""The tape: all that is due goes out once and in order, past the gate, and the clock waits for a slow service."""
+
+import asyncio
+import io
+import json
+from typing import Any, NamedTuple
+
+import pytest
+
+from schemas.instants import HOUR, MINUTE, SECOND
+from streams.demo.raw import RawFile
+from streams.demo.tape import PlayedClock, Tape
+from streams.demo.traffic import Moment
+from streams.sources.publisher import Record
+
+
+class _Metadata(NamedTuple):
+    partition: int
+    offset: int
+
+
+class _Broker:
+    """Acknowledges at once, in one partition."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.fails = False
+
+    async def send(self, record: Record) -> "asyncio.Future[Any]":
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.fails:
+            done.set_exception(ConnectionError("gone"))
+        else:
+            done.set_result(_Metadata(2, len(self.records)))
+            self.records.append(record)
+        return done
+
+
+class _Answer(NamedTuple):
+    allowed: bool
+
+
+class _Gate:
+    """Refuses one team between two instants."""
+
+    def __init__(self, clock: PlayedClock, team: str, begins: int, ends: int) -> None:
+        self._clock, self._team, self._begins, self._ends = clock, team, begins, ends
+
+    def check(self, team: str = "", *_: str, **__: object) -> _Answer:
+        return _Answer(not (team == self._team and self._begins <= self._clock.now() < self._ends))
+
+
+class _Wall:
+    def now(self) -> int:
+        return 77
+
+    def observe(self, event_time: int) -> None: ...
+
+
+def _moment(at: int, team: str = "") -> Moment:
+    headers = [("ce_id", str(at).encode()), ("ce_source", b"/t")]
+    return Moment(at, Record("usage", b"k", b'{"a":1}', headers), team)
+
+
+@pytest.fixture
+def parts() -> tuple[Tape, _Broker, io.StringIO, PlayedClock]:
+    clock, broker, file = PlayedClock(_Wall()), _Broker(), io.StringIO()
+    gate = _Gate(clock, "mobile", HOUR, 2 * HOUR)
+    return Tape(broker, gate, RawFile(file), clock), broker, file, clock
+
+
+async def test_everything_goes_out_once_in_order_and_into_the_raw_file(parts: Any) -> None:
+    tape, broker, file, clock = parts
+    assert clock.now() == 77, "before the tape plays it is the wall's time"
+    moments = [_moment(at) for at in range(SECOND, 3 * HOUR, 7 * MINUTE)]
+    await tape.play(moments, 0, 3 * HOUR, 0.5, clock.now, HOUR)
+    await tape.settle(1)
+    assert [dict(record.headers)["ce_id"] for record in broker.records] == [str(m.at).encode() for m in moments]
+    assert [json.loads(line)["id"] for line in file.getvalue().splitlines()] == [str(m.at) for m in moments]
+    assert (tape.published, tape.failed, tape.ends) == (len(moments), 0, {"usage": {2: len(moments)}})
+    assert clock.now() == 3 * HOUR
+
+
+async def test_refused_calls_are_counted_and_neither_published_nor_in_the_raw_file(parts: Any) -> None:
+    tape, broker, file, clock = parts
+    moments = [_moment(at, team) for at in range(SECOND, 3 * HOUR, 5 * MINUTE) for team in ("mobile", "search")]
+    await tape.play(moments, 0, 3 * HOUR, 0.5, clock.now, HOUR)
+    assert set(tape.refused) == {"mobile"}
+    assert len(broker.records) == len(moments) - tape.refused["mobile"] == len(file.getvalue().splitlines())
+    assert 8 <= tape.refused["mobile"] <= 16
+    assert tape.let_through_again["mobile"] >= 8
+    assert "search" not in tape.let_through_again
+
+
+async def test_the_clock_waits_while_the_service_is_behind(parts: Any) -> None:
+    tape, broker, _, clock = parts
+    reached = 0
+    moments = [_moment(at) for at in range(SECOND, 6 * HOUR, 10 * MINUTE)]
+    playing = asyncio.create_task(tape.play(moments, 0, 6 * HOUR, 0.2, lambda: reached, HOUR))
+    async with asyncio.timeout(5):
+        while not tape.waited_s:
+            await asyncio.sleep(0.01)
+    assert HOUR < clock.now() <= HOUR + 10 * MINUTE
+    assert len(broker.records) <= 8
+    reached = 6 * HOUR
+    async with asyncio.timeout(5):
+        await playing
+    assert len(broker.records) == len(moments)
+
+
+async def test_a_record_that_the_broker_does_not_take_is_counted(parts: Any) -> None:
+    tape, broker, _, clock = parts
+    broker.fails = True
+    await tape.play([_moment(SECOND)], 0, MINUTE, 0.05, clock.now, HOUR)
+    await tape.settle(1)
+    assert (tape.published, tape.failed) == (0, 1)

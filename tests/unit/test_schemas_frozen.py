@@ -1,0 +1,220 @@
+"""The published contracts are what the types say, whole, and frozen.
+
+Updating a digest is a deliberate act that shows up in this file's diff: run ``python -m schemas.generate`` and copy
+what it prints. A member that is removed, renamed or given another type is a new version, not a new digest.
+"""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+import yaml
+
+from schemas import topics
+from schemas.alerts import Alert, Contributor
+from schemas.commands import Target, ThrottleAck, ThrottleCommand
+from schemas.events import BillingRecord, GpuSample, UsageEvent
+from schemas.generate import ERROR_HEADERS, FOLDER, PAYLOADS, RECEIVED, documents, main
+from schemas.statements import CellStatement, Dimensions, ScopeStatement, Signal, Source, Totals, Watermark
+
+FROZEN = {
+    "json/usage_event.v1.json": "38bf6d804407f8fc47351fc932d7a29443a862582f4213098e70fefd4925820b",
+    "json/gpu_sample.v1.json": "3e09e7b4cc2df049114b91b18347932de79ff6698f6151aadfdc46fe7a3e670e",
+    "json/billing_record.v1.json": "3a55eb7666db644f8c70a3828b24aef3b47b1966520c4c3e3c0c3ed7c6f66094",
+    "json/cell_statement.v1.json": "0ad391a206e29f2d9576181b4e96595359be20403af7b1f8bc155216ef85f82b",
+    "json/scope_statement.v1.json": "2bdaf23b29bff1bca59561b381f66e75e70f6ab5aab4af582daa6d5ffa8c1b5e",
+    "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
+    "json/signal.v1.json": "06f08860e4c9c694099bfafe1c787c4389db9538ca83f159e4491f4f7bc8bc7a",
+    "json/alert.v1.json": "8657fcc3e5d971017846294556c3ef4e6222967302b0866479400eda1341b4c1",
+    "json/throttle_command.v1.json": "0f6a6259a28749b1a3739c7f2ea923561ce170adeac52edd2bb0d8d8386fd344",
+    "json/throttle_ack.v1.json": "ec7e4fe4a05e111a350966fdb32989d1afa7b8302eb0c57b641685754fc43571",
+    "asyncapi.yaml": "af2d180339731d780f1c43d557cf5ae75cfb02ab67dadfee552d21ac892c86d2",
+}
+SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
+EXAMPLES = {
+    "usage_event": UsageEvent(provider="openai", request_model="gpt-4o", input_tokens=7, tags={"a": "b"}),
+    "gpu_sample": msgspec.convert(
+        {"gpu_uuid": "GPU-1", "window_start": "a", "window_end": "b", "allocated_seconds": "29.5"}, GpuSample
+    ),
+    "billing_record": msgspec.convert(
+        {
+            "billing_account_id": "a",
+            "charge_period_start": "b",
+            "charge_period_end": "c",
+            "billed_cost": "-1.25",
+            "billing_currency": "USD",
+            "service_provider_name": "OpenAI",
+        },
+        BillingRecord,
+    ),
+    "cell_statement": CellStatement(
+        cell_id="c",
+        hour=0,
+        dimensions=Dimensions("", "", "search", "", "chat", "gpt-4o", "openai", "", "interactive", "", "llm"),
+        source=SOURCE,
+        segment=0,
+        revision=0,
+        offset=5,
+        totals=Totals(requests=1, cost_nanos=-5),
+    ),
+    "scope_statement": ScopeStatement(
+        scope="team:search",
+        period_start=0,
+        period_end=1,
+        source=SOURCE,
+        segment=0,
+        revision=0,
+        offset=5,
+        cost_nanos=1,
+        requests=1,
+        tokens=1,
+        stream_time=1,
+        arrived_at=1,
+        contributors={"chat": 1},
+    ),
+    "watermark": Watermark(source=SOURCE, revision=0, next_offset=6, stream_time=1),
+    "signal": Signal(
+        kind="runaway_request",
+        scope="team:search",
+        event_id="1",
+        event_source="/a",
+        event_time=1,
+        source=SOURCE,
+        offset=5,
+        team_id="search",
+        feature="chat",
+        model="gpt-4o",
+        tokens=60_000,
+        cost_nanos=1,
+    ),
+    "alert": Alert(
+        alert_id="a",
+        dedup_key="d",
+        episode=1,
+        status="opened",
+        severity="critical",
+        tier="page",
+        rule="spend_spike",
+        scope_type="team",
+        scope_id="search",
+        summary="s",
+        occurred_at="2026-11-21T00:00:00Z",
+        stated_at="2026-11-21T00:00:00Z",
+        top_contributors=[Contributor("chat", "1.5")],
+    ),
+    "throttle_command": ThrottleCommand(
+        command_id="c",
+        budget_id="b",
+        target=Target("team", "search"),
+        action="block",
+        revision=2,
+        reason="r",
+        issued_at="a",
+        effective_at="b",
+        expires_at="c",
+    ),
+    "throttle_ack": ThrottleAck(
+        command_id="c", command_key="k", revision=2, gateway="g", applied_at="2026-11-21T00:00:00Z"
+    ),
+}
+NAMES = [payload.name for payload in PAYLOADS]
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode((FOLDER / "json" / f"{name}.v1.json").read_bytes())
+    return found
+
+
+def asyncapi() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((FOLDER / "asyncapi.yaml").read_text())
+    return found
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_the_committed_file_is_what_the_types_say(path: Path) -> None:
+    assert path.read_bytes() == documents()[path], "run `python -m schemas.generate` and update FROZEN"
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_the_committed_file_has_the_digest_that_is_pinned(name: str) -> None:
+    assert sha256((FOLDER / name).read_bytes()).hexdigest() == FROZEN[name]
+
+
+def test_every_published_file_is_pinned_and_nothing_else_lies_there() -> None:
+    published = {path.relative_to(FOLDER).as_posix() for path in documents()}
+    found = {path.relative_to(FOLDER).as_posix() for path in (FOLDER / "json").iterdir()}
+    assert published == set(FROZEN) == found | {"asyncapi.yaml"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schema_is_valid_and_takes_what_the_type_writes(name: str) -> None:
+    schema = schema_of(name)
+    validator = jsonschema.Draft202012Validator
+    validator.check_schema(schema)
+    validator(schema).validate(msgspec.json.decode(msgspec.json.encode(EXAMPLES[name])))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schema_allows_members_that_it_does_not_know(name: str) -> None:
+    value = msgspec.json.decode(msgspec.json.encode(EXAMPLES[name])) | {"from_a_newer_version": 1}
+    jsonschema.Draft202012Validator(schema_of(name)).validate(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schema_refuses_a_payload_without_its_first_required_member(name: str) -> None:
+    schema = schema_of(name)
+    value = msgspec.json.decode(msgspec.json.encode(EXAMPLES[name]))
+    value.pop(schema["required"][0])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(schema).validate(value)
+
+
+def test_every_reference_of_the_asyncapi_document_resolves() -> None:
+    document = asyncapi()
+    found = list(references(document))
+    assert len(found) > 30
+    for reference in found:
+        file, _, pointer = reference.partition("#")
+        target = msgspec.json.decode((FOLDER / file).read_bytes()) if file else document
+        for part in pointer.strip("/").split("/") if pointer else ():
+            target = target[part]
+        assert isinstance(target, dict), reference
+
+
+def references(node: Any) -> Any:
+    if isinstance(node, dict):
+        yield from ([node["$ref"]] if "$ref" in node else [])
+        for child in node.values():
+            yield from references(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+def test_the_asyncapi_document_has_every_topic_with_its_kafka_binding_and_one_operation() -> None:
+    document = asyncapi()
+    assert set(document["channels"]) == {topic.name for topic in topics.ALL}
+    for topic in topics.ALL:
+        channel = document["channels"][topic.name]
+        binding = channel["bindings"]["kafka"]
+        assert channel["address"] == binding["topic"] == topic.name
+        assert binding["topicConfiguration"]["cleanup.policy"] == [topic.config()["cleanup.policy"]]
+        action = "receive" if topic.name in RECEIVED else "send"
+        assert document["operations"][f"{action}-{topic.name}"]["action"] == action
+    assert len(document["operations"]) == len(topics.ALL)
+
+
+def test_an_input_is_described_as_a_cloudevent_and_a_dead_letter_with_its_reason() -> None:
+    messages = asyncapi()["components"]["messages"]
+    assert messages["usage_event"]["headers"]["properties"]["ce_type"] == {"enum": ["ai.usage.recorded.v1"]}
+    assert {"ce_id", "ce_source"} <= set(messages["usage_event"]["headers"]["required"])
+    assert tuple(messages["dead_letter"]["headers"]["required"]) == ERROR_HEADERS
+
+
+def test_generating_twice_gives_the_same_and_check_agrees(capsys: pytest.CaptureFixture[str]) -> None:
+    assert documents() == documents()
+    assert main(["--check"]) == 0
+    assert capsys.readouterr().out == ""
