@@ -58,7 +58,7 @@ def new_producer(connection: Mapping[str, Any], linger_ms: int = 5) -> AIOKafkaP
     return AIOKafkaProducer(
         **{
             "acks": "all",
-            "enable_idempotence": self._idempotence,
+            "enable_idempotence": True,
             "compression_type": "lz4",
             "linger_ms": linger_ms,
             "max_batch_size": 131_072,
@@ -93,13 +93,11 @@ class UsagePublisher:
         *,
         source: str = "//gateway",
         buffer_max: int = 20_000,
-        idempotence: bool = True,
         clock: Callable[[], int] = now_micros,
     ) -> None:
         self._connection = dict(connection)
         self._source = source
         self._buffer_max = buffer_max
-        self._idempotence = idempotence
         self._clock = clock
         self._queue: deque[Outgoing] = deque()
         self._in_flight: dict[asyncio.Future[Any], Outgoing] = {}

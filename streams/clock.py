@@ -4,7 +4,6 @@ import time
 from typing import Protocol
 
 
-
 class Clock(Protocol):
     """Says what time it is, in microseconds since 1970."""
 

@@ -1,4 +1,5 @@
-"""What the agents ask of the outside: protocols only. ``streams/sinks`` implements them, ``streams/app.py`` binds them."""
+"""What the agents ask of the outside: protocols only. ``streams/sinks`` implements them, ``streams/app.py`` binds
+them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol

@@ -87,7 +87,7 @@ async def _keep(part: Loop) -> None:
 async def _say_ready(app: Any, ready_file: Path | None) -> None:
     await wait_ready(app)
     if ready_file is not None:
-        ready_file.write_text(f"{os.getpid()}\n")
+        await asyncio.to_thread(ready_file.write_text, f"{os.getpid()}\n")
     logger.info("ready: tables are recovered and records flow")
 
 

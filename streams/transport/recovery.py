@@ -37,7 +37,7 @@ class BatchRecovery(Recovery):
         app: Any = self.app
         consumer = app.consumer
         self._set_recovery_started()
-        actives = {tp for tp in app.assignor.assigned_actives()}
+        actives = set(app.assignor.assigned_actives())
         for table in self.tables.values():
             topic = table.changelog_topic_name
             await table.restore({tp.partition for tp in actives if tp.topic == topic})  # type: ignore[attr-defined]

@@ -7,7 +7,6 @@ batches, hundreds of thousands of records a second), so no partition ever holds 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
-
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP

@@ -64,7 +64,8 @@ def test_expectation_of_hour_72(totals: dict[int, int | None], expected: int | N
 
 
 def test_a_late_correction_replaces_the_total_of_its_hour():
-    spend = taught({0: 1 * USD, 24: 1 * USD, 48: 1 * USD, 49: 0, 48: 7 * USD})  # noqa: F601
+    spend = taught({0: 1 * USD, 24: 1 * USD, 48: 1 * USD, 49: 0})
+    spend.learn_one(hour(48, 7 * USD))
     spend.learn_one(hour(24, 7 * USD))
     assert spend.score_one(hour(72, 0)).expected == 7 * USD
 

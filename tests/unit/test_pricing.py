@@ -1,13 +1,12 @@
 """What a call, a GPU window and a bill line cost, and on what ground."""
 
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from schemas.events import BillingRecord, GpuSample, UsageEvent
+from schemas.events import UsageEvent
 from schemas.instants import parse_instant
-from streams.core.pricing import Basis, PriceBook, Priced, PriceError, UnknownCurrency
+from streams.core.pricing import Basis, PriceBook, Priced, PriceError
 from streams.core.rate_card import RateCard, load_rate_card
 
 NOW = parse_instant("2026-11-21T12:00:00Z")
@@ -28,9 +27,13 @@ def price(card: str = "", at: int = NOW, **fields: Any) -> Priced:
         pytest.param({}, 150_000, Basis.CATALOGUE, id="input alone"),
         pytest.param({"output_tokens": 10}, 156_000, Basis.CATALOGUE, id="input and output"),
         pytest.param({"cache_read_input_tokens": 400}, 120_000, Basis.CATALOGUE, id="cached is cheaper"),
-        pytest.param({"output_tokens": 10, "reasoning_output_tokens": 9}, 156_000, Basis.CATALOGUE, id="reasoning is output"),
+        pytest.param(
+            {"output_tokens": 10, "reasoning_output_tokens": 9}, 156_000, Basis.CATALOGUE, id="reasoning is output"
+        ),
         pytest.param({"input_tokens": 0}, 0, Basis.CATALOGUE, id="no tokens cost nothing"),
-        pytest.param({"status": "failure", "output_tokens": 10}, 156_000, Basis.CATALOGUE, id="an aborted stream is billed"),
+        pytest.param(
+            {"status": "failure", "output_tokens": 10}, 156_000, Basis.CATALOGUE, id="an aborted stream is billed"
+        ),
         pytest.param({"status": "failure", "input_tokens": 0}, 0, Basis.NO_CHARGE, id="a refused call"),
         pytest.param(
             {"status": "failure", "input_tokens": 0, "response_model": "no-such-model"},
@@ -51,7 +54,10 @@ def price(card: str = "", at: int = NOW, **fields: Any) -> Priced:
         ),
         pytest.param({"reported_cost": "9"}, 150_000, Basis.CATALOGUE, id="our price goes before the gateway's figure"),
         pytest.param(
-            {"response_model": "no-such-model", "reported_cost": "0"}, 0, Basis.UNPRICED, id="a reported zero is no price"
+            {"response_model": "no-such-model", "reported_cost": "0"},
+            0,
+            Basis.UNPRICED,
+            id="a reported zero is no price",
         ),
         pytest.param(
             {"response_model": "no-such-model", "reported_cost": "-1"}, 0, Basis.UNPRICED, id="a negative figure"
@@ -73,12 +79,14 @@ def price(card: str = "", at: int = NOW, **fields: Any) -> Priced:
             {"response_model": "text-embedding-3-small"}, 20_000, Basis.CATALOGUE, id="an embedding has input only"
         ),
         pytest.param({"response_model": "x" * 300}, 0, Basis.UNPRICED, id="a name that is too long"),
-        pytest.param({"response_model": "", "request_model": "gpt-4o-mini"}, 150_000, Basis.CATALOGUE, id="model asked for"),
+        pytest.param(
+            {"response_model": "", "request_model": "gpt-4o-mini"}, 150_000, Basis.CATALOGUE, id="model asked for"
+        ),
         pytest.param(
             {"provider": "perplexity", "response_model": "sonar"}, 13_000_000, Basis.CATALOGUE, id="a price per request"
         ),
     ],
-)  # fmt: skip
+)
 def test_a_call_costs(fields: dict[str, Any], nanos: int, basis: Basis) -> None:
     assert price(**fields) == (nanos, basis)
 
@@ -204,11 +212,15 @@ models:
         pytest.param("2026-01-01", {}, 120_000, Basis.CONTRACT, id="a discount by pattern"),
         pytest.param("2026-06-01", {}, 100_000, Basis.CONTRACT, id="the exact model goes before the pattern"),
         pytest.param("2026-06-01", {"cache_read_input_tokens": 500}, 55_000, Basis.CONTRACT, id="contract cache rate"),
-        pytest.param("2026-06-01", {"cache_creation_input_tokens": 500}, 100_000, Basis.CONTRACT, id="no rate: as input"),
+        pytest.param(
+            "2026-06-01", {"cache_creation_input_tokens": 500}, 100_000, Basis.CONTRACT, id="no rate: as input"
+        ),
         pytest.param("2026-06-01", {"service_tier": "batch"}, 30_000, Basis.CONTRACT, id="the tier's own line"),
         pytest.param("2026-06-01", {"response_model": "openai/gpt-4o-mini"}, 100_000, Basis.CONTRACT, id="prefix"),
         pytest.param("2026-09-01", {}, 150_000, Basis.CONTRACT, id="back to the list price"),
-        pytest.param("2026-10-01", {"response_model": "gpt-4o"}, 2_000_000, Basis.CONTRACT, id="the pattern still holds"),
+        pytest.param(
+            "2026-10-01", {"response_model": "gpt-4o"}, 2_000_000, Basis.CONTRACT, id="the pattern still holds"
+        ),
         pytest.param("2026-10-01", {"response_model": "o3"}, 2_000_000, Basis.CATALOGUE, id="a model without contract"),
         pytest.param("2026-10-01", {"provider": "azure"}, 0, Basis.CONTRACT, id="capacity paid elsewhere"),
         pytest.param(
@@ -219,21 +231,35 @@ models:
             id="a surcharge",
         ),
         pytest.param(
-            "2026-10-01", {"provider": "acme", "response_model": "per-call", "input_tokens": 0}, 250_000_000, Basis.CONTRACT,
+            "2026-10-01",
+            {"provider": "acme", "response_model": "per-call", "input_tokens": 0},
+            250_000_000,
+            Basis.CONTRACT,
             id="a price per call",
         ),
         pytest.param(
-            "2026-10-01", {"provider": "acme", "response_model": "mixed"}, 3_000_000, Basis.CONTRACT, id="call and tokens"
+            "2026-10-01",
+            {"provider": "acme", "response_model": "mixed"},
+            3_000_000,
+            Basis.CONTRACT,
+            id="call and tokens",
         ),
         pytest.param(
-            "2026-10-01", {"provider": "acme", "response_model": "per-call"}, 0, Basis.UNPRICED,
+            "2026-10-01",
+            {"provider": "acme", "response_model": "per-call"},
+            0,
+            Basis.UNPRICED,
             id="tokens that the line has no rate for are not free",
         ),
         pytest.param(
-            "2026-10-01", {"response_model": "gpt-4o-no-such"}, 0, Basis.UNPRICED, id="a discount off nothing is no price"
+            "2026-10-01",
+            {"response_model": "gpt-4o-no-such"},
+            0,
+            Basis.UNPRICED,
+            id="a discount off nothing is no price",
         ),
     ],
-)  # fmt: skip
+)
 def test_the_contract_goes_before_the_catalogue(at: str, fields: dict[str, Any], nanos: int, basis: Basis) -> None:
     assert price(CARD, parse_instant(f"{at}T00:00:00Z"), **fields) == (nanos, basis)
 
@@ -256,99 +282,6 @@ models:
     assert price(card, **plain, audio_output_tokens=10, reasoning_output_tokens=5).nanos == 390_000
     # 60 cached and 60 audio of 100: at least 20 were both. 40 x 0.5 + 40 x 10 + 20 x 3 + 50 x 2.
     assert price(card, **plain, cache_read_input_tokens=60, audio_input_tokens=60).nanos == 580_000
-
-
-def gpu(**fields: Any) -> GpuSample:
-    window = {"window_start": "2026-11-21T12:00:00Z", "window_end": "2026-11-21T12:01:00Z"}
-    given = {"gpu_uuid": "GPU-1", "model": "NVIDIA H100 80GB HBM3", "allocated_seconds": Decimal(60)} | window
-    return GpuSample(**(given | fields))
-
-
-GPU_CARD = """
-gpus:
-  - {model: "*H100*", usd_per_hour: 3.60}
-  - {model: "*H100*", usd_per_hour: 1.80, from: 2026-12-01}
-  - {model: "*h100*", mig_profile: 3g.40gb, usd_per_hour: 2}
-  - {model: "NVIDIA A30", usd_per_hour: 1}
-"""
-
-
-@pytest.mark.parametrize(
-    ("fields", "at", "nanos", "basis"),
-    [
-        pytest.param({}, "2026-11-21", 60_000_000, Basis.CONTRACT, id="a minute at $3.60 an hour"),
-        pytest.param({}, "2026-12-01", 30_000_000, Basis.CONTRACT, id="the price of that day"),
-        pytest.param({"allocated_seconds": Decimal("0.5")}, "2026-11-21", 500_000, Basis.CONTRACT, id="half a second"),
-        pytest.param({"shared_by": 3}, "2026-11-21", 20_000_000, Basis.CONTRACT, id="three pods share it"),
-        pytest.param({"mig_profile": "3g.40gb"}, "2026-11-21", 33_333_333, Basis.CONTRACT, id="a slice's own price"),
-        pytest.param({"mig_profile": "1g.10gb"}, "2026-11-21", 8_571_429, Basis.CONTRACT, id="a seventh of the GPU"),
-        pytest.param(
-            {"model": "NVIDIA A30", "mig_profile": "1g.6gb"},
-            "2026-11-21",
-            4_166_667,
-            Basis.CONTRACT,
-            id="a quarter of an A30",
-        ),
-        pytest.param({"model": "NVIDIA T4"}, "2026-11-21", 0, Basis.UNPRICED, id="a GPU without a price"),
-        pytest.param({"allocated_seconds": Decimal(0)}, "2026-11-21", 0, Basis.CONTRACT, id="no time allocated"),
-    ],
-)
-def test_a_gpu_costs_its_allocated_time(fields: dict[str, Any], at: str, nanos: int, basis: Basis) -> None:
-    book = PriceBook(load_rate_card(GPU_CARD))
-    assert book.price_gpu(gpu(**fields), parse_instant(f"{at}T00:00:00Z")) == (nanos, basis)
-
-
-@pytest.mark.parametrize("seconds", ["-1", "NaN", "Infinity", "1E+999999", "1E-999999"])
-def test_an_unbelievable_gpu_time_is_refused(seconds: str) -> None:
-    with pytest.raises(PriceError):
-        PriceBook(load_rate_card(GPU_CARD)).price_gpu(gpu(allocated_seconds=Decimal(seconds)), NOW)
-
-
-def bill(amount: str, currency: str = "USD") -> BillingRecord:
-    return BillingRecord(
-        billing_account_id="a",
-        charge_period_start="2026-11-21T00:00:00Z",
-        charge_period_end="2026-11-22T00:00:00Z",
-        billed_cost=Decimal(amount),
-        billing_currency=currency,
-        service_provider_name="AWS",
-    )
-
-
-FX = "fx: [{currency: EUR, usd: 1.10}, {currency: eur, usd: 1.0825, from: 2026-11-01}, {currency: JPY, usd: 0.0066, from: 2026-12-01}]"
-
-
-@pytest.mark.parametrize(
-    ("amount", "currency", "at", "nanos"),
-    [
-        pytest.param("12.34", "USD", "2026-11-21", 12_340_000_000, id="dollars"),
-        pytest.param("-12.34", "usd", "2026-11-21", -12_340_000_000, id="a credit"),
-        pytest.param("0.0000000005", "USD", "2026-11-21", 0, id="half a nanodollar"),
-        pytest.param("-0.0000000015", "USD", "2026-11-21", -2, id="rounding a credit"),
-        pytest.param("100", "EUR", "2026-10-31", 110_000_000_000, id="euros at the rate of October"),
-        pytest.param("100", "EUR", "2026-11-01", 108_250_000_000, id="euros at the rate of November"),
-    ],
-)
-def test_a_bill_line_is_billed_in_dollars_of_its_day(amount: str, currency: str, at: str, nanos: int) -> None:
-    book = PriceBook(load_rate_card(FX))
-    assert book.price_bill(bill(amount, currency), parse_instant(f"{at}T00:00:00Z")) == (nanos, Basis.BILLED)
-
-
-@pytest.mark.parametrize("currency", ["GBP", "JPY", "", "tokens"])
-def test_a_currency_without_a_rate_on_that_day_is_unknown(currency: str) -> None:
-    with pytest.raises(UnknownCurrency, match="fx"):
-        PriceBook(load_rate_card(FX)).price_bill(bill("1", currency), NOW)
-
-
-@pytest.mark.parametrize("amount", ["NaN", "1E+40", "1E-99999999"])
-def test_an_unbelievable_amount_is_refused(amount: str) -> None:
-    with pytest.raises(PriceError):
-        PriceBook(RateCard()).price_bill(bill(amount), NOW)
-
-
-def test_a_reported_cost_in_another_currency_is_converted() -> None:
-    event = call(response_model="no-such-model", reported_cost="0.02", currency="EUR")
-    assert PriceBook(load_rate_card(FX)).price_usage(event, NOW) == (21_650_000, Basis.REPORTED)
 
 
 def test_invented_model_names_neither_fill_the_memory_nor_push_out_the_real_ones() -> None:

@@ -75,8 +75,12 @@ def test_a_line_belongs_to(provider: str, fields: dict[str, Any], category: str)
         pytest.param("AWS", GENERATIVE, "meter", id="generative AI of a metered provider"),
         pytest.param("Amazon Web Services", GENERATIVE, "meter", id="under its long name"),
         pytest.param("OpenAI, LLC", {"consumed_unit": "Tokens"}, "meter", id="tokens of a metered provider"),
-        pytest.param("Microsoft", AI | {"service_name": "Azure OpenAI"}, "meter", id="Azure OpenAI without subcategory"),
-        pytest.param("OpenAI", {"origin": "openai_costs", "charge_description": "gpt-4o, input"}, "meter", id="OpenAI costs"),
+        pytest.param(
+            "Microsoft", AI | {"service_name": "Azure OpenAI"}, "meter", id="Azure OpenAI without subcategory"
+        ),
+        pytest.param(
+            "OpenAI", {"origin": "openai_costs", "charge_description": "gpt-4o, input"}, "meter", id="OpenAI costs"
+        ),
         pytest.param("Acme AI", GENERATIVE, "bill", id="generative AI of a provider nobody meters"),
         pytest.param("AWS", AI, "bill", id="a cloud's AI that is not said to be generative"),
         pytest.param("AWS", AI | {"service_subcategory": "Bots"}, "bill", id="another AI service"),
@@ -85,13 +89,20 @@ def test_a_line_belongs_to(provider: str, fields: dict[str, Any], category: str)
         pytest.param("AWS", {"service_category": "Compute", "sku_id": "p5.48xlarge"}, "bill", id="a GPU machine"),
         pytest.param("AWS", GENERATIVE | {"charge_category": "Tax"}, "bill", id="a tax is nobody's usage"),
         pytest.param("AWS", GENERATIVE | {"charge_category": "Credit"}, "bill", id="a credit lowers the money"),
-        pytest.param("OpenAI", GENERATIVE | {"charge_category": "Adjustment"}, "meter", id="a correction of metered usage"),
         pytest.param(
-            "OpenAI", GENERATIVE | {"charge_category": "Purchase", "charge_description": "Prepaid credits"}, "meter",
+            "OpenAI", GENERATIVE | {"charge_category": "Adjustment"}, "meter", id="a correction of metered usage"
+        ),
+        pytest.param(
+            "OpenAI",
+            GENERATIVE | {"charge_category": "Purchase", "charge_description": "Prepaid credits"},
+            "meter",
             id="prepaid credits are metered as they burn down",
         ),
         pytest.param(
-            "OpenAI", GENERATIVE | {"charge_category": "Purchase", "charge_description": "Enterprise seats"}, "bill", id="seats"
+            "OpenAI",
+            GENERATIVE | {"charge_category": "Purchase", "charge_description": "Enterprise seats"},
+            "bill",
+            id="seats",
         ),
         pytest.param("AWS", GENERATIVE | {"covers_metered_usage": False}, "bill", id="the operator says: not metered"),
         pytest.param("Acme", {"covers_metered_usage": True}, "meter", id="the operator says: metered"),
@@ -99,7 +110,7 @@ def test_a_line_belongs_to(provider: str, fields: dict[str, Any], category: str)
             "AWS", GENERATIVE | {"covers_metered_usage": True, "charge_category": "Tax"}, "meter", id="even of a tax"
         ),
     ],
-)  # fmt: skip
+)
 def test_each_dollar_has_one_source_of_record(provider: str, fields: dict[str, Any], source: str) -> None:
     assert source_of_record(line(provider, **fields), METERED) == source
 
