@@ -164,10 +164,12 @@ def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: Pri
         gpu_gap_s=settings.gpu_gap_s,
     )
     gpu_clock = clock_for(kind)
+    # Signals are rare: only what is spent says how time passes until the next one.
+    spend_clock = clock_for(kind)
     gpu = replace(policy.gpu, nanos_per_hour=_GpuRates(prices, gpu_clock))
     return [
-        (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], clock_for(kind), policy.spike)),
-        (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], clock_for(kind), policy.runaway)),
+        (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike)),
+        (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, _limits(settings))),
     ]
 

@@ -191,6 +191,8 @@ def _cross(state: BudgetState, terms: Terms, now: int, historic: bool, policy: P
         crossing = state.crossings.get(threshold.percent)
         # What was crossed in a backlog speaks up once the stream is live again within the same period.
         is_told = crossing is not None and crossing.is_open and (historic or not crossing.historic)
+        # A period that is over is told once: what was told while it ran is closed for good, not crossed anew.
+        is_told = is_told or (crossing is not None and now >= state.period_end)
         if spent * 100 >= threshold.percent * terms.amount_nanos and not is_told:
             fresh.append((threshold, crossing.episode + 1 if crossing else 1))
     alerts = []

@@ -43,7 +43,7 @@ class GpuPolicy:
     #: After this long without a sample an open alert is resolved.
     gone_us: int = HOUR
     #: How much of the trailing window must be known before an alert may end: one busy sample is not work.
-    settle_us: int = 5 * MINUTE
+    settle_us: int = 10 * MINUTE
     #: A finding older than this is history: a note, never a page.
     live_within_us: int = 3 * HOUR
     #: Price of an hour by GPU model, in nanodollars; a model that is not there has no money in its alert.

@@ -99,6 +99,7 @@ _TEXT_FIELDS = (
     "project_id",
     "feature",
     "environment",
+    "service_tier",
     "user_tier",
     "key_id",
     "user_id",

@@ -106,10 +106,10 @@ class Source(BaseModel):
     partition: int
     next_offset: int = Field(description="Everything below it is in the ledger.")
     revision: int
-    stream_time: str = Field(description="The newest believable event time.")
-    lag_seconds: int = Field(description="From stream_time to now; it grows while a partition is idle.")
+    stream_time: str | None = Field(description="The newest believable event time; null before the first event.")
+    lag_seconds: int | None = Field(description="From stream_time to now; it grows while a partition is idle.")
     updated_at: str
-    silent_seconds: int = Field(description="Since the worker last wrote: above 60, no worker has the partition.")
+    silent_seconds: int = Field(description="Since a worker last wrote; it grows while nothing is sent.")
     dead_letters: int
     duplicates: int
 

@@ -59,8 +59,9 @@ async def _take_from_ledger(parts: Surroundings) -> None:
     for gauge in (metrics.SOURCE_LAG_SECONDS, metrics.SOURCE_NEXT_OFFSET, metrics.ALERTS_OPEN):
         gauge.clear()
     for row in sources:
-        lag_us = max(now - to_micros(row["stream_time"]), 0)
-        metrics.SOURCE_LAG_SECONDS.labels(slot=row["slot"]).set(lag_us / SECOND)
+        if (stream_time := to_micros(row["stream_time"])) > 0:
+            lag_us = max(now - stream_time, 0)
+            metrics.SOURCE_LAG_SECONDS.labels(slot=row["slot"]).set(lag_us / SECOND)
         metrics.SOURCE_NEXT_OFFSET.labels(slot=row["slot"]).set(row["next_offset"])
     for row in alerts:
         metrics.ALERTS_OPEN.labels(rule=row["rule"], severity=row["severity"]).set(row["alerts"])

@@ -172,7 +172,8 @@ async def sources(pool: asyncpg.Pool) -> list[asyncpg.Record]:
 async def newest_stream_time(pool: asyncpg.Pool) -> int | None:
     """How far event time has come anywhere, microseconds since 1970; None before the first watermark."""
     newest = await pool.fetchval("select max(stream_time) from ledger_sources")
-    return None if newest is None else to_micros(newest)
+    # A partition without events states the beginning of time.
+    return (to_micros(newest) or None) if newest is not None else None
 
 
 async def outbox_counts(pool: asyncpg.Pool) -> dict[str, int]:

@@ -125,9 +125,10 @@ def _instant(text: str, name: str) -> int:
     try:
         if len(text) == 10:
             day = date.fromisoformat(text)
-            return to_micros(datetime(day.year, day.month, day.day, tzinfo=UTC))
-        # A plus sign that nobody percent-encoded arrives as a space.
-        instant = parse_instant(text.replace(" ", "+"))
+            instant = to_micros(datetime(day.year, day.month, day.day, tzinfo=UTC))
+        else:
+            # A plus sign that nobody percent-encoded arrives as a space.
+            instant = parse_instant(text.replace(" ", "+"))
     except (InstantError, ValueError, OverflowError) as error:
         example = "2026-11-21 or 2026-11-21T09:00:00Z"
         raise ValueError(f"`{name}` is not a date or an instant with an offset, such as {example}") from error

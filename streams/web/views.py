@@ -119,6 +119,8 @@ async def read_sources(parts: Parts, reader: Reading) -> Sources:
 
 
 def _source(row: asyncpg.Record, now: int, wall: int) -> Source:
+    # A partition that has had no event yet states the beginning of time.
+    stream_time = to_micros(row["stream_time"]) or None
     topic, _, rest = row["slot"].rpartition("@")
     partition = rest.rpartition("-")[2]
     return Source(
@@ -127,8 +129,8 @@ def _source(row: asyncpg.Record, now: int, wall: int) -> Source:
         partition=int(partition) if partition.isdecimal() else -1,
         next_offset=row["next_offset"],
         revision=row["revision"],
-        stream_time=_text(row["stream_time"]),
-        lag_seconds=_seconds(to_micros(row["stream_time"]), now),
+        stream_time=None if stream_time is None else format_instant(stream_time),
+        lag_seconds=None if stream_time is None else _seconds(stream_time, now),
         updated_at=_text(row["updated_at"]),
         silent_seconds=_seconds(to_micros(row["updated_at"]), wall),
         dead_letters=row["dead_letters"],

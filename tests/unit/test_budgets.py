@@ -132,6 +132,17 @@ def test_the_end_of_the_period_releases_and_resolves_by_timer_alone():
     assert len(run.alerts) == 4
 
 
+def test_a_period_that_is_over_says_nothing_more_however_often_time_passes():
+    run = Run().hear(said(110, offset=0)).decide(DAY_END)
+    run.alerts.clear()
+    for minutes in range(5):
+        run.decide(DAY_END + minutes * 60_000_000)
+    run.hear(said(112, offset=1), now=DAY_END + HOUR)
+    assert run.alerts == []
+    assert run.actions == ["block", "allow"]
+    assert {crossing.episode for crossing in run.state.crossings.values()} == {1}
+
+
 def test_a_credit_brings_spend_back_below_and_lets_go():
     run = Run().hear(said(110, offset=0)).hear(said(95, offset=1))
     assert run.actions == ["block", "allow"]

@@ -18,7 +18,7 @@ budgets:
   - id: search-daily
     scope: {team: search}
     amount_usd: "100"
-    period: daily
+    period: day
 """
 
 
@@ -58,7 +58,7 @@ def test_the_module_is_the_command_too() -> None:
 
 
 def test_check_config_shows_what_is_in_force_and_where_it_comes_from(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text("partitions: 8\ndatabase_url: postgresql://u:secret@h/d\n")
+    (tmp_path / "s.yaml").write_text("partitions: 8\ndatabase_url: postgresql://u:hunter2@h/d\n")
     (tmp_path / "budgets.yaml").write_text(BUDGETS)
     code, text, wrong = sluice(
         "--set", "budgets=budgets.yaml", "--set", "api_port=1234", "check-config", "--config", "s.yaml"
@@ -68,7 +68,7 @@ def test_check_config_shows_what_is_in_force_and_where_it_comes_from(tmp_path: P
     assert "8" in lines["partitions"]
     assert "s.yaml" in lines["partitions"]
     assert "flag" in lines["api_port"]
-    assert "secret" not in text
+    assert "hunter2" not in text
     assert "All good: 1 budgets, no rate card." in text
 
 

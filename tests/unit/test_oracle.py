@@ -25,7 +25,7 @@ def _call(model: str, **more: Any) -> dict[str, Any]:
 
 def _gpu(seconds: str, **more: Any) -> dict[str, Any]:
     window = {"window_start": "2026-11-20T10:59:00Z", "window_end": "2026-11-20T11:00:00Z"}
-    return {"model": "NVIDIA H100 80GB HBM3", "allocated_seconds": seconds, "team_id": "ml", **window, **more}
+    return {"model": "NVIDIA L40S", "allocated_seconds": seconds, "team_id": "ml", **window, **more}
 
 
 def _bill(cost: str, **more: Any) -> dict[str, Any]:
@@ -53,8 +53,8 @@ def _bill(cost: str, **more: Any) -> dict[str, Any]:
         pytest.param(oracle.USAGE, _call("gpt-4o-mini", input_tokens=1), 128, id="127.5 rounds half to even: up"),
         pytest.param(oracle.USAGE, _call("gpt-4o-mini", input_tokens=3), 382, id="382.5 rounds half to even: down"),
         pytest.param(oracle.USAGE, _call("nobody-knows", input_tokens=9), 0, id="an unknown model costs nothing"),
-        pytest.param(oracle.GPU, _gpu("60"), 54_833_333, id="3.29 an hour for a minute"),
-        pytest.param(oracle.GPU, _gpu("30", shared_by=3), 9_138_889, id="a third of half a minute"),
+        pytest.param(oracle.GPU, _gpu("60"), 18_166_667, id="1.09 an hour for a minute"),
+        pytest.param(oracle.GPU, _gpu("30", shared_by=3), 3_027_778, id="a third of half a minute"),
         pytest.param(oracle.BILL, _bill("18.437500001"), 18_437_500_001, id="a bill line adds"),
         pytest.param(oracle.BILL, _bill("-2.50"), -2_500_000_000, id="a credit takes away"),
         pytest.param(
@@ -109,7 +109,7 @@ def test_a_pair_of_source_and_id_counts_once_and_groups_are_kept_apart() -> None
         ("2026-11-20T10:00:00Z", "search", "answers", "gpt-4o", "llm"): 5_000_000,
         ("2026-11-20T11:00:00Z", "search", "answers", "gpt-4o", "llm"): 2_500_000,
         ("2026-11-20T10:00:00Z", "__unattributed__", "__unattributed__", "gpt-4o", "llm"): 0,
-        ("2026-11-20T10:00:00Z", "ml", "__unattributed__", "NVIDIA H100 80GB HBM3", "gpu"): 54_833_333,
+        ("2026-11-20T10:00:00Z", "ml", "__unattributed__", "NVIDIA L40S", "gpu"): 18_166_667,
     }
 
 

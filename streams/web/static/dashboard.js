@@ -6,7 +6,7 @@ const BARS_MAX = 8;
 const MARKS = [50, 75, 90, 100];
 const LADDER_TOP = 115;
 const SEVERITIES = ["emergency", "critical", "warning", "info"];
-const PERIOD_NAMES = { today: "today", "7d": "in 7 days", "30d": "in 30 days", all: "in all" };
+const PERIOD_NAMES = { today: "today", "7d": "in 7 days", "30d": "in 30 days", all: "of all time" };
 const KEY = "sluice-read-key";
 
 const byId = (id) => document.getElementById(id);
@@ -24,14 +24,26 @@ async function ask(path) {
   return body;
 }
 
+// A key of one team may not see the sources, which concern all.
+async function askSources() {
+  try {
+    return await ask("/v1/sources");
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    return { sources: [], hidden: true };
+  }
+}
+
+const requests = (number) => `${count(number)} request${number === 1 ? "" : "s"}`;
+
 function figures(spend, hour, alerts, throttles) {
   byId("spend-label").textContent = `Spend ${PERIOD_NAMES[period]}`;
   show("spend-total", [amount(spend.total.cost)]);
   const total = spend.total;
   const unpriced = total.unpriced_requests ? ` · ${count(total.unpriced_requests)} requests without a price: not in it` : "";
-  byId("spend-note").textContent = `${count(total.requests)} requests · ${count(total.tokens)} tokens${unpriced}`;
+  byId("spend-note").textContent = `${requests(total.requests)} · ${count(total.tokens)} tokens${unpriced}`;
   show("spend-hour", [amount(hour.total.cost)]);
-  byId("hour-note").textContent = `${count(hour.total.requests)} requests`;
+  byId("hour-note").textContent = requests(hour.total.requests);
   const worst = SEVERITIES.find((severity) => alerts.some((alert) => alert.severity === severity));
   const value = byId("alert-count");
   value.textContent = count(alerts.length);
@@ -174,15 +186,16 @@ function throttleList(answer) {
 }
 
 function sourceTable(answer) {
+  if (answer.hidden) return show("sources", [element("p", "empty", "This key belongs to one team; the sources concern all.")]);
   if (!answer.sources.length) return show("sources", [element("p", "empty", "No partition of a usage topic has been read yet. ", link("/readyz"), " says whether a part is missing.")]);
   const topics = Map.groupBy(answer.sources, (source) => source.topic);
   const rows = [...topics].map(([topic, parts]) => {
     const top = (name) => Math.max(...parts.map((part) => part[name]));
     const sum = (name) => parts.reduce((total, part) => total + part[name], 0);
     const silent = top("silent_seconds");
-    const newest = Math.min(...parts.map((part) => part.lag_seconds));
-    const state = silent > 60 ? tag("no worker", "critical") : tag("flows", "");
-    return element("tr", "", ...[topic, count(parts.length), duration(newest), duration(top("lag_seconds")), count(sum("duplicates")), count(sum("dead_letters")), state].map((cell) => element("td", "", cell)));
+    const lags = parts.map((part) => part.lag_seconds).filter((lag) => lag !== null);
+    const state = tag(silent > 60 ? "quiet" : "flows", "");
+    return element("tr", "", ...[topic, count(parts.length), lags.length ? duration(Math.min(...lags)) : "–", lags.length ? duration(Math.max(...lags)) : "–", count(sum("duplicates")), sum("dead_letters") ? tag(count(sum("dead_letters")), "warning") : "0", state].map((cell) => element("td", "", cell)));
   });
   const heads = ["topic", "parts", "newest", "furthest behind", "duplicates", "dead letters", ""].map((head) => element("th", "", head));
   heads.forEach((head) => { head.scope = "col"; });
@@ -195,12 +208,12 @@ function duration(seconds) {
 
 function firstEvent() {
   const call = `curl ${location.origin}/v1/events -H 'Authorization: Bearer slk_…' \\\n  -H 'Content-Type: application/cloudevents+json' -d '{"specversion":"1.0","id":"1",\n  "source":"/me","type":"ai.usage.recorded.v1","time":"${opened}",\n  "data":{"provider":"openai","request_model":"gpt-4o","input_tokens":1200,\n  "output_tokens":300,"team_id":"search","feature":"answers"}}'`;
-  return element("div", "empty", element("p", "", "No usage has arrived yet. Make a key with ", element("code", "", "sluice keys create --name me --scope ingest"), " and send an event:"), element("pre", "", call));
+  return element("div", "empty", element("p", "", "No usage has arrived yet. Make a key with ", element("code", "", "sluice keys create me --scope ingest"), " and send an event:"), element("pre", "", call));
 }
 
 // A trace of another year is in the ledger and yet not in any of the recent periods.
 function hint(spend, sources) {
-  const newest = sources.sources.map((source) => source.stream_time).sort().at(-1);
+  const newest = sources.sources.map((source) => source.stream_time).filter(Boolean).sort().at(-1);
   const old = newest && spend.total.requests === 0 && period !== "all";
   banner(old ? `Nothing was used ${PERIOD_NAMES[period]}. The newest usage is of ${newest.slice(0, 10)}: choose “All” to see it.` : "");
 }
@@ -215,20 +228,20 @@ async function refresh() {
   const step = period === "today" ? "hour" : "day";
   const mine = ++round;
   const paths = [`/v1/spend?period=${period}&group_by=team`, `/v1/spend?period=${period}&group_by=team,feature`, `/v1/spend?period=${period}&group_by=${step}`,
-    "/v1/spend?period=hour", "/v1/budgets", "/v1/alerts?status=open&limit=200", "/v1/throttles", "/v1/sources"];
-  const [teams, features, time, hour, budget, alerts, throttles, sources] = await Promise.all(paths.map(ask));
+    "/v1/spend?period=hour", "/v1/budgets", "/v1/alerts?status=open&limit=200", "/v1/throttles"];
+  const [sources, teams, features, time, hour, budget, alerts, throttles] = await Promise.all([askSources(), ...paths.map(ask)]);
   if (mine !== round) return;
   figures(teams, hour, alerts.alerts, throttles.throttles);
   bars("teams", teams.rows, teams.total.cost, teamLabel);
   bars("features", features.rows, features.total.cost, featureLabel);
-  overTime(time, sources.now, sources.sources.length > 0);
+  overTime(time, budget.now, sources.hidden || sources.sources.length > 0);
   budgets(budget);
-  alertList(alerts.alerts, sources.now);
+  alertList(alerts.alerts, budget.now);
   throttleList(throttles);
   sourceTable(sources);
   hint(teams, sources);
   lastAnswer = new Date();
-  live("live", `live · ${sources.now.slice(0, 10)} ${sources.now.slice(11, 19)} UTC`);
+  live("live", `live · ${budget.now.slice(0, 10)} ${budget.now.slice(11, 19)} UTC`);
 }
 
 function live(state, text) {
@@ -268,6 +281,18 @@ byId("key-form").addEventListener("submit", (event) => {
   sessionStorage.setItem(KEY, byId("key").value.trim());
   byId("key").value = "";
   refresh().then(() => { byId("key-form").hidden = true; }, failed);
+});
+// A link cannot carry the key, so with one the file is fetched first.
+byId("csv").addEventListener("click", async (event) => {
+  const key = sessionStorage.getItem(KEY);
+  if (!key) return;
+  event.preventDefault();
+  const answer = await fetch(event.target.href, { headers: { Authorization: `Bearer ${key}` } });
+  if (!answer.ok) return failed(Object.assign(new Error((await answer.json()).detail), { status: answer.status }));
+  const file = link(URL.createObjectURL(await answer.blob()));
+  file.download = "spend.csv";
+  file.click();
+  URL.revokeObjectURL(file.href);
 });
 for (const input of document.querySelectorAll("#periods input")) {
   input.checked = input.value === period;

@@ -1,0 +1,59 @@
+"""The budgets of the demo's company, as the ``budgets.yaml`` that the worker reads. Pure."""
+
+from typing import Any
+
+import yaml
+
+from schemas.money import NANOS
+from streams.demo import company
+from streams.demo.scenario import Scenario, daily_budget
+
+ORG = "acme"
+GPU_CENTS_PER_HOUR = 109
+#: A normal day takes this percent of a daily budget: room for a spike, not for a leak that runs all day.
+NORMAL_PERCENT = 40
+SMALL_TEAM_PERCENT = 46
+OWNER = "{}-lead@example.test"
+
+
+def budgets_of(scenario: Scenario) -> list[dict[str, Any]]:
+    """A daily budget for every team, a feature's and the organisation's month, all in the day's own zone."""
+    zone = scenario.calendar.zone
+    days = [_daily(team, zone) for team in company.TEAMS]
+    feature = scenario.runaway.feature
+    month = sum(_day_nanos(team) for team in company.TEAMS) * 31 * 100 // 80
+    return [
+        *days,
+        {
+            "id": f"{feature}-monthly", "scope": {"feature": feature}, "amount_usd": "500",
+            "period": "month", "timezone": zone, "mode": "observe", "owner": OWNER.format(scenario.runaway.team),
+        },
+        {
+            "id": "acme-monthly", "scope": {"org": ORG}, "amount_usd": _dollars(month),
+            "period": "month", "timezone": zone, "mode": "observe", "owner": "finance@example.test",
+        },
+    ]  # fmt: skip
+
+
+def budgets_yaml(scenario: Scenario) -> str:
+    """The budgets file; thresholds are the default ladder of 50, 75, 90 and 100 percent."""
+    return yaml.safe_dump({"budgets": budgets_of(scenario)}, sort_keys=False)
+
+
+def _daily(team: str, zone: str) -> dict[str, Any]:
+    percent = SMALL_TEAM_PERCENT if team in company.SMALL_TEAMS else NORMAL_PERCENT
+    return {
+        "id": daily_budget(team), "scope": {"team": team}, "amount_usd": _dollars(_day_nanos(team) * 100 // percent),
+        "period": "day", "timezone": zone, "mode": "enforce", "owner": OWNER.format(team),
+    }  # fmt: skip
+
+
+def _day_nanos(team: str) -> int:
+    """Models and GPUs of a team on a normal day."""
+    gpus = sum(1 for gpu in company.GPUS if gpu.team == team)
+    return company.day_nanos(team) + gpus * 24 * GPU_CENTS_PER_HOUR * NANOS // 100
+
+
+def _dollars(nanos: int) -> str:
+    """Whole dollars, rounded up."""
+    return str(-(-nanos // NANOS))

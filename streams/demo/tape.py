@@ -1,0 +1,156 @@
+"""Plays records at the pace of a simulated clock: past the gate, onto Kafka, and into the raw file."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from schemas.instants import HOUR, MINUTE
+from streams.clock import Clock, elapsed_s
+from streams.demo import company
+from streams.demo.raw import RawFile
+from streams.demo.traffic import Moment
+from streams.sources.publisher import Delivery, Record
+
+STEP_S = 0.03
+#: The clock never jumps further than this at once, so that a pause of this process is no gap in the day.
+STEP_MAX = 10 * MINUTE
+HISTORY_STEP_MAX = 3 * HOUR
+
+
+class Publishing(Protocol):
+    """What the tape needs of ``streams.sources.publisher.UsagePublishing``."""
+
+    async def send(self, record: Record) -> Delivery:
+        """Hand one record over; the future ends when the broker has it."""
+        ...
+
+
+class Answer(Protocol):
+    """What the gate says of a call."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may go."""
+        ...
+
+
+class Gate(Protocol):
+    """What the tape needs of ``gateway.gate.ThrottleGate``."""
+
+    def check(
+        self, team: str = "", feature: str = "", model: str = "", *, environment: str = "", tokens: int = 0
+    ) -> Answer:
+        """Whether a call may go."""
+        ...
+
+
+class PlayedClock:
+    """The simulated instant while the tape plays; before that the wall's."""
+
+    def __init__(self, wall: Clock) -> None:
+        self._wall = wall
+        self._at = 0
+
+    def now(self) -> int:
+        """Microseconds since 1970."""
+        return self._at or self._wall.now()
+
+    def observe(self, event_time: int) -> None:
+        """Nothing to learn: the tape says what time it is."""
+
+    def move(self, at: int) -> None:
+        """Go to an instant; never back."""
+        self._at = max(self._at, at)
+
+
+class Tape:
+    """``play`` publishes what is due; counted are what was published, what refused, and how far each slot is."""
+
+    def __init__(self, publishing: Publishing, gate: Gate, raw: RawFile, clock: PlayedClock) -> None:
+        self._publishing = publishing
+        self._gate = gate
+        self._raw = raw
+        self._clock = clock
+        self._waiting: set[Delivery] = set()
+        self.published = 0
+        self.failed = 0
+        self.refused: Counter[str] = Counter()
+        #: Calls per team that were let through after this team had been refused at least once.
+        self.let_through_again: Counter[str] = Counter()
+        #: ``{topic: {partition: one past the last offset}}`` as the broker acknowledged it.
+        self.ends: dict[str, dict[int, int]] = {}
+        #: Seconds that the clock stood still because the service was behind.
+        self.waited_s = 0.0
+
+    async def play(
+        self,
+        moments: Sequence[Moment],
+        begins: int,
+        ends: int,
+        seconds: float,
+        reached: Callable[[], int],
+        lag_max: int,
+        step_max: int = STEP_MAX,
+    ) -> None:
+        """Publish all moments, ``ends - begins`` of simulated time in ``seconds`` or more.
+
+        The clock waits while ``reached()``, the event time that the ledger has, is over ``lag_max`` behind.
+        """
+        last, at, place = elapsed_s(), begins, 0
+        while at < ends:
+            now = elapsed_s()
+            passed, last = now - last, now
+            if at - max(begins, reached()) > lag_max:
+                self.waited_s += passed
+            else:
+                at = min(ends, at + min(step_max, int(passed / seconds * (ends - begins))))
+                self._clock.move(at)
+                while place < len(moments) and moments[place].at <= at:
+                    await self._publish(moments[place])
+                    place += 1
+            await asyncio.sleep(STEP_S)
+        for moment in moments[place:]:
+            await self._publish(moment)
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until the broker has everything.
+
+        Raises:
+            TimeoutError: it has not within ``timeout_s``.
+        """
+        async with asyncio.timeout(timeout_s):
+            while self._waiting:
+                await asyncio.wait(set(self._waiting))
+        self._raw.flush()
+
+    async def _publish(self, moment: Moment) -> None:
+        if moment.is_call:
+            decision = self._gate.check(
+                moment.team,
+                moment.feature,
+                moment.model,
+                environment=company.ENVIRONMENT,
+                tokens=moment.tokens,
+            )
+            if not decision.allowed:
+                self.refused[moment.team] += 1
+                self.let_through_again.pop(moment.team, None)
+                return
+            if moment.team in self.refused:
+                self.let_through_again[moment.team] += 1
+        delivery = await self._publishing.send(moment.record)
+        self._raw.append(moment.record)
+        self._waiting.add(delivery)
+        topic = moment.record.topic
+        delivery.add_done_callback(lambda done: self._delivered(topic, done))
+
+    def _delivered(self, topic: str, delivery: Delivery) -> None:
+        self._waiting.discard(delivery)
+        if delivery.cancelled() or delivery.exception() is not None:
+            self.failed += 1
+            return
+        self.published += 1
+        metadata = delivery.result()
+        slots = self.ends.setdefault(topic, {})
+        slots[metadata.partition] = max(slots.get(metadata.partition, 0), metadata.offset + 1)
