@@ -172,7 +172,7 @@ def command(state: BudgetState, terms: Terms, now: int) -> ThrottleCommand:
             f"Budget {terms.budget_id} is spent: {spent} of {amount} this {terms.period}. "
             f"It opens again at {format_instant(state.period_end)} or when the budget is raised."
             if blocked
-            else f"Budget {terms.budget_id} has room: {spent} of {amount} this {terms.period}."
+            else _room(state, terms, now)
         ),
         issued_at=format_instant(now),
         effective_at=format_instant(now),
@@ -182,6 +182,13 @@ def command(state: BudgetState, terms: Terms, now: int) -> ThrottleCommand:
         retry_after_s=max(1, min(3600, (state.period_end - now) // SECOND)),
         dry_run=not terms.enforced,
     )
+
+
+def _room(state: BudgetState, terms: Terms, now: int) -> str:
+    if now >= state.period_end:
+        return f"Budget {terms.budget_id} is open again: a new {terms.period} has begun."
+    spent, amount = display_usd(state.spent_nanos), display_usd(terms.amount_nanos)
+    return f"Budget {terms.budget_id} has room: {spent} of {amount} this {terms.period}."
 
 
 def _cross(state: BudgetState, terms: Terms, now: int, historic: bool, policy: Policy) -> list[Alert]:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from detectors.base import Observation, Score
 from detectors.hourly_spend import HOURS_KEPT, HourlySpend
-from schemas.alerts import Alert, Tier
+from schemas.alerts import Alert
 from schemas.instants import HOUR, hour_of
 from schemas.statements import ScopeStatement
 from streams.core.detect_reach import advance
@@ -153,9 +153,6 @@ def _raise(
 
 def _open(state: SpikeState, hour: int, score: Score, stream_time: int, now: int, policy: SpikePolicy) -> SpikeIncident:
     historic = now - (hour + HOUR) > policy.live_within_us
-    # Late events may tell of a spike that has ended: somebody should look at it, nobody needs to wake for it.
-    is_over = state.next_close - HOUR >= hour + policy.quiet_hours * HOUR
-    tier: Tier = "note" if historic else "ticket" if is_over else tier_of(state.scope)
     return SpikeIncident(
         hour=hour,
         episode=state.episodes.get(hour, 0) + 1,
@@ -166,7 +163,7 @@ def _open(state: SpikeState, hour: int, score: Score, stream_time: int, now: int
         peak=score,
         said_excess=score.excess,
         updates=0,
-        tier=tier,
+        tier="note" if historic else tier_of(state.scope),
         historic=historic,
     )
 

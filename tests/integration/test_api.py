@@ -1,7 +1,5 @@
-"""The API over a real ledger: sums, lists, CSV, readiness, metrics, errors, and who may read."""
+"""The API over a real ledger: lists, readiness, metrics, errors, and who may read. Spend: test_api_spend."""
 
-import csv
-import io
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,31 +12,17 @@ from schemas import topics as contract
 from schemas.alerts import Alert
 from schemas.commands import Target, ThrottleAck, ThrottleCommand
 from schemas.instants import DAY, HOUR, SECOND, format_instant, parse_instant
-from schemas.keys import cell_id
-from schemas.statements import CellStatement, Dimensions, Source, Totals, Watermark
+from schemas.statements import Source, Watermark
 from streams.embedded.broker import Broker
 from streams.kafka_connection import connection
 from streams.ports import BudgetStatus
-from streams.settings import Settings, load_settings
+from streams.settings import load_settings
 from streams.sinks.api_keys import ApiKeys
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
-from streams.sources.publisher import UsagePublishing
 from streams.topic_admin import changelogs, ensure_topics
-from streams.web.app import create_api
-
-NOW = parse_instant("2026-11-21T14:35:10Z")
-HOUR_14 = parse_instant("2026-11-21T14:00:00Z")
-NO_BROKER = "127.0.0.1:9"
-
-
-class StoppedClock:
-    def now(self) -> int:
-        return NOW
-
-    def observe(self, event_time: int) -> None:
-        raise AssertionError("the API never moves time")
+from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, client_of, got, write_cells
 
 
 @pytest.fixture
@@ -49,109 +33,11 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
     await opened.close()
 
 
-def client_of(settings: Settings, pool: asyncpg.Pool, key: str = "", host: str = "127.0.0.1") -> httpx.AsyncClient:
-    publisher = UsagePublishing({"bootstrap_servers": [settings.kafka_url]})
-    api = create_api(settings, pool, publisher, ApiKeys(pool), StoppedClock())
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    transport = httpx.ASGITransport(api, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url=f"http://{host}", headers=headers)
-
-
 @pytest.fixture
 async def api(pool: asyncpg.Pool) -> AsyncIterator[httpx.AsyncClient]:
     """The API without a broker: reads need none."""
     async with client_of(load_settings(kafka_url=NO_BROKER), pool) as client:
         yield client
-
-
-def cell(
-    team: str, feature: str, model: str, hour: int, nanos: int, *, segment: int = 0, partition: int = 0, **totals: int
-) -> CellStatement:
-    dimensions = Dimensions("acme", "", team, "", feature, model, "openai", "prod", "interactive", "", "llm")
-    return CellStatement(
-        cell_id=cell_id(dimensions, hour),
-        hour=hour,
-        dimensions=dimensions,
-        source=Source(contract.USAGE_EVENTS, 0, partition),
-        segment=segment,
-        revision=0,
-        offset=segment + 10,
-        totals=Totals(requests=1, successes=1, cost_nanos=nanos, **totals),
-    )
-
-
-async def write_cells(pool: asyncpg.Pool) -> None:
-    """Five rows: three slots and segments of one cell, one of another hour, one of yesterday's credit."""
-    await PostgresLedger(pool).write_cells(
-        [
-            cell("search", "chat", "gpt-4o", HOUR_14, 1, input_tokens=100, output_tokens=7),
-            cell("search", "chat", "gpt-4o", HOUR_14, 2_000_000_000, segment=5),
-            cell("search", "chat", "gpt-4o", HOUR_14, 9_223_372_036_854_775_807, partition=1),
-            cell("risk", "kyc", "gpt-4o", HOUR_14 - HOUR, 500_000_000, unpriced_requests=1),
-            cell("risk", "=cmd()", "gpt-4o", HOUR_14 - DAY, -250_000_000),
-        ],
-        [],
-    )
-
-
-async def got(client: httpx.AsyncClient, path: str, status: int = 200) -> Any:
-    answer = await client.get(path)
-    assert answer.status_code == status, answer.text
-    if status >= 400 and path != "/readyz":
-        assert answer.headers["content-type"] == "application/problem+json"
-    return answer.json()
-
-
-async def test_spend_adds_slots_and_segments_exactly_even_beyond_64_bits(
-    api: httpx.AsyncClient, pool: asyncpg.Pool
-) -> None:
-    await write_cells(pool)
-    found = await got(api, "/v1/spend?group_by=team")
-    assert (found["from"], found["to"]) == ("2026-11-21T00:00:00Z", "2026-11-22T00:00:00Z")
-    assert [(row["team"], row["cost"], row["currency"]) for row in found["rows"]] == [
-        ("search", "9223372038.854775808", "USD"),
-        ("risk", "0.5", "USD"),
-    ]
-    assert found["total"]["cost"] == "9223372039.354775808"
-    assert found["total"]["requests"] == 4
-    assert found["total"]["tokens"] == 107
-    assert found["total"]["unpriced_requests"] == 1
-    assert found["truncated"] is False
-
-
-@pytest.mark.parametrize(
-    ("query", "rows"),
-    [
-        ("group_by=day&period=all", [{"day": "2026-11-20"}, {"day": "2026-11-21"}]),
-        ("group_by=hour", [{"hour": "2026-11-21T13:00:00Z"}, {"hour": "2026-11-21T14:00:00Z"}]),
-        ("group_by=team,feature&team=risk&period=7d", [{"team": "risk", "feature": "kyc"}, {"feature": "=cmd()"}]),
-        ("group_by=model&period=hour", [{"model": "gpt-4o"}]),
-        ("group_by=team&from=2026-11-20&to=2026-11-21", [{"team": "risk", "cost": "-0.25"}]),
-        ("group_by=team&team=nobody", []),
-        ("", [{"cost": "9223372039.354775808"}]),
-    ],
-    ids=["by day", "by hour in order of time", "two names and a filter", "this hour", "a credit", "nobody", "no group"],
-)
-async def test_spend_is_grouped_and_filtered_as_asked(
-    api: httpx.AsyncClient, pool: asyncpg.Pool, query: str, rows: list[dict[str, str]]
-) -> None:
-    await write_cells(pool)
-    found = await got(api, f"/v1/spend?{query}")
-    if not query:
-        assert found["rows"] == []
-        assert found["total"]["cost"] == rows[0]["cost"]
-        return
-    assert len(found["rows"]) == len(rows)
-    for row, expected in zip(found["rows"], rows, strict=True):
-        assert expected.items() <= row.items()
-
-
-async def test_a_limit_cuts_rows_but_not_the_total(api: httpx.AsyncClient, pool: asyncpg.Pool) -> None:
-    await write_cells(pool)
-    found = await got(api, "/v1/spend?group_by=team&limit=1")
-    assert [row["team"] for row in found["rows"]] == ["search"]
-    assert found["total"]["cost"] == "9223372039.354775808"
-    assert found["truncated"] is True
 
 
 async def test_an_empty_ledger_is_zero_and_not_an_error(api: httpx.AsyncClient) -> None:
@@ -164,26 +50,6 @@ async def test_an_empty_ledger_is_zero_and_not_an_error(api: httpx.AsyncClient) 
         ("sources", "sources"),
     ):
         assert (await got(api, f"/v1/{path}"))[name] == []
-
-
-async def test_the_csv_adds_up_to_the_spend_and_holds_no_formula(api: httpx.AsyncClient, pool: asyncpg.Pool) -> None:
-    await write_cells(pool)
-    answer = await api.get("/v1/spend.csv")
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    rows = list(csv.DictReader(io.StringIO(answer.text)))
-    assert [(r["day"], r["team"], r["feature"], r["model"], r["cost"]) for r in rows] == [
-        ("2026-11-20", "risk", "'=cmd()", "gpt-4o", "-0.25"),
-        ("2026-11-21", "risk", "kyc", "gpt-4o", "0.5"),
-        ("2026-11-21", "search", "chat", "gpt-4o", "9223372038.854775808"),
-    ]
-    assert rows[2]["input_tokens"] == "100"
-
-
-async def test_a_csv_of_many_rows_comes_whole(api: httpx.AsyncClient, pool: asyncpg.Pool) -> None:
-    cells = [cell("t", f"f{number}", "m", HOUR_14, number) for number in range(1_203)]
-    await PostgresLedger(pool).write_cells(cells, [])
-    rows = list(csv.DictReader(io.StringIO((await api.get("/v1/spend.csv?period=today")).text)))
-    assert len({row["feature"] for row in rows}) == len(rows) == 1_203
 
 
 async def test_budgets_show_the_newest_period_the_fullest_first(api: httpx.AsyncClient, pool: asyncpg.Pool) -> None:
