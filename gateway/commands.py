@@ -213,9 +213,7 @@ class CommandBook:
 
     def _refuse(self, command: ThrottleCommand, retry_after_s: int) -> Decision:
         self._rejected[command.command_id] = self._rejected.get(command.command_id, 0) + 1
-        return Decision(
-            False, command.action, command.reason, retry_after_s, command.http_status, None, command
-        )
+        return Decision(False, command.action, command.reason, retry_after_s, command.http_status, None, command)
 
     def _hold(self, key: str, scope: tuple[int, str], entry: _Entry) -> None:
         self._scopes[key] = scope

@@ -264,9 +264,7 @@ class ThrottleGate:
                 subject=told.key,
             )
             async with asyncio.timeout(10.0):
-                await producer.send_and_wait(
-                    GATEWAY_ACKS, _encode(ack), key=told.key.encode(), headers=headers
-                )
+                await producer.send_and_wait(GATEWAY_ACKS, _encode(ack), key=told.key.encode(), headers=headers)
             self._told[command.command_id] = told._replace(rejected_count=count)
             self.acks_sent += 1
 

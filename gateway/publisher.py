@@ -137,9 +137,7 @@ class UsagePublisher:
                 await self._idle.wait()
         return self.waiting
 
-    def publish(
-        self, event: UsageEvent, *, id: str, source: str | None = None, time: int | None = None
-    ) -> None:
+    def publish(self, event: UsageEvent, *, id: str, source: str | None = None, time: int | None = None) -> None:
         """Take one event; never waits. ``id`` must be the same whenever this call is told again.
 
         Args:
@@ -189,9 +187,7 @@ class UsagePublisher:
             while self._queue and not self._broken:
                 record = self._queue[0]
                 try:
-                    delivery = await producer.send(
-                        record.topic, record.value, key=record.key, headers=record.headers
-                    )
+                    delivery = await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
                 except KafkaTimeoutError:
                     continue  # The broker is away; this producer goes on where it was when it is back.
                 except _TOO_LARGE as error:

@@ -37,8 +37,8 @@ PAYLOADS = (
     Payload("scope_statement", statements.ScopeStatement),
     Payload("watermark", statements.Watermark),
     Payload("signal", statements.Signal),
-    Payload("alert", alerts.Alert),
-    Payload("throttle_command", commands.ThrottleCommand),
+    Payload("alert", alerts.Alert, (alerts.OPENED_TYPE, alerts.UPDATED_TYPE, alerts.RESOLVED_TYPE)),
+    Payload("throttle_command", commands.ThrottleCommand, (commands.THROTTLE_TYPE,)),
     Payload("throttle_ack", commands.ThrottleAck, (commands.APPLIED_TYPE,)),
 )
 #: What each topic carries. Dead letters carry the untouched record.

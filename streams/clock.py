@@ -1,7 +1,11 @@
 """The only clock. The core never reads it; shells pass what it says as ``now``."""
 
 import time
+from collections.abc import Callable
 from typing import Protocol
+
+#: A source that has not come further for this long (real seconds) holds a stream clock back no more.
+SILENT_S = 2.0
 
 
 class Clock(Protocol):
@@ -11,8 +15,8 @@ class Clock(Protocol):
         """The present instant."""
         ...
 
-    def observe(self, event_time: int) -> None:
-        """Learn how far the stream has come."""
+    def observe(self, event_time: int, source: str = "") -> None:
+        """Learn how far a source of the stream has come."""
         ...
 
 
@@ -22,21 +26,36 @@ class WallClock:
     def now(self) -> int:
         return time.time_ns() // 1_000
 
-    def observe(self, event_time: int) -> None:
+    def observe(self, event_time: int, source: str = "") -> None:
         """Nothing to learn: the wall does not follow the stream."""
 
 
 class StreamClock:
-    """The newest event time seen is now: a replay pages and throttles as if it were live (``--as-live``)."""
+    """Event time is now: a replay pages and throttles as if it were live (``--as-live``).
 
-    def __init__(self) -> None:
-        self._newest = 0
+    Now is how far the slowest source has come, of those that still come further. Partitions of a replay drift apart
+    by hours of event time, and the fastest one must not end the others' hours and periods before they are read.
+    """
+
+    def __init__(self, elapsed: Callable[[], float] = time.monotonic) -> None:
+        self._elapsed = elapsed
+        #: ``{source: (how far it has come, when it came there)}``.
+        self._heard: dict[str, tuple[int, float]] = {}
+        self._now = 0
 
     def now(self) -> int:
-        return self._newest or time.time_ns() // 1_000
+        """Never goes back; the machine's time until anything was observed."""
+        if self._heard:
+            since = self._elapsed() - SILENT_S
+            moving = [at for at, heard in self._heard.values() if heard >= since]
+            found = min(moving) if moving else max(at for at, _ in self._heard.values())
+            self._now = max(self._now, found)
+        return self._now or time.time_ns() // 1_000
 
-    def observe(self, event_time: int) -> None:
-        self._newest = max(self._newest, event_time)
+    def observe(self, event_time: int, source: str = "") -> None:
+        """Only what comes further counts: late events and repetitions say nothing of the present."""
+        if event_time > self._heard.get(source, (0, 0.0))[0]:
+            self._heard[source] = event_time, self._elapsed()
 
 
 def clock_for(kind: str) -> Clock:

@@ -208,9 +208,7 @@ class Supervisor:
     async def _kafka(self) -> None:
         if self.settings.kafka_url is not None:
             return
-        broker, reason = await choose_broker(
-            self.settings.embedded_broker, self._state, fast_start=self._fast_start
-        )
+        broker, reason = await choose_broker(self.settings.embedded_broker, self._state, fast_start=self._fast_start)
         self._stack.push_async_callback(broker.stop)
         await broker.start()
         self.broker = broker
@@ -260,9 +258,7 @@ class Supervisor:
 
     def _process(self, name: str, command: str, settings: Settings) -> ChildProcess:
         log = self._state / "logs" / f"{name}.log"
-        return ChildProcess(
-            name, [*self._program, command], log, child_environment(settings, self._extra_env)
-        )
+        return ChildProcess(name, [*self._program, command], log, child_environment(settings, self._extra_env))
 
     async def _stop(self) -> None:
         """Stop all that started, to the end even when cancelled: the parts' deadlines bound it."""

@@ -84,9 +84,7 @@ async def ensure_topics(
         await _connect(admin, servers)
         # Listed, not described: some brokers create what is described.
         present = set(await admin.list_topics()) & set(wanted)
-        created = await _create(
-            admin, [t for t in wanted.values() if t.name not in present], partitions, replication
-        )
+        created = await _create(admin, [t for t in wanted.values() if t.name not in present], partitions, replication)
         counts = await _partition_counts(admin, list(wanted))
         existing = tuple(sorted(set(wanted) - set(created)))
         wrong = [
@@ -111,15 +109,11 @@ async def _connect(admin: AIOKafkaAdminClient, servers: str) -> None:
             return
         except KafkaConnectionError as error:
             if elapsed_s() > until:
-                raise TopicError(
-                    f"no Kafka broker answers at {servers}; check kafka_url and kafka_security"
-                ) from error
+                raise TopicError(f"no Kafka broker answers at {servers}; check kafka_url and kafka_security") from error
         await asyncio.sleep(POLL_S)
 
 
-async def _create(
-    admin: AIOKafkaAdminClient, missing: list[Topic], partitions: int, replication: int
-) -> list[str]:
+async def _create(admin: AIOKafkaAdminClient, missing: list[Topic], partitions: int, replication: int) -> list[str]:
     """Create topics; one that somebody else made in the meantime counts as existing."""
     if not missing:
         return []
@@ -145,9 +139,7 @@ async def _partition_counts(admin: AIOKafkaAdminClient, names: list[str]) -> dic
         if not waiting:
             return {name: len(described[name]["partitions"]) for name in names}
         if elapsed_s() > until:
-            raise TopicError(
-                f"topics without a leader after {LEADERS_DEADLINE_S:g} s: {', '.join(sorted(waiting))}"
-            )
+            raise TopicError(f"topics without a leader after {LEADERS_DEADLINE_S:g} s: {', '.join(sorted(waiting))}")
         await asyncio.sleep(POLL_S)
 
 
@@ -161,9 +153,7 @@ async def _wrong_policies(admin: AIOKafkaAdminClient, existing: list[Topic]) -> 
     """Topics whose clean-up would lose statements. A broker that cannot tell (Tansu) is believed."""
     if not existing:
         return []
-    asked = [
-        ConfigResource(ConfigResourceType.TOPIC, t.name, configs={"cleanup.policy": ""}) for t in existing
-    ]
+    asked = [ConfigResource(ConfigResourceType.TOPIC, t.name, configs={"cleanup.policy": ""}) for t in existing]
     try:
         answers = await admin.describe_configs(asked)
     except KafkaConnectionError:

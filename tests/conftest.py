@@ -52,9 +52,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"broker: {name} {version}")
     if any(not broker.is_real_kafka for broker in brokers):
         terminalreporter.section("NOT RUN ON APACHE KAFKA", sep="!", red=True, bold=True)
-        terminalreporter.write_line(
-            "Java or mvn is missing, so the broker was a stand-in. NOT PROVEN by this run:"
-        )
+        terminalreporter.write_line("Java or mvn is missing, so the broker was a stand-in. NOT PROVEN by this run:")
         for line in NOT_PROVEN_ON_TANSU:
             terminalreporter.write_line(f"  - {line}", red=True)
         terminalreporter.write_line("On Debian: apt-get install default-jre-headless maven")
@@ -92,9 +90,7 @@ def fresh_kafka(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
-def postgres(
-    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EmbeddedPostgres]:
+def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """The session's PostgreSQL; tests use ``database_url``."""
     server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)
     asyncio.run(server.start())

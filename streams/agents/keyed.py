@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from schemas import topics
-from schemas.alerts import Alert
-from schemas.commands import ThrottleCommand
+from schemas.alerts import OPENED_TYPE, RESOLVED_TYPE, UPDATED_TYPE, Alert
+from schemas.cloudevents import binary_headers
+from schemas.commands import THROTTLE_TYPE, ThrottleCommand
 from streams import metrics
 from streams.agents.shell import decoded, fail_stop
 from streams.clock import Clock
@@ -24,17 +25,37 @@ logger = logging.getLogger("sluice.keyed")
 State = TypeVar("State", bound=msgspec.Struct)
 _encode = msgspec.json.Encoder().encode
 
+#: The CloudEvents source of what Sluice itself says.
+SOURCE = "//sluice"
+ALERT_TYPES = {"opened": OPENED_TYPE, "updated": UPDATED_TYPE, "resolved": RESOLVED_TYPE}
+
 
 def alert_record(alert: Alert) -> Outgoing:
     """An alert on its topic."""
     metrics.ALERTS.labels(rule=alert.rule, severity=alert.severity, status=alert.status).inc()
-    return Outgoing(topics.ALERTS, None, alert.dedup_key.encode(), _encode(alert))
+    headers = binary_headers(
+        id=alert.alert_id,
+        source=SOURCE,
+        type=ALERT_TYPES[alert.status],
+        time=alert.stated_at,
+        subject=f"{alert.scope_type}:{alert.scope_id}",
+        extensions={"severitytext": alert.severity},
+    )
+    return Outgoing(topics.ALERTS, None, alert.dedup_key.encode(), _encode(alert), tuple(headers))
 
 
 def command_record(command: ThrottleCommand) -> Outgoing:
     """A throttle command on its topic."""
     metrics.COMMANDS.labels(action=command.action).inc()
-    return Outgoing(topics.GATEWAY_COMMANDS, None, command.key().encode(), _encode(command))
+    headers = binary_headers(
+        id=command.command_id,
+        source=SOURCE,
+        type=THROTTLE_TYPE,
+        time=command.issued_at,
+        subject=command.target.key(),
+        extensions={"sequence": command.revision, "expirytime": command.expires_at},
+    )
+    return Outgoing(topics.GATEWAY_COMMANDS, None, command.key().encode(), _encode(command), tuple(headers))
 
 
 def newest_of_each_key(batch: RecordBatch, decode: Callable[[bytes], Any]) -> list[Any]:

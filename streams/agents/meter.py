@@ -30,6 +30,8 @@ logger = logging.getLogger("sluice.meter")
 SLICE = 2_000
 LEDGER_POLL_S = 5.0
 EVICT_EVERY_S = 10.0
+#: An idle partition states its watermark this often, so that a quiet one can be told from a dead worker.
+IDLE_STATEMENT_S = 15.0
 
 
 class Meter:
@@ -64,6 +66,7 @@ class Meter:
         self._busy = asyncio.Lock()
         self._durable: Mapping[str, int] = {}
         self._evict_at = 0.0
+        self._stated_at: dict[tuple[str, int], float] = {}
         table.on_load = self._load
         table.on_drop = self._drop
         table.start_of = self._start_of
@@ -196,7 +199,9 @@ class Meter:
         stale = self._stale.pop(slot, [])
         done = self._pending.pop(where, [])
         if not (done or evicted or stale or state.changed_cells or state.changed_counters):
+            await self._state_idle(where, state)
             return
+        self._stated_at[where] = elapsed_s()
         cells = list(state.changed_cells.values())
         counters = list(state.changed_counters.values())
         state.changed_cells, state.changed_counters = {}, {}
@@ -221,6 +226,12 @@ class Meter:
         for event in done:
             event.ack()
         self._measure(state)
+
+    async def _state_idle(self, where: tuple[str, int], state: PartitionState) -> None:
+        now = elapsed_s()
+        if state.next_offset and now - self._stated_at.get(where, 0.0) >= IDLE_STATEMENT_S:
+            self._stated_at[where] = now
+            await self._write([entries.watermark_record(state.watermark(), self._writer)])
 
     async def _write(self, records: list[Outgoing]) -> None:
         app: Any = self._table.app

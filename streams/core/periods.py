@@ -24,9 +24,7 @@ def time_zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError) as error:
-        raise ValueError(
-            f"{name[:64]!r} is no time zone; write an IANA name such as UTC or Europe/Paris"
-        ) from error
+        raise ValueError(f"{name[:64]!r} is no time zone; write an IANA name such as UTC or Europe/Paris") from error
 
 
 def period_bounds(period: Period, timezone: str, instant: int) -> tuple[int, int]:

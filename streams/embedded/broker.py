@@ -64,9 +64,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-async def choose_broker(
-    kind: Kind, state_dir: Path, *, heap_mb: int = 512, fast_start: bool = False
-) -> Choice:
+async def choose_broker(kind: Kind, state_dir: Path, *, heap_mb: int = 512, fast_start: bool = False) -> Choice:
     """Choose a broker; its data goes to ``state_dir/kafka`` (Tansu has none).
 
     The first choice of Apache Kafka on a machine lets ``mvn`` fetch its jars into the cache (some seconds).

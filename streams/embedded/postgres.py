@@ -131,9 +131,7 @@ class EmbeddedPostgres:
         if data.exists():
             found = (data / "PG_VERSION").read_text().strip()
             if found != str(MAJOR_VERSION):
-                raise EmbeddedError(
-                    f"{data} was written by PostgreSQL {found}; dump it there, or delete {self._dir}"
-                )
+                raise EmbeddedError(f"{data} was written by PostgreSQL {found}; dump it there, or delete {self._dir}")
             return
         self._dir.mkdir(parents=True, exist_ok=True)
         password = self._dir / "password"

@@ -221,9 +221,7 @@ async def http_status(port: int, path: str) -> int | None:
         async with asyncio.timeout(PROBE_DEADLINE_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with closing(writer):
-                writer.write(
-                    f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
-                )
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
                 words = (await reader.readline()).split()
     except (OSError, TimeoutError):
         return None

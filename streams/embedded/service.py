@@ -86,9 +86,7 @@ class Service:
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
         if not await self.child.stop(deadline_s=self._stop_deadline_s):
-            logger.warning(
-                "%s did not stop within %g s and was killed", self.child.name, self._stop_deadline_s
-            )
+            logger.warning("%s did not stop within %g s and was killed", self.child.name, self._stop_deadline_s)
 
     async def _keep_up(self) -> None:
         failures, up_since = 0, elapsed_s()

@@ -131,9 +131,7 @@ def parse(text: str, *, source: str, at: int) -> Scrape:
     except (ValueError, KeyError, IndexError) as error:
         raise ScrapeError(f"{source} does not speak the Prometheus text format: {error}") from error
     if not devices:
-        raise ScrapeError(
-            f"{source} tells of no GPU: is it the /metrics of dcgm-exporter or nvidia_gpu_exporter?"
-        )
+        raise ScrapeError(f"{source} tells of no GPU: is it the /metrics of dcgm-exporter or nvidia_gpu_exporter?")
     _drop_parents_of_mig(devices)
     return Scrape(source, at, exporter, devices)
 
@@ -205,16 +203,12 @@ def window(
             sample = _sample(reading, earlier, holder, len(sharing), start, current.at)
             if length < stretch:
                 sample = msgspec.structs.replace(sample, energy_joules=None)
-            sample = msgspec.structs.replace(
-                sample, exporter=current.exporter, team_id=teams.get(holder.namespace, "")
-            )
+            sample = msgspec.structs.replace(sample, exporter=current.exporter, team_id=teams.get(holder.namespace, ""))
             found.append(NamedSample(_id(current.source, device, holder, sample.window_start), sample))
     return found
 
 
-def _sample(
-    reading: Reading, earlier: Reading, holder: Holder, shared_by: int, start: int, end: int
-) -> GpuSample:
+def _sample(reading: Reading, earlier: Reading, holder: Holder, shared_by: int, start: int, end: int) -> GpuSample:
     labels = reading.labels
     energy = None
     if reading.energy is not None and earlier.energy is not None and reading.energy >= earlier.energy:

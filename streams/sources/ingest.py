@@ -50,9 +50,7 @@ class Unreadable(Exception):
         self.problems = problems
 
 
-def ingest_router(
-    publisher: Publisher, keys: Keys, settings: Settings, clock: Clock | None = None
-) -> APIRouter:
+def ingest_router(publisher: Publisher, keys: Keys, settings: Settings, clock: Clock | None = None) -> APIRouter:
     """``POST /v1/events``, and the same at ``/api/v1/events``, where LiteLLM's OpenMeter logger posts to."""
     router = APIRouter(tags=["ingest"])
     watch = clock or WallClock()
@@ -72,9 +70,7 @@ def ingest_router(
     return router
 
 
-def records_of(
-    headers: Mapping[str, str], body: bytes, rules: Rules, batch_max: int, now: int
-) -> list[Record]:
+def records_of(headers: Mapping[str, str], body: bytes, rules: Rules, batch_max: int, now: int) -> list[Record]:
     """The records that a request asks to publish, whatever its mode; ``headers`` are in lower case.
 
     Raises:
@@ -94,8 +90,7 @@ def records_of(
         else:
             raise HTTPException(
                 415,
-                f"content type {kind[:64]!r}: send {STRUCTURED_TYPE}, {BATCH_TYPE}, "
-                f"or {JSON_TYPE} with ce-* headers",
+                f"content type {kind[:64]!r}: send {STRUCTURED_TYPE}, {BATCH_TYPE}, or {JSON_TYPE} with ce-* headers",
             )
     except EnvelopeError as error:
         raise Unreadable([Problem(0, str(error))]) from error

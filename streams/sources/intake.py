@@ -90,9 +90,7 @@ def read_binary(headers: Mapping[str, str], body: bytes) -> Envelope:
     Raises:
         EnvelopeError: a required attribute is missing, or the version is another one.
     """
-    found = {
-        name: unquote(headers.get(f"ce-{name}", "")) for name in ("id", "source", "type", "time", "subject")
-    }
+    found = {name: unquote(headers.get(f"ce-{name}", "")) for name in ("id", "source", "type", "time", "subject")}
     missing = [f"ce-{name}" for name in ("id", "source", "type") if not found[name]]
     if missing:
         raise EnvelopeError(f"header {', '.join(missing)} is missing or empty: CloudEvents needs it")
@@ -273,13 +271,8 @@ def _billing_problems(bill: BillingRecord) -> list[str]:
         for name in ("billing_account_id", "billing_currency", "service_provider_name")
         if not getattr(bill, name)
     ]
-    found += _not_instants(
-        charge_period_start=bill.charge_period_start, charge_period_end=bill.charge_period_end
-    )
-    costs = {
-        name: getattr(bill, name)
-        for name in ("billed_cost", "effective_cost", "list_cost", "contracted_cost")
-    }
+    found += _not_instants(charge_period_start=bill.charge_period_start, charge_period_end=bill.charge_period_end)
+    costs = {name: getattr(bill, name) for name in ("billed_cost", "effective_cost", "list_cost", "contracted_cost")}
     return found + _not_money(**{name: cost for name, cost in costs.items() if cost is not None})
 
 

@@ -117,9 +117,7 @@ class UsagePublishing:
         await self._places.acquire()
         try:
             producer = await self._connected()
-            delivery: Delivery = await producer.send(
-                record.topic, record.value, key=record.key, headers=record.headers
-            )
+            delivery: Delivery = await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
         except KafkaError as error:
             self._places.release()
             self.failed += 1

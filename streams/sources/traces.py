@@ -75,9 +75,7 @@ def read_team_map(text: str) -> TeamMap:
         raise TraceError(f"team map: {error}") from error
 
 
-def read_trace(
-    kind: Format, lines: Iterable[str], name: str, team_map: TeamMap | None = None
-) -> Iterator[Row]:
+def read_trace(kind: Format, lines: Iterable[str], name: str, team_map: TeamMap | None = None) -> Iterator[Row]:
     """The calls of a trace in its order. ``name`` stands for the file in ids: the same content, the same ids.
 
     Raises:
@@ -167,9 +165,7 @@ def _csv_rows(lines: Iterable[str], columns: tuple[str, ...]) -> Iterator[tuple[
     reader = csv.DictReader(lines)
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
-        raise TraceError(
-            f"line 1: no column {', '.join(missing)}; found {', '.join(reader.fieldnames or ())}"
-        )
+        raise TraceError(f"line 1: no column {', '.join(missing)}; found {', '.join(reader.fieldnames or ())}")
     for place, row in enumerate(reader, 1):
         if None in row.values() or None in row:
             raise TraceError(f"line {place + 1}: the row has another number of columns than the header")

@@ -207,9 +207,7 @@ asyncio.run(main())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-async def test_broker_and_postgres_die_with_a_parent_that_is_ended_by(
-    how: signal.Signals, tmp_path: Path
-) -> None:
+async def test_broker_and_postgres_die_with_a_parent_that_is_ended_by(how: signal.Signals, tmp_path: Path) -> None:
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, str(tmp_path), stdout=asyncio.subprocess.PIPE
     )

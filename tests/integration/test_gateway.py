@@ -108,9 +108,7 @@ async def acks_of(kafka_url, team, until=lambda ack: True):
 
 
 class TestGate:
-    async def test_a_block_is_followed_acknowledged_counted_and_released(
-        self, sluice, gates, fresh_kafka, team
-    ):
+    async def test_a_block_is_followed_acknowledged_counted_and_released(self, sluice, gates, fresh_kafka, team):
         gate = await gates()
         assert gate.check(team=team).allowed
         await sluice(command(team))
@@ -203,9 +201,7 @@ class TestGate:
         ("fail", "allowed", "status"),
         [pytest.param("open", True, 200, id="open"), pytest.param("closed", False, 503, id="closed")],
     )
-    async def test_a_gate_that_has_never_seen_the_broker_does_as_it_was_told(
-        self, fail, allowed, status, team
-    ):
+    async def test_a_gate_that_has_never_seen_the_broker_does_as_it_was_told(self, fail, allowed, status, team):
         gate = ThrottleGate(NOBODY, gateway="gw-1", fail=fail)
         try:
             assert await gate.start(ready_within_s=0.2) is False
@@ -239,9 +235,7 @@ class TestUsagePublisher:
         assert await publisher.stop(timeout_s=0.1) == 3
         assert (publisher.stats.accepted, publisher.stats.dropped, publisher.stats.delivered) == (3, 1, 0)
 
-    async def test_an_event_too_large_for_the_topic_is_counted_and_the_others_arrive(
-        self, kafka, fresh_kafka, team
-    ):
+    async def test_an_event_too_large_for_the_topic_is_counted_and_the_others_arrive(self, kafka, fresh_kafka, team):
         publisher = UsagePublisher(kafka)
         await publisher.start()
         publisher.publish(call(team), id="first")

@@ -126,9 +126,7 @@ class TestKeys:
     @pytest.mark.parametrize(
         "change",
         [
-            pytest.param(
-                lambda key: key[:-1] + ("0" if key[-1] != "0" else "1"), id="another last character"
-            ),
+            pytest.param(lambda key: key[:-1] + ("0" if key[-1] != "0" else "1"), id="another last character"),
             pytest.param(lambda key: f"slk_{'0' * 12}_{'0' * 48}", id="a key that never was"),
             pytest.param(lambda key: key.upper(), id="in capitals"),
             pytest.param(lambda key: key + "\n", id="with a line end"),
@@ -195,9 +193,7 @@ class TestIngest:
     async def test_a_batch_is_published_whole(self, client, keys, kafka_url, run_id):
         key = await keys.create("gateway", ["ingest"])
         batch = [event(run_id, n) for n in range(50)]
-        answer = await client.post(
-            "/v1/events", json=batch, headers=bearer(key, "application/cloudevents-batch+json")
-        )
+        answer = await client.post("/v1/events", json=batch, headers=bearer(key, "application/cloudevents-batch+json"))
         assert (answer.status_code, answer.json()) == (202, {"accepted": 50})
         found = await records_of(kafka_url, topics.USAGE_EVENTS, mine(run_id))
         assert [header(record, "ce_id") for record in found] == [f"{run_id}-{n}" for n in range(50)]
@@ -205,9 +201,7 @@ class TestIngest:
     async def test_one_bad_event_in_a_batch_and_none_is_published(self, client, keys, kafka_url, run_id):
         key = await keys.create("gateway", ["ingest"])
         batch = [event(run_id, 0), event(run_id, 1, USAGE | {"input_tokens": -1}), event(run_id, 2)]
-        answer = await client.post(
-            "/v1/events", json=batch, headers=bearer(key, "application/cloudevents-batch+json")
-        )
+        answer = await client.post("/v1/events", json=batch, headers=bearer(key, "application/cloudevents-batch+json"))
         assert answer.status_code == 400
         assert [problem["index"] for problem in answer.json()["problems"]] == [1]
         assert await records_of(kafka_url, topics.USAGE_EVENTS, mine(run_id)) == []
@@ -237,9 +231,7 @@ class TestIngest:
         [
             pytest.param({}, 401, id="without a key"),
             pytest.param({"Authorization": "Basic abc"}, 401, id="with another kind of authorisation"),
-            pytest.param(
-                {"Authorization": f"Bearer slk_{'0' * 12}_{'0' * 48}"}, 401, id="with an unknown key"
-            ),
+            pytest.param({"Authorization": f"Bearer slk_{'0' * 12}_{'0' * 48}"}, 401, id="with an unknown key"),
         ],
     )
     async def test_nobody_writes_without_a_key(self, client, run_id, headers, status):
@@ -287,13 +279,9 @@ class TestBillingWebhook:
     async def test_a_signed_webhook_s_lines_are_published_under_the_same_ids_on_a_retry(
         self, client, kafka_url, run_id
     ):
-        body = json.dumps(
-            {"type": "billing", "timestamp": "2026-11-21T12:00:00Z", "data": [BILL, BILL]}
-        ).encode()
+        body = json.dumps({"type": "billing", "timestamp": "2026-11-21T12:00:00Z", "data": [BILL, BILL]}).encode()
         for _ in range(2):
-            answer = await client.post(
-                "/v1/webhooks/billing", content=body, headers=self.signed(body, run_id)
-            )
+            answer = await client.post("/v1/webhooks/billing", content=body, headers=self.signed(body, run_id))
             assert (answer.status_code, answer.json()) == (202, {"accepted": 2})
         found = await records_of(kafka_url, topics.USAGE_BILLING, mine(run_id))
         assert [header(record, "ce_id") for record in found] == [f"{run_id}:0", f"{run_id}:1"] * 2

@@ -175,9 +175,7 @@ class TestGpuScraper:
         assert len(found) == 2
         assert len({header(record, "ce_id") for record in found}) == 1
 
-    async def test_a_scrape_that_fails_is_a_gap_and_the_next_one_goes_on(
-        self, exporter, publisher, kafka_url, run_id
-    ):
+    async def test_a_scrape_that_fails_is_a_gap_and_the_next_one_goes_on(self, exporter, publisher, kafka_url, run_id):
         scraper = GpuScraper([exporter["url"]], publisher, WallClock(), interval_s=30)
         async with aiohttp.ClientSession() as session:
             exporter["text"] = self.text(run_id)
@@ -188,15 +186,11 @@ class TestGpuScraper:
             exporter["status"] = 200
             await scraper.scrape(session, 120_000_000)
         assert (scraper.scrapes_ok, scraper.scrapes_failed, dict(scraper.failing)) == (2, 1, {})
-        (record,) = await records_of(
-            kafka_url, topics.USAGE_GPU, lambda record: record.key == run_id.encode()
-        )
+        (record,) = await records_of(kafka_url, topics.USAGE_GPU, lambda record: record.key == run_id.encode())
         sample = json.loads(record.value)
         assert (sample["window_start"], sample["allocated_seconds"]) == ("1970-01-01T00:01:00Z", "60")
 
-    async def test_samples_wait_for_a_broker_that_is_away(
-        self, exporter, publisher, nobody, kafka_url, run_id
-    ):
+    async def test_samples_wait_for_a_broker_that_is_away(self, exporter, publisher, nobody, kafka_url, run_id):
         class Switching:
             now: UsagePublishing = nobody
 
@@ -218,9 +212,7 @@ class TestGpuScraper:
 
 
 class TestReplay:
-    async def test_every_row_is_on_the_topic_and_again_under_the_same_ids(
-        self, publisher, kafka_url, run_id, tmp_path
-    ):
+    async def test_every_row_is_on_the_topic_and_again_under_the_same_ids(self, publisher, kafka_url, run_id, tmp_path):
         path = tmp_path / "trace.csv"
         rows = "".join(f"2023-11-16 18:17:{n % 60:02d}.9799600,{n},7\n" for n in range(3_000))
         path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + rows)

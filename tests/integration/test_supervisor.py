@@ -120,9 +120,7 @@ async def test_refuses_a_state_folder_that_is_in_use(settings: Settings, tmp_pat
 
 async def test_refuses_a_port_that_is_in_use(settings: Settings, tmp_path: Path) -> None:
     async with supervise(settings, tmp_path) as running:
-        other = settings.model_copy(
-            update={"api_port": running.settings.api_port, "state_dir": tmp_path / "other"}
-        )
+        other = settings.model_copy(update={"api_port": running.settings.api_port, "state_dir": tmp_path / "other"})
         with pytest.raises(EmbeddedError, match="is in use: set another api_port"):
             async with supervise(other, tmp_path):
                 pytest.fail("two of them on one port")

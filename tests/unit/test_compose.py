@@ -76,10 +76,7 @@ def test_addresses_name_services_and_ports_that_listen() -> None:
     api = SERVICES["api"]
     assert api["ports"] == [f"127.0.0.1:8686:{api['environment']['SLUICE_API_PORT']}"]
     assert f":{api['environment']['SLUICE_API_PORT']}/readyz" in api["healthcheck"]["test"][-1]
-    assert (
-        SERVICES["worker"]["environment"]["SLUICE_READY_FILE"]
-        == SERVICES["worker"]["healthcheck"]["test"][-1]
-    )
+    assert SERVICES["worker"]["environment"]["SLUICE_READY_FILE"] == SERVICES["worker"]["healthcheck"]["test"][-1]
 
 
 def test_both_brokers_take_the_largest_message_a_topic_allows() -> None:

@@ -46,7 +46,9 @@ def test_a_missing_team_is_priced_under_unattributed():
 
 def test_a_late_event_corrects_its_own_hour_and_no_other():
     partition = state()
-    partition.fold([usage_record(0, input_tokens=1), usage_record(1, at=NOON - 5 * HOUR, arrived=NOON, input_tokens=2)], 2)
+    partition.fold(
+        [usage_record(0, input_tokens=1), usage_record(1, at=NOON - 5 * HOUR, arrived=NOON, input_tokens=2)], 2
+    )
     by_hour = {cell.hour: cell.totals for cell in partition.cells.values()}
     assert (by_hour[NOON].cost_nanos, by_hour[NOON - 5 * HOUR].cost_nanos) == (10, 20)
     assert by_hour[NOON - 5 * HOUR].unverified_late == 1
@@ -105,9 +107,7 @@ def test_bad_input_is_dead_lettered_with_its_reason_and_the_rest_is_counted(reco
 def _crash_and_restore(partition: PartitionState, durable: list, checkpoint: Checkpoint | None) -> PartitionState:
     """What a successor sees: the durable statements through their JSON, nothing of the old memory."""
     fresh = PartitionState(SOURCE, partition.rules, checkpoint)
-    fresh.restore(
-        [msgspec.json.decode(msgspec.json.encode(statement), type=type(statement)) for statement in durable]
-    )
+    fresh.restore([msgspec.json.decode(msgspec.json.encode(statement), type=type(statement)) for statement in durable])
     return fresh
 
 

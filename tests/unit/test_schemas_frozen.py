@@ -31,7 +31,7 @@ FROZEN = {
     "json/alert.v1.json": "8657fcc3e5d971017846294556c3ef4e6222967302b0866479400eda1341b4c1",
     "json/throttle_command.v1.json": "0f6a6259a28749b1a3739c7f2ea923561ce170adeac52edd2bb0d8d8386fd344",
     "json/throttle_ack.v1.json": "ec7e4fe4a05e111a350966fdb32989d1afa7b8302eb0c57b641685754fc43571",
-    "asyncapi.yaml": "af2d180339731d780f1c43d557cf5ae75cfb02ab67dadfee552d21ac892c86d2",
+    "asyncapi.yaml": "b66a1c8226ab118a129c4e90ee8110faadaea509939300598f356b17b64032db",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
 EXAMPLES = {

@@ -146,9 +146,7 @@ def test_one_bad_line_and_none_is_published(data, places):
     ("columns", "field", "value"),
     [
         pytest.param({"ProviderName": "AWS"}, "service_provider_name", "AWS", id="1.0 to 1.2: ProviderName"),
-        pytest.param(
-            {"ServiceProviderName": "AWS"}, "service_provider_name", "AWS", id="1.3: ServiceProviderName"
-        ),
+        pytest.param({"ServiceProviderName": "AWS"}, "service_provider_name", "AWS", id="1.3: ServiceProviderName"),
         pytest.param(
             {"ServiceProviderName": "new", "ProviderName": "old"},
             "service_provider_name",
@@ -175,9 +173,7 @@ def test_one_bad_line_and_none_is_published(data, places):
 def test_focus_columns_of_every_version_are_known(columns, field, value):
     assert (
         getattr(
-            focus_row(
-                {"ProviderName": "any"} | ROW | columns if field != "service_provider_name" else ROW | columns
-            ),
+            focus_row({"ProviderName": "any"} | ROW | columns if field != "service_provider_name" else ROW | columns),
             field,
         )
         == value

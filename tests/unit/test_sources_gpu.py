@@ -47,9 +47,7 @@ def samples(before, after, *, seconds=30, interval=30, teams=None):
     [
         pytest.param(util(87), "util_ratio", 0.87, id="percent until 4.8"),
         pytest.param(line("DCGM_FI_DEV_GPU_UTIL_RATIO", 0.87), "util_ratio", 0.87, id="a ratio from 4.9"),
-        pytest.param(
-            line("DCGM_FI_PROF_GR_ENGINE_ACTIVE", 0.5), "util_ratio", 0.5, id="engine activity alone"
-        ),
+        pytest.param(line("DCGM_FI_PROF_GR_ENGINE_ACTIVE", 0.5), "util_ratio", 0.5, id="engine activity alone"),
         pytest.param(
             util(87) + line("DCGM_FI_PROF_GR_ENGINE_ACTIVE", 0.5),
             "util_ratio",
@@ -78,8 +76,7 @@ def samples(before, after, *, seconds=30, interval=30, teams=None):
         pytest.param(line("DCGM_FI_DEV_BOARD_POWER_WATTS", 300), "power", 300, id="power by its new name"),
         pytest.param(energy(5_000), "energy", 5, id="energy in millijoules"),
         pytest.param(
-            "# TYPE DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL counter\n"
-            + line("DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", 5),
+            "# TYPE DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL counter\n" + line("DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", 5),
             "energy",
             5,
             id="energy in joules",
@@ -109,14 +106,10 @@ def test_every_exporter_s_names_and_units_are_known(text, field, value):
         pytest.param({"UUID": None, "gpu_uuid": "GPU-9"}, "gpu_uuid", "GPU-9", id="gpu_uuid"),
         pytest.param({"Hostname": None, "hostname": "n9"}, "node", "n9", id="hostname from 4.6"),
         pytest.param({"modelName": None, "model_name": "L4"}, "model", "L4", id="model_name"),
-        pytest.param(
-            {"pod": "exporter", "exported_pod": "vllm-0"}, "pod", "vllm-0", id="exported_pod goes first"
-        ),
+        pytest.param({"pod": "exporter", "exported_pod": "vllm-0"}, "pod", "vllm-0", id="exported_pod goes first"),
         pytest.param({"pod": "p", "pod_namespace": "ml"}, "namespace", "ml", id="pod_namespace"),
         pytest.param({"hpc_job": "42"}, "hpc_job", "42", id="a Slurm job"),
-        pytest.param(
-            {"GPU_I_PROFILE": "1g.10gb", "GPU_I_ID": "3"}, "mig_profile", "1g.10gb", id="a MIG profile"
-        ),
+        pytest.param({"GPU_I_PROFILE": "1g.10gb", "GPU_I_ID": "3"}, "mig_profile", "1g.10gb", id="a MIG profile"),
     ],
 )
 def test_labels_of_every_version_are_known(labels, field, value):

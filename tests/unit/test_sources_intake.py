@@ -194,13 +194,9 @@ def test_litellms_event_may_lack_usage_and_cost(data):
     "sent",
     [
         pytest.param(usage(team_id="victim"), id="a call that names another team"),
-        pytest.param(
-            event(data={"provider": "openai"}, subject="victim"), id="a subject that names another team"
-        ),
+        pytest.param(event(data={"provider": "openai"}, subject="victim"), id="a subject that names another team"),
         pytest.param(event("ai.gpu.sampled.v1", GPU | {"team_id": "victim"}), id="a GPU of another team"),
-        pytest.param(
-            event("ai.billing.recorded.v1", BILL | {"team_id": "victim"}), id="a bill of another team"
-        ),
+        pytest.param(event("ai.billing.recorded.v1", BILL | {"team_id": "victim"}), id="a bill of another team"),
     ],
 )
 def test_a_key_that_is_bound_to_a_team_can_not_spend_for_another(sent):
@@ -260,9 +256,7 @@ def test_what_can_not_be_taken_says_why(sent, said):
 
 
 def test_one_event_tells_all_its_problems():
-    found = reasons(
-        event("ai.gpu.sampled.v1", GPU | {"gpu_uuid": "", "shared_by": 0, "util_ratio": 2}, time="x")
-    )
+    found = reasons(event("ai.gpu.sampled.v1", GPU | {"gpu_uuid": "", "shared_by": 0, "util_ratio": 2}, time="x"))
     assert len(found) == 4
 
 

@@ -113,22 +113,14 @@ def test_a_team_map_gives_rows_to_teams_by_a_column_and_the_rest_to_the_default(
         pytest.param("azure-llm", "a,b\n1,2\n", "line 1: no column TIMESTAMP", id="another file"),
         pytest.param("azure-llm", "", "line 1: no column", id="an empty file"),
         pytest.param("azure-llm", AZURE_HEAD + "soon,1,2\n", "line 2: TIMESTAMP", id="no instant"),
-        pytest.param(
-            "azure-llm", AZURE_HEAD + "2023-13-16 18:17:03.9,1,2\n", "line 2: TIMESTAMP", id="month 13"
-        ),
+        pytest.param("azure-llm", AZURE_HEAD + "2023-13-16 18:17:03.9,1,2\n", "line 2: TIMESTAMP", id="month 13"),
         pytest.param("azure-llm", AZURE_HEAD + "2023-11-16 18:17:03.9,x,2\n", "ContextTokens", id="no count"),
-        pytest.param(
-            "azure-llm", AZURE_HEAD + "2023-11-16 18:17:03.9,-1,2\n", "ContextTokens", id="negative"
-        ),
-        pytest.param(
-            "azure-llm", AZURE_HEAD + "2023-11-16 18:17:03.9,1\n", "number of columns", id="a short row"
-        ),
+        pytest.param("azure-llm", AZURE_HEAD + "2023-11-16 18:17:03.9,-1,2\n", "ContextTokens", id="negative"),
+        pytest.param("azure-llm", AZURE_HEAD + "2023-11-16 18:17:03.9,1\n", "number of columns", id="a short row"),
         pytest.param("burstgpt", BURST_HEAD + "5,GPT-4,1,2,4,API log\n", "not the sum", id="a wrong total"),
         pytest.param("burstgpt", BURST_HEAD + "x,GPT-4,1,2,3,API log\n", "Timestamp", id="no seconds"),
         pytest.param("cloudevents", "{}\n", "line 1: not a structured", id="no CloudEvent"),
-        pytest.param(
-            "cloudevents", json.dumps(EVENT | {"type": "other"}), "line 1: type is", id="another type"
-        ),
+        pytest.param("cloudevents", json.dumps(EVENT | {"type": "other"}), "line 1: type is", id="another type"),
         pytest.param("cloudevents", json.dumps(EVENT | {"time": ""}), "line 1: not an RFC", id="no time"),
     ],
 )
@@ -146,9 +138,7 @@ def test_a_team_map_with_a_mistake_is_refused(text):
 @pytest.mark.parametrize(
     ("options", "times"),
     [
-        pytest.param(
-            {}, ["2026-11-21T11:59:50Z", "2026-11-21T12:00:00Z"], id="by default the trace ends now"
-        ),
+        pytest.param({}, ["2026-11-21T11:59:50Z", "2026-11-21T12:00:00Z"], id="by default the trace ends now"),
         pytest.param(
             {"at": "original"},
             ["2023-11-16T18:17:03.979960Z", "2023-11-16T18:17:13.979960Z"],
