@@ -58,7 +58,7 @@ class RunawayAgent(KeyedAgent[RunawayState]):
 
     def step(self, state: RunawayState | None, message: Signal) -> tuple[RunawayState, list[Outgoing]]:
         """Every one is recorded."""
-        self.clock.observe(message.event_time)
+        self.clock.observe(message.event_time, message.source.slot())
         after, alerts = step_runaway(state, message, self.clock.now(), self._policy)
         return after, [alert_record(alert) for alert in alerts]
 

@@ -164,7 +164,6 @@ class Demo:
         gate = ThrottleGate(
             where, gateway=company.GATEWAY, clock=self._clock.now, ack_interval_s=1.0, on_command=self._ordered
         )
-        self._gate = gate
         stack.push_async_callback(gate.stop)
         if not await gate.start(ready_within_s=SETTLE_S):
             raise StageError("GATEWAY: the gate did not read the commands topic in time")
@@ -224,7 +223,6 @@ class Demo:
             [*(" ".join(errors) for errors in receivers.pagerduty.refused), *receivers.slack.refused],
             len(receivers.slack.messages), len(receivers.mail.messages), self._running.restarts,
         )  # fmt: skip
-        print("DEBUG", self._gate.acks_sent, tape.waited_s, file=sys.stderr)
         found = await judging.judge(evidence, watch, self._folder / "raw.jsonl", self._running.api_url)
         sys.stdout.flush()
         print(json.dumps(found.summary, indent=2, ensure_ascii=False), flush=True)

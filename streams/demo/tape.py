@@ -56,7 +56,7 @@ class PlayedClock:
         """Microseconds since 1970."""
         return self._at or self._wall.now()
 
-    def observe(self, event_time: int) -> None:
+    def observe(self, event_time: int, source: str = "") -> None:
         """Nothing to learn: the tape says what time it is."""
 
     def move(self, at: int) -> None:

@@ -124,9 +124,10 @@ async def run_service(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(request, fresh_kafka, postgres, tmp_path_factory):
-    """The module's service; ``SERVICE = {...}`` in the module changes its settings."""
+    """The module's service; ``SERVICE = {...}`` in the module changes its settings, ``WORKERS = 2`` their number."""
     database = await postgres.create_database(f"e2e_{uuid4().hex[:12]}")
     state = tmp_path_factory.mktemp("service")
     changes = getattr(request.module, "SERVICE", {})
-    async with run_service(fresh_kafka, database, state, **changes) as found:
+    workers = getattr(request.module, "WORKERS", 1)
+    async with run_service(fresh_kafka, database, state, workers, **changes) as found:
         yield found

@@ -25,7 +25,7 @@ class StoppedClock:
     def now(self) -> int:
         return NOW
 
-    def observe(self, event_time: int) -> None:
+    def observe(self, event_time: int, source: str = "") -> None:
         raise AssertionError("the API never moves time")
 
 

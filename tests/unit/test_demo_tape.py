@@ -54,7 +54,7 @@ class _Wall:
     def now(self) -> int:
         return 77
 
-    def observe(self, event_time: int) -> None: ...
+    def observe(self, event_time: int, source: str = "") -> None: ...
 
 
 def _moment(at: int, team: str = "") -> Moment:

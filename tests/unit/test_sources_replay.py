@@ -32,7 +32,7 @@ class Clock:
     def now(self):
         return NOW
 
-    def observe(self, event_time):
+    def observe(self, event_time, source=""):
         raise AssertionError("a replay does not move the clock")
 
 

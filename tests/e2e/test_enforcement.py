@@ -1,0 +1,109 @@
+"""A budget runs out in a running service: people are told once, the gateway refuses, and both end when it is raised."""
+
+import signal
+from uuid import uuid4
+
+import pytest
+
+from gateway.gate import ThrottleGate
+from tests.e2e.conftest import run_service
+
+pytestmark = [pytest.mark.integration]
+
+BUDGETS = """
+budgets:
+  - id: search-daily
+    scope: {{team: search}}
+    amount_usd: "{amount}"
+    period: day
+    mode: enforce
+    owner: lead@example.test
+"""
+
+
+async def _spend(service, dollars: float) -> None:
+    """One call of team search that costs so much (gpt-4o: 2.50 dollars per million input tokens)."""
+    tokens = round(dollars / 2.5 * 1_000_000)
+    for part in range(0, tokens, 40_000):
+        data = {
+            "provider": "openai", "request_model": "gpt-4o", "team_id": "search", "feature": "chat",
+            "input_tokens": min(40_000, tokens - part),
+        }  # fmt: skip
+        await service.send(data, id=uuid4().hex, key="search")
+
+
+async def test_a_budget_that_runs_out_tells_once_blocks_and_lets_go_when_raised(
+    fresh_kafka, postgres, tmp_path, tmp_path_factory
+):
+    from streams.standins.runner import StandIns
+
+    budgets = tmp_path / "budgets.yaml"
+    budgets.write_text(BUDGETS.format(amount="10"))
+    database = await postgres.create_database(f"e2e_{uuid4().hex[:12]}")
+    async with StandIns(tmp_path / "standins") as people:
+        changes = {name.removeprefix("SLUICE_").lower(): value for name, value in people.environment().items()}
+        async with run_service(fresh_kafka, database, tmp_path / "state", budgets=budgets, **changes) as service:
+            gate = ThrottleGate({"bootstrap_servers": fresh_kafka.bootstrap}, gateway="gw-1", ack_interval_s=0.2)
+            await gate.start()
+            try:
+                await _crosses_each_rung(service, people, gate)
+                await _is_let_go(service, people, gate, budgets)
+            finally:
+                await gate.stop()
+
+
+async def _crosses_each_rung(service, people, gate) -> None:
+    async def crossed(percent: int):
+        found = await service.pool.fetchval("select crossed_percent from budget_status")
+        return found == percent
+
+    for dollars, percent in ((6.0, 50), (2.0, 75), (1.5, 90)):
+        await _spend(service, dollars)
+        await service.until(lambda percent=percent: crossed(percent), f"{percent} % to be crossed")
+    assert gate.check(team="search").allowed
+    assert people.pagerduty.incidents == []
+    await _spend(service, 0.6)
+
+    async def refused():
+        return not gate.check(team="search", feature="chat").allowed
+
+    await service.until(refused, "the gate to refuse")
+    decision = gate.check(team="search")
+    assert (decision.http_status, "search-daily" in decision.reason) == (429, True)
+    assert gate.check(team="support").allowed
+
+    async def paged():
+        return len(people.pagerduty.incidents) == 1 and people.slack.messages and people.mail.messages
+
+    await service.until(paged, "page, Slack and mail")
+    # A worker that dies now and comes back says nothing twice.
+    await service.running.kill_worker(0, signal.SIGKILL)
+    await service.running.start_worker(0)
+    await _spend(service, 0.1)
+    await service.until(lambda: crossed(100), "the restarted worker to know where the budget stands")
+
+    async def acknowledged():
+        return await service.pool.fetchval("select count(*) from gateway_acks")
+
+    await service.until(acknowledged, "the gateway's acknowledgement")
+    assert [(i.severity, i.triggers, i.resolved_at) for i in people.pagerduty.incidents] == [("critical", 1, None)]
+    assert [str(mail["To"]) for mail in people.mail.messages] == ["lead@example.test"]
+
+
+async def _is_let_go(service, people, gate, budgets) -> None:
+    budgets.write_text(BUDGETS.format(amount="100"))
+    await service.running.kill_worker(0, signal.SIGTERM)
+    await service.running.start_worker(0)
+
+    async def let_go():
+        return gate.check(team="search").allowed
+
+    await service.until(let_go, "the gate to let go")
+
+    async def resolved():
+        return people.pagerduty.incidents[0].resolved_at is not None
+
+    await service.until(resolved, "the page to end")
+    assert len(people.pagerduty.incidents) == 1
+    # One trigger and one resolve: nothing was said twice.
+    assert [event["event_action"] for event in people.pagerduty.events] == ["trigger", "resolve"]
