@@ -67,6 +67,7 @@ class ThrottleGate:
         fail: Literal["open", "closed"] = "open",
         clock: Callable[[], int] = now_micros,
         ack_interval_s: float = 5.0,
+        idempotence: bool = True,
         on_command: Callable[[str, ThrottleCommand | None], None] | None = None,
     ) -> None:
         self._connection = dict(connection)
@@ -74,6 +75,7 @@ class ThrottleGate:
         self._refuse_until_ready = fail == "closed"
         self._clock = clock
         self._ack_interval_s = ack_interval_s
+        self._idempotence = idempotence
         self._on_command = on_command
         self._book = CommandBook(clock)
         self._ready = asyncio.Event()
@@ -220,7 +222,7 @@ class ThrottleGate:
                 self._untold.clear()
                 try:
                     if producer is None and self._due():
-                        producer = await _started_producer(self._connection)
+                        producer = await _started_producer({**self._connection, "enable_idempotence": self._idempotence})
                     if producer is not None:
                         await self._send_due(producer)
                 except (KafkaError, OSError) as error:

@@ -43,7 +43,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def step(self, state: BudgetState | None, message: ScopeStatement) -> tuple[BudgetState, list[Outgoing]]:
         """Take a total in and compare with the ladder."""
-        self.clock.observe(message.stream_time, message.source.slot())
+        self.observe(message.stream_time, message.source.slot())
         terms = self._terms[message.scope.removeprefix(BUDGET)]
         taken = budgets.take_in(state, terms, message)
         return taken, self._decide(taken, terms)

@@ -35,7 +35,7 @@ class SpikeAgent(KeyedAgent[SpikeState]):
 
     def step(self, state: SpikeState | None, message: ScopeStatement) -> tuple[SpikeState, list[Outgoing]]:
         """Test the running hour: a partial sum is a lower bound."""
-        self.clock.observe(message.stream_time, message.source.slot())
+        self.observe(message.stream_time, message.source.slot())
         after, alerts = step_spike(state, message, self.clock.now(), self._policy)
         return after, [alert_record(alert) for alert in alerts]
 

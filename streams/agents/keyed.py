@@ -80,6 +80,8 @@ class KeyedAgent(Generic[State]):
         self._decode_state = msgspec.json.Decoder(state_type).decode
         self._states: dict[int, dict[str, State]] = {}
         self._busy = asyncio.Lock()
+        #: The partition of the batch that is being taken in.
+        self._reading = -1
         table.on_load = self._load
         table.on_drop = self._drop
 
@@ -109,6 +111,11 @@ class KeyedAgent(Generic[State]):
         for partition in partitions:
             self._states.pop(partition, None)
 
+    def observe(self, stream_time: int, slot: str) -> None:
+        """Tell the clock how far a source slot has come, as this partition of statements shows it."""
+        # The partitions of statements drift apart too: what one has shown, another may still hold.
+        self.clock.observe(stream_time, f"{slot}>{self._reading}")
+
     async def run(self, stream: Any) -> None:
         """The agent."""
         async for event in stream.noack().events():
@@ -125,6 +132,7 @@ class KeyedAgent(Generic[State]):
             states = self._states.get(batch.partition)
             if states is None:
                 return False  # revoked while it waited
+            self._reading = batch.partition
             changed: dict[str, State] = {}
             outgoing: list[Outgoing] = []
             for message in self._newest(batch):

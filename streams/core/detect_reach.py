@@ -35,11 +35,13 @@ def reached(reaches: Mapping[str, Reach], now: int) -> int:
     Event time goes on at the pace of ``now`` after a source's last word, at the distance it had then: an idle
     scope closes its hours on time, and a backlog (whose distance is large) is not closed ahead of itself. The
     slowest source counts, since nothing may be found over while a part is missing, until it has been silent
-    for an hour.
+    for an hour. It never overtakes ``now``, which leaps in a replay when a slow source falls silent.
 
     >>> reached({"live": Reach(100, 100), "behind": Reach(20, 100)}, now=130)
     50
+    >>> reached({"ahead": Reach(100, 20)}, now=110)
+    110
     """
-    found = [reach.stream_time + max(0, now - reach.seen_at) for reach in reaches.values()]
+    found = [min(now, reach.stream_time + max(0, now - reach.seen_at)) for reach in reaches.values()]
     speaking = [at for at, reach in zip(found, reaches.values(), strict=True) if now - reach.seen_at <= SILENT_US]
     return min(speaking) if speaking else max(found, default=0)

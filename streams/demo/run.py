@@ -158,11 +158,17 @@ class Demo:
     async def _instruments(self, stack: AsyncExitStack, running: Supervisor) -> tuple[Tape, Watch]:
         """The simulated gateway, its tape, and the watch over the ledger."""
         where = connection(running.settings)
-        publishing = UsagePublishing(where)
+        idempotence = running.settings.kafka_idempotence
+        publishing = UsagePublishing(where, idempotence=idempotence)
         stack.push_async_callback(publishing.stop)
         await publishing.start()
         gate = ThrottleGate(
-            where, gateway=company.GATEWAY, clock=self._clock.now, ack_interval_s=1.0, on_command=self._ordered
+            where,
+            gateway=company.GATEWAY,
+            clock=self._clock.now,
+            ack_interval_s=1.0,
+            idempotence=idempotence,
+            on_command=self._ordered,
         )
         stack.push_async_callback(gate.stop)
         if not await gate.start(ready_within_s=SETTLE_S):

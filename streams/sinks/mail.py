@@ -76,7 +76,8 @@ class MailReceiver:
         return f"{answer}; refused: {refused}" if refused else answer
 
     def _to(self, alert: Alert) -> tuple[str, ...]:
-        owner = parseaddr(alert.owner)[1]
+        # What else parseaddr finds in odd text differs between Python's patch releases.
+        owner = parseaddr(alert.owner)[1] if alert.owner.isprintable() else ""
         # Beyond ASCII an address needs SMTPUTF8, which the owner's server may lack: better mail the default.
         return (owner,) if owner.isascii() and _ADDRESS.fullmatch(owner) else self._recipients
 
