@@ -222,7 +222,9 @@ class ThrottleGate:
                 self._untold.clear()
                 try:
                     if producer is None and self._due():
-                        producer = await _started_producer({**self._connection, "enable_idempotence": self._idempotence})
+                        producer = await _started_producer(
+                            {**self._connection, "enable_idempotence": self._idempotence}
+                        )
                     if producer is not None:
                         await self._send_due(producer)
                 except (KafkaError, OSError) as error:

@@ -6,6 +6,7 @@ the changed states, then acknowledge. A crash between any two of these repeats t
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
@@ -64,7 +65,7 @@ def newest_of_each_key(batch: RecordBatch, decode: Callable[[bytes], Any]) -> li
     return [message for _, message in decoded(newest.values(), decode)]
 
 
-class KeyedAgent(Generic[State]):
+class KeyedAgent(ABC, Generic[State]):
     """One table of states; subclasses say how a message and the passing of time change a state."""
 
     #: How often time is let pass.
@@ -87,17 +88,17 @@ class KeyedAgent(Generic[State]):
 
     # -- what subclasses say ----------------------------------------------------------------------------------------
 
+    @abstractmethod
     def key_of(self, message: Any) -> str | None:
         """The state that a message belongs to; None to pass it over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, state: State | None, message: Any) -> tuple[State, list[Outgoing]]:
         """Take one message in."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tick(self, state: State) -> tuple[State | None, list[Outgoing]]:
         """Let time pass; None forgets the state. The same state with nothing to say means that nothing changed."""
-        raise NotImplementedError
 
     async def after(self, states: Iterable[State]) -> None:
         """What else to do with states that changed, once they are durable."""

@@ -38,7 +38,7 @@ RATE_CARD = Path(__file__).parents[2] / "examples" / "demo" / "rate-card.yaml"
 UNLIMITED_S = 90
 CLOSING_S = 9.0
 LIVE_S_MIN = 14.0
-HISTORY_S = 6.0
+HISTORY_S = 7.0
 #: The clock waits for the service beyond this lag, in simulated time.
 LIVE_LAG_MAX = 2 * HOUR
 HISTORY_LAG_MAX = 36 * HOUR

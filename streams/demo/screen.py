@@ -12,8 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from schemas.events import UNATTRIBUTED
 from schemas.instants import HOUR
-from schemas.money import display_usd
+from schemas.money import NANOS, display_usd
 from streams.demo import company
 from streams.demo.news import Line, local_time
 from streams.demo.scenario import Calendar
@@ -149,20 +150,20 @@ def _spend(scene: Scene, with_features: bool) -> RenderableType:
     spend = scene.view.spend
     largest = max((found.hour_nanos for found in spend.values()), default=0) or 1
     open_scopes = {f.scope_id for f in scene.view.findings if f.status != "resolved" and f.tier != "note"}
-    for team in (*company.TEAMS, "__unattributed__"):
+    for team in (*company.TEAMS, UNATTRIBUTED):
         own = {feature: found for (owner, feature), found in spend.items() if owner == team}
         if not own and team not in company.TEAMS:
             continue
         hour, day = sum(f.hour_nanos for f in own.values()), sum(f.day_nanos for f in own.values())
         style = "bold red" if team in open_scopes else "bold"
-        table.add_row(Text(team, style=style), display_usd(hour), display_usd(day), "", style="bold")
+        table.add_row(Text(_name(team), style=style), _cents(hour), _cents(day), "", style="bold")
         for feature in sorted(own, key=lambda name: -own[name].day_nanos) if with_features else ():
             found = own[feature]
             hot = feature in open_scopes
             blocks = "█" * (found.hour_nanos * 14 // largest) or "▏"
             table.add_row(
-                Text(f"  {feature}", style="red" if hot else ""),
-                display_usd(found.hour_nanos), display_usd(found.day_nanos),
+                Text(f"  {_name(feature)}", style="red" if hot else ""),
+                _cents(found.hour_nanos), _cents(found.day_nanos),
                 Text(blocks, style="red" if hot else "cyan"),
             )  # fmt: skip
     return table
@@ -186,6 +187,17 @@ def _budgets(scene: Scene) -> RenderableType:
             state,
         )
     return table
+
+
+def _name(name: str) -> str:
+    """What nobody owns, in words."""
+    return "(nobody's)" if name == UNATTRIBUTED else name
+
+
+def _cents(nanos: int) -> str:
+    """Dollars with two decimals, so that columns stay where they are."""
+    cents = nanos * 100 // NANOS
+    return f"${cents // 100:,}.{cents % 100:02d}"
 
 
 def _percent(budget: Budget) -> int:

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from gateway.gate import ThrottleGate
+from streams.standins.runner import StandIns
 from tests.e2e.conftest import run_service
 
 pytestmark = [pytest.mark.integration]
@@ -35,8 +36,6 @@ async def _spend(service, dollars: float) -> None:
 async def test_a_budget_that_runs_out_tells_once_blocks_and_lets_go_when_raised(
     fresh_kafka, postgres, tmp_path, tmp_path_factory
 ):
-    from streams.standins.runner import StandIns
-
     budgets = tmp_path / "budgets.yaml"
     budgets.write_text(BUDGETS.format(amount="10"))
     database = await postgres.create_database(f"e2e_{uuid4().hex[:12]}")

@@ -1,5 +1,6 @@
 """A recorded trace through a running service whose worker is killed in the middle: the ledger equals an independent sum."""
 
+import asyncio
 import csv
 import signal
 from pathlib import Path
@@ -33,8 +34,6 @@ async def test_every_row_of_the_trace_is_in_the_ledger_once_although_the_worker_
     async def part_counted(share: float):
         count = await service.pool.fetchval("select coalesce(sum(requests), 0)::bigint from ledger_cells")
         return count >= len(rows) * share
-
-    import asyncio
 
     # Paced, so that the kills fall into the replay: 59 minutes in about 9 seconds.
     playing = asyncio.create_task(replay(TRACE, "azure-llm", publisher, speed=400))
