@@ -144,14 +144,16 @@ class Meter:
 
     async def run_background(self) -> None:
         """State scopes often, make state durable less often, follow the ledger's watermark."""
-        flush_at = ledger_at = 0.0
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_ledger())
+            tasks.create_task(self._keep_flushing())
+
+    async def _keep_flushing(self) -> None:
+        flush_at = 0.0
         while True:
             await asyncio.sleep(self._scope_interval_s)
             now = elapsed_s()
             try:
-                if now >= ledger_at:
-                    self._durable = await self._ledger.durable_offsets()
-                    ledger_at = now + LEDGER_POLL_S
                 if now >= flush_at:
                     await self.flush()
                     flush_at = now + self._flush_interval_s
@@ -161,6 +163,15 @@ class Meter:
                 raise
             except Exception as error:
                 fail_stop("METER flush", error)
+
+    async def _follow_ledger(self) -> None:
+        """Only letting go of cells waits for the ledger: a database that is away must not hold up the flush."""
+        while True:
+            try:
+                self._durable = await self._ledger.durable_offsets()
+            except Exception as error:
+                logger.warning("the ledger does not answer, so no cell leaves memory: %r", error)
+            await asyncio.sleep(LEDGER_POLL_S)
 
     async def _state_scopes(self) -> None:
         async with self._busy:

@@ -18,7 +18,7 @@ from schemas.money import NANOS, display_usd
 from streams.demo import company
 from streams.demo.news import Line, local_time
 from streams.demo.scenario import Calendar
-from streams.demo.verdict import Order, Page
+from streams.demo.verdict import Order, Page, Story
 from streams.demo.watch import Budget, View
 
 #: Below this many rows features are folded into their teams.
@@ -122,6 +122,26 @@ def draw(scene: Scene, width: int, height: int) -> RenderableType:
     body.add_column(ratio=7)
     body.add_row(spend, side)
     return Group(_header(scene), body)
+
+
+def outcome(calendar: Calendar, told: list[Story]) -> RenderableType:
+    """What was injected and what came of it, in the played day's own time."""
+    table = Table(box=box.SIMPLE_HEAD, title="What went wrong, and what came of it", title_style="bold")
+    steps = ("detected", "paged", "throttled", "released", "resolved")
+    for name in ("began", "incident", *steps):
+        table.add_column(name, no_wrap=name != "incident")
+    for story in told:
+        times = [getattr(story, step) for step in steps]
+        missing = [step in story.missing for step in steps]
+        table.add_row(
+            local_time(calendar, story.incident.begins),
+            f"{story.incident.team}: {story.incident.story}",
+            *(
+                Text("never" if lacks else "" if at is None else local_time(calendar, at), "red" if lacks else "green")
+                for at, lacks in zip(times, missing, strict=True)
+            ),
+        )
+    return table
 
 
 def _header(scene: Scene) -> RenderableType:

@@ -86,17 +86,18 @@ class Tape:
     async def play(
         self,
         moments: Sequence[Moment],
-        begins: int,
-        ends: int,
+        span: tuple[int, int],
         seconds: float,
         reached: Callable[[], int],
+        *,
         lag_max: int,
         step_max: int = STEP_MAX,
     ) -> None:
-        """Publish all moments, ``ends - begins`` of simulated time in ``seconds`` or more.
+        """Publish all moments of a span of simulated time in ``seconds`` or more.
 
         The clock waits while ``reached()``, the event time that the ledger has, is over ``lag_max`` behind.
         """
+        begins, ends = span
         last, at, place = elapsed_s(), begins, 0
         while at < ends:
             now = elapsed_s()

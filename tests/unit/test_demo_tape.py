@@ -73,7 +73,7 @@ async def test_everything_goes_out_once_in_order_and_into_the_raw_file(parts: An
     tape, broker, file, clock = parts
     assert clock.now() == 77, "before the tape plays it is the wall's time"
     moments = [_moment(at) for at in range(SECOND, 3 * HOUR, 7 * MINUTE)]
-    await tape.play(moments, 0, 3 * HOUR, 0.5, clock.now, HOUR)
+    await tape.play(moments, (0, 3 * HOUR), 0.5, clock.now, lag_max=HOUR)
     await tape.settle(1)
     assert [dict(record.headers)["ce_id"] for record in broker.records] == [str(m.at).encode() for m in moments]
     assert [json.loads(line)["id"] for line in file.getvalue().splitlines()] == [str(m.at) for m in moments]
@@ -84,7 +84,7 @@ async def test_everything_goes_out_once_in_order_and_into_the_raw_file(parts: An
 async def test_refused_calls_are_counted_and_neither_published_nor_in_the_raw_file(parts: Any) -> None:
     tape, broker, file, clock = parts
     moments = [_moment(at, team) for at in range(SECOND, 3 * HOUR, 5 * MINUTE) for team in ("mobile", "search")]
-    await tape.play(moments, 0, 3 * HOUR, 0.5, clock.now, HOUR)
+    await tape.play(moments, (0, 3 * HOUR), 0.5, clock.now, lag_max=HOUR)
     assert set(tape.refused) == {"mobile"}
     assert len(broker.records) == len(moments) - tape.refused["mobile"] == len(file.getvalue().splitlines())
     assert 8 <= tape.refused["mobile"] <= 16
@@ -96,7 +96,7 @@ async def test_the_clock_waits_while_the_service_is_behind(parts: Any) -> None:
     tape, broker, _, clock = parts
     reached = 0
     moments = [_moment(at) for at in range(SECOND, 6 * HOUR, 10 * MINUTE)]
-    playing = asyncio.create_task(tape.play(moments, 0, 6 * HOUR, 0.2, lambda: reached, HOUR))
+    playing = asyncio.create_task(tape.play(moments, (0, 6 * HOUR), 0.2, lambda: reached, lag_max=HOUR))
     async with asyncio.timeout(5):
         while not tape.waited_s:
             await asyncio.sleep(0.01)
@@ -111,6 +111,6 @@ async def test_the_clock_waits_while_the_service_is_behind(parts: Any) -> None:
 async def test_a_record_that_the_broker_does_not_take_is_counted(parts: Any) -> None:
     tape, broker, _, clock = parts
     broker.fails = True
-    await tape.play([_moment(SECOND)], 0, MINUTE, 0.05, clock.now, HOUR)
+    await tape.play([_moment(SECOND)], (0, MINUTE), 0.05, clock.now, lag_max=HOUR)
     await tape.settle(1)
     assert (tape.published, tape.failed) == (0, 1)
