@@ -3,31 +3,47 @@
 Labels are bounded sets (topics, reasons, rules, receivers), never ids of teams or keys.
 """
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+#: What a worker counts. The API serves a registry of its own, so that nobody mistakes its zeros for a worker's.
+WORKER = CollectorRegistry()
+ProcessCollector(registry=WORKER)
+
 # METER
-EVENTS_READ = Counter("sluice_events_read_total", "Records read from a usage topic.", ["topic"])
-EVENTS_FOLDED = Counter("sluice_events_folded_total", "Events counted into cells.", ["topic"])
-DEAD_LETTERS = Counter("sluice_dead_letters_total", "Records dead-lettered, by reason.", ["topic", "reason"])
-UNPRICED = Counter("sluice_unpriced_events_total", "Events counted without a price: their money is missing.")
-RECORDS_LOST = Counter("sluice_records_lost_total", "Records deleted by retention before they were read.")
-STATEMENTS = Counter("sluice_statements_total", "Records written to Sluice's own topics by METER.")
-DUPLICATES = Gauge("sluice_duplicates", "Events that came again, since the partition's beginning.", ["slot"])
-DEDUPE_IDS = Gauge("sluice_dedupe_ids", "Ids in the de-duplication window.", ["slot"])
-CELLS_LIVE = Gauge("sluice_cells_live", "Cells in memory.")
-FLUSH_SECONDS = Histogram("sluice_flush_seconds", "Making state durable.", buckets=_SECONDS)
+EVENTS_READ = Counter("sluice_events_read_total", "Records read from a usage topic.", ["topic"], registry=WORKER)
+EVENTS_FOLDED = Counter("sluice_events_folded_total", "Events counted into cells.", ["topic"], registry=WORKER)
+DEAD_LETTERS = Counter(
+    "sluice_dead_letters_total", "Records dead-lettered, by reason.", ["topic", "reason"], registry=WORKER
+)
+UNPRICED = Counter(
+    "sluice_unpriced_events_total", "Events counted without a price: their money is missing.", registry=WORKER
+)
+RECORDS_LOST = Counter(
+    "sluice_records_lost_total", "Records deleted by retention before they were read.", registry=WORKER
+)
+STATEMENTS = Counter("sluice_statements_total", "Records written to Sluice's own topics by METER.", registry=WORKER)
+DUPLICATES = Gauge(
+    "sluice_duplicates", "Events that came again, since the partition's beginning.", ["slot"], registry=WORKER
+)
+DEDUPE_IDS = Gauge("sluice_dedupe_ids", "Ids in the de-duplication window.", ["slot"], registry=WORKER)
+CELLS_LIVE = Gauge("sluice_cells_live", "Cells in memory.", registry=WORKER)
+FLUSH_SECONDS = Histogram("sluice_flush_seconds", "Making state durable.", buckets=_SECONDS, registry=WORKER)
 
 # BUDGET, DETECT
-ALERTS = Counter("sluice_alerts_total", "Alert statements.", ["rule", "severity", "status"])
-COMMANDS = Counter("sluice_gateway_commands_total", "Throttle commands.", ["action"])
+ALERTS = Counter("sluice_alerts_total", "Alert statements.", ["rule", "severity", "status"], registry=WORKER)
+COMMANDS = Counter("sluice_gateway_commands_total", "Throttle commands.", ["action"], registry=WORKER)
 
 # NOTIFY
-NOTIFICATIONS = Counter("sluice_notifications_total", "Messages to receivers.", ["receiver", "outcome"])
+NOTIFICATIONS = Counter(
+    "sluice_notifications_total", "Messages to receivers.", ["receiver", "outcome"], registry=WORKER
+)
 
 # LEDGER
-LEDGER_SECONDS = Histogram("sluice_ledger_write_seconds", "One batch into PostgreSQL.", buckets=_SECONDS)
+LEDGER_SECONDS = Histogram(
+    "sluice_ledger_write_seconds", "One batch into PostgreSQL.", buckets=_SECONDS, registry=WORKER
+)
 
 # LEDGER as a whole, set by the API when it is scraped: scrape one API process for them.
 LEDGER_UP = Gauge("sluice_ledger_up", "1 where the ledger could be read for this scrape.")
@@ -49,4 +65,4 @@ GPU_SAMPLES_LOST = Gauge("sluice_gpu_samples_lost", "GPU samples dropped because
 
 def serve(host: str, port: int) -> None:
     """Expose the metrics of this process for Prometheus."""
-    start_http_server(port, addr=host)
+    start_http_server(port, addr=host, registry=WORKER)

@@ -9,7 +9,7 @@ from streams.sinks.api_keys import ApiKeys
 from streams.sinks.postgres import open_pool
 from streams.supervisor import Supervisor
 
-EXAMPLE = """curl -sS {api}/v1/events -H 'Authorization: Bearer {key}' \\
+EXAMPLE = """curl -sS {api}/v1/events -H "Authorization: Bearer {key}" \\
   -H 'Content-Type: application/cloudevents+json' -d '{{
   "specversion": "1.0", "type": "ai.usage.recorded.v1", "source": "//my-gateway", "id": "'$(date +%s%N)'",
   "time": "'$(date -u +%FT%TZ)'", "subject": "search",
@@ -37,9 +37,14 @@ async def serve(settings: Settings, workers: int, out: Console) -> int:
             out.print(f"\n[bold]Dashboard[/]  {running.api_url}/")
             out.print(f"[bold]Kafka[/]      {running.kafka_url}   (publish CloudEvents to usage.events.v1)")
             key = await _first_key(running.database_url)
-            if key:
-                out.print("\nSend an event (this key is shown once; `sluice keys create` makes more):\n")
-                out.print(EXAMPLE.format(api=running.api_url, key=key), markup=False, highlight=False, soft_wrap=True)
+            made = "this key is shown once" if key else "make a key with `sluice keys create NAME --scope ingest`"
+            out.print(f"\nSend an event ({made}):\n")
+            out.print(
+                EXAMPLE.format(api=running.api_url, key=key or "$SLUICE_KEY"),
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
             out.print("\nCtrl-C stops everything.\n")
             await running.wait()
             out.print("stopping")

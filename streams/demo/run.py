@@ -75,6 +75,8 @@ def main(seconds: int | None, seed: int, settings: Settings, keep: bool = False)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="demo-", dir=settings.state_dir)).absolute()
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=150)
     demo = Demo(seconds, plan(seed, WallClock().now()), settings, folder, console)
     try:
         failed = asyncio.run(demo.run())

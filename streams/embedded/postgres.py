@@ -263,7 +263,8 @@ def _as_ordinary_user() -> list[str]:
     if setpriv is None:
         raise EmbeddedError("as root, PostgreSQL needs `setpriv` (on Debian: apt-get install util-linux)")
     nobody = _nobody()
-    # The capability lets it traverse folders such as /root, which would have to be opened for everybody else.
+    # The capability lets it traverse folders such as /root, which would have to be opened for everybody else; without
+    # the fixup bit the kernel would take it away again in access(), by which initdb looks for its own programs.
     return [
         setpriv,
         f"--reuid={nobody.pw_uid}",
@@ -271,6 +272,7 @@ def _as_ordinary_user() -> list[str]:
         "--clear-groups",
         "--inh-caps=+dac_override",
         "--ambient-caps=+dac_override",
+        "--securebits=+no_setuid_fixup",
         "--pdeathsig=INT",
         "--",
     ]

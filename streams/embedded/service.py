@@ -97,7 +97,9 @@ class Service:
             failures = 0 if elapsed_s() - up_since > HEALTHY_S else failures
             pause = RESTART_PAUSES_S[min(failures, len(RESTART_PAUSES_S) - 1)]
             failures += 1
-            logger.error("%s; it starts again in %g s", self.child.failure("ended unasked"), pause)
+            logger.error(
+                "starting it again in %g s: %s", pause, self.child.failure(_how_it_ended(self.child.returncode))
+            )
             await asyncio.sleep(pause)
             if not self._wanted:
                 continue
@@ -106,4 +108,17 @@ class Service:
                 await self._start_once()
             except EmbeddedError as error:
                 logger.error("%s", error)
+            else:
+                logger.warning("%s is back", self.child.name)
             up_since = elapsed_s()
+
+
+def _how_it_ended(returncode: int | None) -> str:
+    """In words: a signal that nobody here sent, or an exit code.
+
+    >>> _how_it_ended(-9), _how_it_ended(70)
+    ('was killed by signal 9', 'ended with exit code 70')
+    """
+    if returncode is not None and returncode < 0:
+        return f"was killed by signal {-returncode}"
+    return f"ended with exit code {returncode}"
