@@ -26,7 +26,7 @@ from streams.core.meter import Rules
 from streams.core.periods import period_bounds
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
-from streams.core.scopes import ScopeWatchlist, WatchedBudget
+from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
 from streams.kafka_connection import connection
 from streams.ports import Ledger, Outbox, Receiver
 from streams.settings import Settings
@@ -77,7 +77,7 @@ def create_app(settings: Settings, outside: Outside, budgets: Sequence[Budget], 
     live_within_us = settings.live_within_s * SECOND
     budget = BudgetAgent(
         tables["budgets"],
-        {known.id: terms_of(known) for known in budgets},
+        {terms.scope: terms for terms in map(terms_of, budgets)},
         outside.ledger,
         clock_for(settings.clock),
         Policy(live_within_us),
@@ -101,6 +101,7 @@ def terms_of(budget: Budget) -> Terms:
     """A budget of the budgets file as BUDGET needs it."""
     return Terms(
         budget_id=budget.id,
+        scope=budget_scope(watched_of(budget)),
         target=Target(budget.scope_type, budget.scope_id),
         amount_nanos=budget.amount_nanos,
         period=budget.period,
@@ -112,8 +113,12 @@ def terms_of(budget: Budget) -> Terms:
 
 def watched_of(budget: Budget) -> WatchedBudget:
     """A budget of the budgets file as METER needs it."""
+    counted = (budget.scope_type, budget.period, budget.timezone, *(text for pair in budget.match for text in pair))
     return WatchedBudget(
-        budget.id, budget.match, lambda instant: period_bounds(budget.period, budget.timezone, instant)
+        budget.id,
+        budget.match,
+        lambda instant: period_bounds(budget.period, budget.timezone, instant),
+        digest("budget", *counted)[:8],
     )
 
 

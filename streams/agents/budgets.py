@@ -37,20 +37,27 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         return [statement for statement in found if statement.scope.startswith(BUDGET)]
 
     def key_of(self, message: ScopeStatement) -> str | None:
-        """Budget and period; a budget that is no longer defined is passed over."""
-        budget_id = message.scope.removeprefix(BUDGET)
-        return budgets.state_key(budget_id, message.period_start) if budget_id in self._terms else None
+        """Budget and period; what is no longer defined so, or long over, is passed over."""
+        if message.scope not in self._terms or message.period_end + FORGET_AFTER < self.clock.now():
+            return None
+        return budgets.state_key(message.scope, message.period_start)
 
     def step(self, state: BudgetState | None, message: ScopeStatement) -> tuple[BudgetState, list[Outgoing]]:
         """Take a total in and compare with the ladder."""
         self.observe(message.stream_time, message.source.slot())
-        terms = self._terms[message.scope.removeprefix(BUDGET)]
-        taken = budgets.take_in(state, terms, message)
+        terms = self._terms[message.scope]
+        above = self._last_revision(terms) if state is None else 0
+        taken = budgets.take_in(state, terms, message, above)
         return taken, self._decide(taken, terms)
+
+    def _last_revision(self, terms: Terms) -> int:
+        """The highest revision this budget gave in any period and definition; all of them lie in this partition."""
+        known = self._states.get(self._reading, {}).values()
+        return max((state.revision for state in known if state.budget_id == terms.budget_id), default=0)
 
     def tick(self, state: BudgetState) -> tuple[BudgetState | None, list[Outgoing]]:
         """Periods end by the clock: a blocked team sends no events. A withdrawn budget lets go of what it blocked."""
-        terms = self._terms.get(state.budget_id) or budgets.withdrawn(state)
+        terms = self._terms.get(state.scope) or budgets.withdrawn(state)
         out = self._decide(state, terms)
         return (None if self.clock.now() > state.period_end + FORGET_AFTER else state), out
 
@@ -62,7 +69,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     async def after(self, states: Iterable[BudgetState]) -> None:
         """Tell the ledger where the budgets stand."""
-        rows = [self._row(state, self._terms[state.budget_id]) for state in states if state.budget_id in self._terms]
+        rows = [self._row(state, self._terms[state.scope]) for state in states if state.scope in self._terms]
         if rows:
             await self._ledger.write_budget_status(rows)
 
@@ -80,6 +87,6 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             commanded=state.commanded,
             mode="enforce" if terms.enforced else "observe",
             # Statements taken in, with the commands given: a release at a period's end changes the row too.
-            sequence=state.sequence + state.commands,
+            sequence=state.sequence + state.revision,
             stated_at=self.clock.now(),
         )

@@ -13,6 +13,7 @@ import msgspec
 from schemas import topics
 from schemas.statements import CellStatement, ScopeStatement, Source, Watermark
 from streams.core.meter import Checkpoint, DeadLetter, PartitionState, entry_id
+from streams.core.scopes import meeting_place
 from streams.transport import Outgoing, partition_of
 
 Statement = CellStatement | ScopeStatement
@@ -109,7 +110,7 @@ def cell_record(cell: CellStatement, writer: str) -> Outgoing:
 def scope_record(counter: ScopeStatement, writer: str, partitions: int) -> Outgoing:
     """A counter's statement; partitioned by scope alone, so that all slots of a scope meet."""
     key = entry_key(counter.source, entry_id(counter), writer)
-    partition = partition_of(counter.scope.encode(), partitions)
+    partition = partition_of(meeting_place(counter.scope).encode(), partitions)
     return Outgoing(topics.SPEND_SCOPES, partition, key, _encode(counter))
 
 

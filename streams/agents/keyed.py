@@ -61,7 +61,8 @@ def command_record(command: ThrottleCommand) -> Outgoing:
 
 def newest_of_each_key(batch: RecordBatch, decode: Callable[[bytes], Any]) -> list[Any]:
     """Of records with the same key only the last: each states a total, so the earlier ones say nothing more."""
-    newest = {record.key: record for record in batch.records}
+    # A deletion says nothing: what it deletes was the last total.
+    newest = {record.key: record for record in batch.records if record.value is not None}
     return [message for _, message in decoded(newest.values(), decode)]
 
 
@@ -175,7 +176,9 @@ class KeyedAgent(ABC, Generic[State]):
                 fail_stop(f"{self.name} tick", error)
 
     async def _tick_partition(self, partition: int) -> None:
-        states = self._states[partition]
+        states = self._states.get(partition)
+        if states is None:
+            return  # revoked while another partition was written
         changed: dict[str, Any] = {}
         outgoing: list[Outgoing] = []
         for key, state in list(states.items()):

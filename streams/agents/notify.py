@@ -82,6 +82,10 @@ class NotifyAgent:
             await self._retry(delivery, str(error), error.retry_after_s)
         except TimeoutError:
             await self._retry(delivery, f"no answer within {LEASE_S / 2:.0f} s", None)
+        except Exception as error:
+            # A receiver's own mistake must not stop the money: it is tried again, and then given up, loudly.
+            logger.exception("%s failed in a way it does not know", delivery.receiver)
+            await self._retry(delivery, repr(error), None)
         else:
             metrics.NOTIFICATIONS.labels(receiver=delivery.receiver, outcome="sent").inc()
             await self._outbox.sent(delivery.notification_id, receipt)

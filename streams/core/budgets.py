@@ -16,6 +16,7 @@ from schemas.money import display_usd, format_usd
 from schemas.statements import ScopeStatement
 
 RULE: Literal["budget_threshold"] = "budget_threshold"
+_SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical", "emergency")
 
 
 class Threshold(NamedTuple):
@@ -30,6 +31,8 @@ class Terms(NamedTuple):
     """A budget as BUDGET needs it; made from the budgets file."""
 
     budget_id: str
+    #: The scope under which METER counts it; another target, match, period or time zone is another scope.
+    scope: str
     target: Target
     amount_nanos: int
     period: str
@@ -58,6 +61,7 @@ class Slot(msgspec.Struct, array_like=True):
 class Crossing(msgspec.Struct, array_like=True):
     """One rung: whether spend is above it now, in which episode, and as what it was told."""
 
+    severity: Severity
     episode: int
     is_open: bool
     opened_at: int
@@ -70,6 +74,7 @@ class BudgetState(msgspec.Struct, kw_only=True):
 
     v: int = 1
     budget_id: str
+    scope: str
     target: Target
     period_start: int
     period_end: int
@@ -77,8 +82,10 @@ class BudgetState(msgspec.Struct, kw_only=True):
     crossings: dict[int, Crossing] = {}
     contributors: dict[str, dict[str, int]] = {}
     commanded: Action = "allow"
-    #: Commands given in this period; part of the revision.
-    commands: int = 0
+    #: Whether the command that stands is a dry run.
+    dry_run: bool = False
+    #: The revision of the last command; it starts above every earlier one of the same budget.
+    revision: int = 0
     stream_time: int = 0
 
     @property
@@ -102,8 +109,8 @@ class BudgetState(msgspec.Struct, kw_only=True):
 
 
 def withdrawn(state: BudgetState) -> Terms:
-    """The terms of a budget that is no longer defined: it asks for nothing, so what it blocked is let go."""
-    return Terms(state.budget_id, state.target, 0, "period", (), enforced=True)
+    """The terms of a budget that is no longer defined so: it asks for nothing, so what it blocked is let go."""
+    return Terms(state.budget_id, state.scope, state.target, 0, "period", (), enforced=not state.dry_run)
 
 
 class Decision(NamedTuple):
@@ -113,17 +120,23 @@ class Decision(NamedTuple):
     command: ThrottleCommand | None
 
 
-def state_key(budget_id: str, period_start: int) -> str:
-    """The table key of one budget in one period."""
-    return f"{budget_id}|{period_start}"
+def state_key(scope: str, period_start: int) -> str:
+    """The table key of one budget, as it is defined, in one period."""
+    return f"{scope}|{period_start}"
 
 
-def take_in(state: BudgetState | None, terms: Terms, statement: ScopeStatement) -> BudgetState:
-    """The state with this statement's slot replaced, if the statement is newer than what the slot holds."""
+def take_in(state: BudgetState | None, terms: Terms, statement: ScopeStatement, above: int = 0) -> BudgetState:
+    """The state with this statement's slot replaced, if the statement is newer than what the slot holds.
+
+    ``above`` is the highest revision that this budget ever gave, in any period and definition: a gate ignores what is
+    not above it.
+    """
     if state is None:
         state = BudgetState(
             budget_id=terms.budget_id,
+            scope=terms.scope,
             target=terms.target,
+            revision=max(above, statement.period_start // SECOND * 1_000),
             period_start=statement.period_start,
             period_end=statement.period_end,
             slots={},
@@ -147,18 +160,18 @@ def decide(state: BudgetState, terms: Terms, now: int, policy: Policy) -> Decisi
     historic = over or now - state.stream_time > policy.live_within_us
     alerts = _cross(state, terms, now, historic, policy)
     alerts += _leave(state, terms, now, over, policy)
-    wanted = _wanted(state, terms, over)
-    if wanted == state.commanded:
+    wanted, dry_run = _wanted(state, terms, over), not terms.enforced
+    # An allow that was never preceded by a block is what gates do anyway; a block changes with its mode.
+    if wanted == state.commanded and (wanted == "allow" or dry_run == state.dry_run):
         return Decision(alerts, None)
-    state.commanded = wanted
-    state.commands += 1
+    state.commanded, state.dry_run = wanted, dry_run
+    state.revision += 1
     return Decision(alerts, command(state, terms, now))
 
 
 def command(state: BudgetState, terms: Terms, now: int) -> ThrottleCommand:
     """What the budget wants of its scope now; the same state gives the same id and revision."""
-    # Periods follow each other, so their start, with the commands counted within, only grows.
-    revision = state.period_start // SECOND * 1_000 + state.commands
+    revision = state.revision
     key = f"{terms.target.key()}|{terms.budget_id}"
     blocked = state.commanded != "allow"
     spent, amount = display_usd(state.spent_nanos), display_usd(terms.amount_nanos)
@@ -203,11 +216,14 @@ def _cross(state: BudgetState, terms: Terms, now: int, historic: bool, policy: P
         if spent * 100 >= threshold.percent * terms.amount_nanos and not is_told:
             fresh.append((threshold, crossing.episode + 1 if crossing else 1))
     alerts = []
-    for place, (threshold, episode) in enumerate(fresh):
-        # One statement can pass several rungs: the highest speaks, the others are only shown (inhibition).
-        spoken = place == len(fresh) - 1 and not historic
+    # One statement can pass several rungs: the gravest speaks (the highest of equals), the others are only shown.
+    speaker = max((t for t, _ in fresh), key=lambda t: (_SEVERITIES.index(t.severity), t.percent), default=None)
+    for threshold, episode in fresh:
+        spoken = threshold is speaker and not historic
         tier = _tier(threshold.severity) if spoken else "note"
-        state.crossings[threshold.percent] = Crossing(episode, True, state.stream_time, tier, historic)
+        state.crossings[threshold.percent] = Crossing(
+            threshold.severity, episode, True, state.stream_time, tier, historic
+        )
         alerts.append(_alert(state, terms, threshold, "opened", now, policy))
     return alerts
 
@@ -215,12 +231,14 @@ def _cross(state: BudgetState, terms: Terms, now: int, historic: bool, policy: P
 def _leave(state: BudgetState, terms: Terms, now: int, over: bool, policy: Policy) -> list[Alert]:
     alerts = []
     spent, whole = state.spent_nanos, state.is_whole
-    for threshold in terms.thresholds:
-        crossing = state.crossings.get(threshold.percent)
-        if crossing is None or not crossing.is_open:
+    known = {threshold.percent: threshold for threshold in terms.thresholds}
+    for percent, crossing in sorted(state.crossings.items()):
+        if not crossing.is_open:
             continue
-        below = whole and spent * 100 < threshold.percent * terms.amount_nanos
-        if over or below:
+        # A rung that was taken out of the ladder, or whose budget was, has nothing more to say.
+        threshold = known.get(percent) or Threshold(percent, crossing.severity, False)
+        below = whole and spent * 100 < percent * terms.amount_nanos
+        if over or below or percent not in known:
             crossing.is_open = False
             alerts.append(_alert(state, terms, threshold, "resolved", now, policy))
     return alerts
@@ -250,7 +268,7 @@ def _tier(severity: Severity) -> Tier:
 
 
 def _dedup_key(state: BudgetState, percent: int) -> str:
-    return keys.alert_dedup_key(RULE, f"budget:{state.budget_id}", format_instant(state.period_start), str(percent))
+    return keys.alert_dedup_key(RULE, state.scope, format_instant(state.period_start), str(percent))
 
 
 def _alert(state: BudgetState, terms: Terms, threshold: Threshold, status: Status, now: int, policy: Policy) -> Alert:
@@ -288,7 +306,7 @@ def _summary(state: BudgetState, terms: Terms, threshold: Threshold, status: Sta
     spent, amount = display_usd(state.spent_nanos), display_usd(terms.amount_nanos)
     where = f"{terms.target.scope_type} {terms.target.scope_id}"
     if status == "resolved":
-        why = f"the {terms.period} is over" if now >= state.period_end else "spend was corrected"
+        why = f"the {terms.period} is over" if now >= state.period_end else "its spend or its terms have changed"
         return f"Budget {terms.budget_id} ({where}) is below {threshold.percent} % again: {why}"
     return f"Budget {terms.budget_id} ({where}) passed {threshold.percent} %: {spent} of {amount} this {terms.period}"
 

@@ -89,6 +89,8 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     stream_time: int
     arrived_at: int
     marks: tuple[Mark, ...]
+    #: Offsets within the window whose records had no price: they are not seen.
+    refused: tuple[int, ...] = ()
     dead_letters: int
     duplicates: int
 
@@ -106,6 +108,8 @@ class PartitionState:
         self.dead_letters = checkpoint.dead_letters if checkpoint else 0
         self.duplicates = checkpoint.duplicates if checkpoint else 0
         self.window = DedupeWindow(rules.dedupe_window_us, rules.dedupe_ids_max, checkpoint.marks if checkpoint else ())
+        self.refused: list[int] = list(checkpoint.refused) if checkpoint else []
+        self._refused_before = frozenset(self.refused)
         self.cells: dict[tuple[Dimensions, int], CellStatement] = {}
         self.counters: dict[tuple[str, int], ScopeStatement] = {}
         self.changed_cells: dict[int, CellStatement] = {}
@@ -142,6 +146,7 @@ class PartitionState:
 
     def checkpoint(self) -> Checkpoint:
         """The watermark of this instant."""
+        self.refused = [offset for offset in self.refused if offset >= self.read_from]
         return Checkpoint(
             source=self.source,
             revision=self.revision,
@@ -149,6 +154,7 @@ class PartitionState:
             stream_time=self.stream_time,
             arrived_at=self.arrived_at,
             marks=self.window.marks,
+            refused=tuple(self.refused),
             dead_letters=self.dead_letters,
             duplicates=self.duplicates,
         )
@@ -179,6 +185,8 @@ class PartitionState:
         self.next_offset = max(self.next_offset, end)
 
     def _recall(self, record: Record) -> None:
+        if record.offset in self._refused_before:
+            return
         try:
             envelope = read(record, self.rules.limits).envelope
         except Rejected:
@@ -189,11 +197,16 @@ class PartitionState:
         offset = record.offset
         try:
             reading = read(record, self.rules.limits)
-            event = reading.event
+        except Rejected as refused:
+            self._dead_letter(record, refused)
+            return
+        event = reading.event
+        try:
             charge = self.rules.pricing.charge(event, reading.event_time)
         except Rejected as refused:
-            self.dead_letters += 1
-            self.letters.append(DeadLetter(record, refused.reason, refused.detail))
+            # It may come again once a price is known, so its id must not be taken for seen, now or after a restart.
+            self.refused.append(offset)
+            self._dead_letter(record, refused)
             return
         self._advance(reading)
         envelope = reading.envelope
@@ -201,7 +214,8 @@ class PartitionState:
             self.duplicates += 1
             return
         self.folded += 1
-        late = self.window.is_late(reading.event_time, self.stream_time)
+        happened = reading.arrived_at if isinstance(event, BillingRecord) else reading.event_time
+        late = self.window.is_late(happened, self.stream_time)
         dimensions = self._dimensions(reading)
         cell = self._cell(dimensions, reading.event_time, offset)
         # A flush that was cut short can leave a cell ahead of the watermark: what it holds is not folded again.
@@ -218,12 +232,16 @@ class PartitionState:
             self.unpriced += 1
         self._count(reading, dimensions, charge, offset)
 
+    def _dead_letter(self, record: Record, refused: Rejected) -> None:
+        self.dead_letters += 1
+        self.letters.append(DeadLetter(record, refused.reason, refused.detail))
+
     def _advance(self, reading: Reading) -> None:
-        """A time in the future never moves stream time, and a bill's period says nothing about now."""
-        if not isinstance(reading.event, BillingRecord):
-            believable = min(reading.event_time, reading.arrived_at)
-            if believable > self.stream_time:
-                self.stream_time = believable
+        """A time in the future never moves stream time. A bill's period says nothing about now: its arrival does."""
+        is_bill = isinstance(reading.event, BillingRecord)
+        believable = reading.arrived_at if is_bill else min(reading.event_time, reading.arrived_at)
+        if believable > self.stream_time:
+            self.stream_time = believable
         if reading.arrived_at > self.arrived_at:
             self.arrived_at = reading.arrived_at
 

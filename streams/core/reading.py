@@ -62,7 +62,8 @@ class Limits(NamedTuple):
     text_length_max: int = 256
     lateness_us_max: int = 40 * 86_400 * SECOND
     future_us_max: int = 300 * SECOND
-    amount_max: Decimal = Decimal(10) ** 9
+    #: Dollars of one bill line; a cell holds nanodollars in 64 bits, so 900 such lines.
+    amount_max: Decimal = Decimal(10) ** 7
     gpu_window_us_max: int = 3600 * SECOND
 
 

@@ -35,11 +35,22 @@ class WatchedBudget(NamedTuple):
     match: tuple[tuple[str, str], ...]
     #: The start and end of the period that an instant falls into, microseconds since 1970.
     bounds: Callable[[int], tuple[int, int]]
+    #: Names what is matched and how periods run, so that a changed definition never adds to another's counters.
+    definition: str = ""
 
 
-def budget_scope(budget_id: str) -> str:
-    """The scope of a budget: ``budget:<id>``."""
-    return BUDGET + budget_id
+def budget_scope(budget: WatchedBudget) -> str:
+    """The scope of a budget: ``budget:<id>@<definition>``. Whatever else it matched or counted before is another."""
+    return f"{BUDGET}{budget.budget_id}@{budget.definition}"
+
+
+def meeting_place(scope: str) -> str:
+    """What decides the partition of a scope's statements: all definitions of a budget meet in one.
+
+    >>> meeting_place("budget:search-daily@0a1b"), meeting_place("team:a@b")
+    ('budget:search-daily', 'team:a@b')
+    """
+    return scope.partition("@")[0] if scope.startswith(BUDGET) else scope
 
 
 class ScopeWatchlist:
@@ -57,7 +68,7 @@ class ScopeWatchlist:
         found = []
         for budget in self._matching(dimensions, key_id, user_id):
             start, end = self._bounds(budget, event_time)
-            found.append(Watched(BUDGET + budget.budget_id, start, end, _label(budget, dimensions)))
+            found.append(Watched(budget_scope(budget), start, end, _label(budget, dimensions)))
         if dimensions.category in _METERED:
             hour = event_time - event_time % HOUR
             found.append(Watched(TEAM + dimensions.team_id, hour, hour + HOUR, dimensions.feature))

@@ -36,16 +36,24 @@ class BatchRecovery(Recovery):
     async def _recover(self, generation: int) -> None:
         app: Any = self.app
         consumer = app.consumer
+        epoch = app.tables.revocations
         self._set_recovery_started()
         actives = set(app.assignor.assigned_actives())
+
+        def still_ours() -> bool:
+            return bool(app.tables.revocations == epoch and app.consumer_generation_id == generation)
+
         for table in self.tables.values():
             topic = table.changelog_topic_name
-            await table.restore({tp.partition for tp in actives if tp.topic == topic})  # type: ignore[attr-defined]
+            mine = {tp.partition for tp in actives if tp.topic == topic}
+            await table.restore(mine, still_ours)  # type: ignore[attr-defined]
         self._set_recovery_ended()
-        if app.consumer_generation_id != generation:
-            return  # a newer rebalance has signalled already
+        if not still_ours():
+            return  # a newer rebalance is on its way and signals for itself
         await app.on_rebalance_complete.send()
         await consumer.perform_seek()
+        if not still_ours():
+            return
         consumer.resume_partitions({tp for tp in consumer.assignment() if not self._is_changelog_tp(tp)})
         self.completed.set()
         app.flow_control.resume()
@@ -62,6 +70,9 @@ class BatchRecovery(Recovery):
 class BatchTableManager(TableManager):
     """Faust's table manager with this recovery, dropping state as soon as partitions are revoked."""
 
+    #: How often partitions were revoked: a recovery that began before the last time is void.
+    revocations = 0
+
     @property
     def recovery(self) -> Recovery:
         """The recovery service, made at first use."""
@@ -71,6 +82,7 @@ class BatchTableManager(TableManager):
 
     def drop_revoked(self, revoked: set[TP]) -> None:
         """Forget the state of revoked partitions, after their in-flight batches were committed."""
+        self.revocations += 1
         for table in self.values():
             topic = table.changelog_topic_name
             table.drop({tp.partition for tp in revoked if tp.topic == topic})  # type: ignore[attr-defined]

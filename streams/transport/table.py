@@ -48,8 +48,11 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         if self.on_drop is not None and partitions:
             self.on_drop(partitions)
 
-    async def restore(self, partitions: set[int]) -> None:
+    async def restore(self, partitions: set[int], still_ours: Callable[[], bool] = lambda: True) -> None:
         """Read the changelog of these partitions from its beginning to its present end, and hand it over.
+
+        Nothing is handed over once ``still_ours`` says no: partitions that were revoked while they were read would
+        live on here beside their new owner.
 
         Raises:
             TimeoutError: the end was not reached within ``RESTORE_TIMEOUT_S``.
@@ -75,8 +78,9 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
                 await _read_until(consumer, ends, entries)
         finally:
             await consumer.stop()
-        for partition, found in entries.items():
-            self.on_load(partition, found)
+        if still_ours():
+            for partition, found in entries.items():
+                self.on_load(partition, found)
 
 
 async def _read_until(

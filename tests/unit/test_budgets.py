@@ -21,7 +21,9 @@ LADDER = (
     Threshold(90, "critical", False),
     Threshold(100, "emergency", True),
 )
-TERMS = Terms("search-daily", Target("team", "search"), 100 * NANOS, "day", LADDER, enforced=True)
+TERMS = Terms(
+    "search-daily", "budget:search-daily", Target("team", "search"), 100 * NANOS, "day", LADDER, enforced=True
+)
 POLICY = Policy()
 
 
@@ -222,3 +224,46 @@ def test_a_block_expires_with_its_period_even_if_nobody_lets_go():
     command = budgets.decide(state, TERMS, NOON, POLICY).command
     assert command.expires_at == format_instant(DAY_END)
     assert command.alert_id == f"v1:budget_threshold:budget:search-daily:{format_instant(DAY_START)}:100"
+
+
+def test_a_budget_set_to_observe_lets_go_at_once_and_set_back_blocks_again():
+    run = Run().hear(said(110, offset=0))
+    for enforced in (False, True):
+        run.terms = TERMS._replace(enforced=enforced)
+        decision = budgets.decide(run.state, run.terms, NOON, POLICY)
+        assert (decision.command.action, decision.command.dry_run) == ("block", not enforced)
+        assert decision.command.revision > run.revisions[-1]
+        run.revisions.append(decision.command.revision)
+
+
+def test_a_withdrawn_budget_resolves_what_it_opened():
+    run = Run().hear(said(110, offset=0))
+    run.alerts.clear()
+    run.terms = budgets.withdrawn(run.state)
+    run.decide(NOON)
+    assert {status for _, status, _ in run.alerts} == {"resolved"}
+    assert len(run.alerts) == 4
+
+
+def test_a_rung_taken_out_of_the_ladder_resolves():
+    run = Run().hear(said(110, offset=0))
+    run.alerts.clear()
+    run.terms = TERMS._replace(thresholds=(*LADDER[:3], Threshold(120, "emergency", True)))
+    run.decide(NOON)
+    assert run.alerts == [("100 %", "resolved", "page")]
+    assert run.actions == ["block", "allow"]
+
+
+def test_a_quiet_rung_above_the_emergency_does_not_swallow_the_page():
+    run = Run(TERMS._replace(thresholds=(*LADDER, Threshold(120, "info", False))))
+    run.hear(said(125, offset=0))
+    assert ("100 %", "opened", "page") in run.alerts
+
+
+def test_a_budget_defined_anew_commands_above_everything_it_said_before():
+    old = Run().hear(said(110, offset=0))
+    month = said(110, offset=0)
+    month.period_start = DAY_START - 20 * 24 * HOUR
+    state = budgets.take_in(None, TERMS._replace(scope="budget:search-daily@2"), month, above=old.revisions[-1])
+    command = budgets.decide(state, TERMS, NOON, POLICY).command
+    assert command.revision > old.revisions[-1]

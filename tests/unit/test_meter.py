@@ -1,14 +1,19 @@
 """METER's fold: what is counted, what is not, and that no interleaving of crashes changes it."""
 
+from decimal import Decimal
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.instants import HOUR, SECOND
+from schemas.cloudevents import binary_headers
+from schemas.events import BILLING_TYPE, BillingRecord
+from schemas.instants import HOUR, SECOND, format_instant
 from schemas.statements import CellStatement, ScopeStatement
 from streams.core.meter import Checkpoint, PartitionState
-from tests.unit.records import NOON, SOURCE, RawRecord, cost, rules, state, usage_record
+from streams.core.reading import Reason, Rejected
+from tests.unit.records import NOON, SOURCE, FlatPricing, RawRecord, cost, rules, state, usage_record
 
 
 def test_a_call_lands_in_its_cell_its_budget_and_its_detector_scopes():
@@ -17,7 +22,7 @@ def test_a_call_lands_in_its_cell_its_budget_and_its_detector_scopes():
     (cell,) = partition.cells.values()
     assert (cell.totals.requests, cell.totals.cost_nanos, cell.offset, cell.segment) == (1, 1200, 0, 0)
     assert {counter.scope: counter.cost_nanos for counter in partition.counters.values()} == {
-        "budget:search-daily": 1200,
+        "budget:search-daily@": 1200,
         "team:search": 1200,
         "feature:chat": 1200,
     }
@@ -186,6 +191,44 @@ def test_an_idle_cell_is_let_go_only_below_the_ledger_and_a_late_event_opens_a_n
     partition.fold([usage_record(2, at=NOON, arrived=NOON + 6 * HOUR, input_tokens=5)], 3)
     reopened = next(cell for cell in partition.cells.values() if cell.hour == NOON)
     assert (reopened.cell_id, reopened.segment, reopened.totals.cost_nanos) == (gone[0].cell_id, 2, 50)
+
+
+class _NoRateYet(FlatPricing):
+    """Refuses what costs more than a thousand tokens, as a bill in a currency without a rate is refused."""
+
+    def charge(self, event, event_time):
+        if event.input_tokens > 1_000:
+            raise Rejected(Reason.UNKNOWN_CURRENCY, "no rate")
+        return super().charge(event, event_time)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["in one run", "after a restart"])
+def test_a_record_that_had_no_price_counts_when_it_comes_again_after_the_mend(restarted):
+    first = usage_record(0, id="x", input_tokens=5_000)
+    partition = state(pricing=_NoRateYet())
+    partition.fold([first, usage_record(1, input_tokens=1)], 2)
+    assert (cost(partition), partition.dead_letters) == (10, 1)
+    if restarted:
+        checkpoint = partition.checkpoint()
+        kept = [*partition.cells.values(), *partition.counters.values()]
+        partition = PartitionState(SOURCE, rules(), checkpoint)
+        partition.restore(kept)
+        partition.fold([first, usage_record(1, input_tokens=1)], 2)
+    partition.rules = rules()
+    partition.fold([usage_record(2, id="x", input_tokens=5_000)], 3)
+    assert (cost(partition), partition.duplicates) == (50_010, 0)
+
+
+def test_bills_move_stream_time_by_their_arrival_and_are_never_late_for_their_period():
+    bill = BillingRecord(
+        billing_account_id="a", charge_period_start=format_instant(NOON - 300 * HOUR), charge_period_end="",
+        billed_cost=Decimal(5), billing_currency="USD", service_provider_name="p",
+    )  # fmt: skip
+    headers = binary_headers(id="b", source="//bills", type=BILLING_TYPE, time=format_instant(NOON))
+    partition = state()
+    partition.fold([RawRecord(0, NOON // 1_000, msgspec.json.encode(bill), headers)], 1)
+    (cell,) = partition.cells.values()
+    assert (partition.stream_time, cell.totals.unverified_late) == (NOON, 0)
 
 
 def test_a_huge_request_is_signalled_with_its_place():
