@@ -25,6 +25,7 @@ from streams.demo.watch import Budget, View
 ROWS_FOR_FEATURES = 36
 COLUMNS_FOR_TWO = 110
 PLAIN_EVERY = 3 * HOUR
+_BAR = 8
 MARKS = {
     "alert": ("▲", "yellow"),
     "page": ("☎", "bold red"),
@@ -59,7 +60,7 @@ class TerminalScreen:
     def __init__(self, console: Console, scene: Callable[[], Scene]) -> None:
         self._console = console
         self._scene = scene
-        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=8, screen=False)
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=8, vertical_overflow="crop")
 
     def __enter__(self) -> "TerminalScreen":
         self._live.__enter__()
@@ -113,10 +114,12 @@ class PlainScreen:
 
 def draw(scene: Scene, width: int, height: int) -> RenderableType:
     """The picture of a scene."""
-    spend = _spend(scene, with_features=height >= ROWS_FOR_FEATURES)
-    side = Group(_budgets(scene), _throttles(scene), _news(scene, 12 if height >= ROWS_FOR_FEATURES else 6))
+    spend = _spend(scene, with_features=height >= ROWS_FOR_FEATURES and width >= COLUMNS_FOR_TWO)
     if width < COLUMNS_FOR_TWO:
-        return Group(_header(scene), _budgets(scene), _throttles(scene), _news(scene, 8))
+        # A small terminal has about 24 rows: the money by team, the budgets that matter, the latest news.
+        news = max(4, height - 21)
+        return Group(_header(scene), spend, _budgets(scene, 3), _throttles(scene), _news(scene, news, compact=True))
+    side = Group(_budgets(scene), _throttles(scene), _news(scene, 12 if height >= ROWS_FOR_FEATURES else 6))
     body = Table.grid(expand=True, padding=(0, 1))
     body.add_column(ratio=5)
     body.add_column(ratio=7)
@@ -162,11 +165,11 @@ def _header(scene: Scene) -> RenderableType:
 
 
 def _spend(scene: Scene, with_features: bool) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, title="Spend", title_style="bold")
-    table.add_column("team / feature", no_wrap=True, ratio=1)
+    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
+    table.add_column("spend of team, feature", no_wrap=True, min_width=16, ratio=1)
     table.add_column("this hour", justify="right", no_wrap=True)
     table.add_column("today", justify="right", no_wrap=True)
-    table.add_column("", width=14, no_wrap=True)
+    table.add_column("", width=_BAR, no_wrap=True)
     spend = scene.view.spend
     largest = max((found.hour_nanos for found in spend.values()), default=0) or 1
     open_scopes = {f.scope_id for f in scene.view.findings if f.status != "resolved" and f.tier != "note"}
@@ -180,7 +183,7 @@ def _spend(scene: Scene, with_features: bool) -> RenderableType:
         for feature in sorted(own, key=lambda name: -own[name].day_nanos) if with_features else ():
             found = own[feature]
             hot = feature in open_scopes
-            blocks = "█" * (found.hour_nanos * 14 // largest) or "▏"
+            blocks = "█" * (found.hour_nanos * _BAR // largest) or "▏"
             table.add_row(
                 Text(f"  {_name(feature)}", style="red" if hot else ""),
                 _cents(found.hour_nanos), _cents(found.day_nanos),
@@ -189,13 +192,14 @@ def _spend(scene: Scene, with_features: bool) -> RenderableType:
     return table
 
 
-def _budgets(scene: Scene) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, title="Budgets", title_style="bold")
+def _budgets(scene: Scene, most: int | None = None) -> RenderableType:
+    """All budgets, or only the fullest, without a head."""
+    table = Table(box=None if most else box.SIMPLE_HEAD, expand=True, pad_edge=False, show_header=not most)
     table.add_column("budget", no_wrap=True)
     table.add_column("spent of amount", justify="right", no_wrap=True)
     table.add_column("", ratio=1)
     table.add_column("", justify="right", no_wrap=True)
-    for budget in sorted(scene.view.budgets, key=lambda found: -_percent(found)):
+    for budget in sorted(scene.view.budgets, key=lambda found: -_percent(found))[:most]:
         percent = _percent(budget)
         color = "red" if percent >= 100 else "yellow" if percent >= 75 else "cyan" if percent >= 50 else "green"
         state = Text("BLOCKED", style="bold red") if budget.commanded == "block" else Text(f"{percent} %", style=color)
@@ -237,8 +241,8 @@ def _throttles(scene: Scene) -> RenderableType:
     return grid
 
 
-def _news(scene: Scene, count: int) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, title="Alerts", title_style="bold")
+def _news(scene: Scene, count: int, compact: bool = False) -> RenderableType:
+    table = Table(box=None if compact else box.SIMPLE_HEAD, expand=True, pad_edge=False, show_header=not compact)
     table.add_column("time", no_wrap=True)
     table.add_column("", width=1)
     table.add_column("what", ratio=1, overflow="ellipsis", no_wrap=True)
