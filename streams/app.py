@@ -62,6 +62,7 @@ def create_app(settings: Settings, outside: Outside, budgets: Sequence[Budget], 
         rebalance_timeout_s=settings.rebalance_timeout_s,
         group_instance_id=settings.group_instance_id,
         idempotence=settings.kafka_idempotence,
+        folder=settings.state_dir / "faust",
     )
     tables = {name: _table(app, name) for name in TABLES}
     meter = Meter(

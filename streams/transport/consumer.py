@@ -68,6 +68,18 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             consumer.seek(driver.ensure_aiokafka_TP(tp), offset)
         self.seek_epoch += 1
 
+    async def seek_back(self, starts: Mapping[TP, int], epoch: int) -> None:
+        """Read again what was taken and not delivered, unless a later seek has set the positions anyway."""
+        await self.call_thread(self._seek_back, starts, epoch)
+
+    async def _seek_back(self, starts: Mapping[TP, int], epoch: int) -> None:
+        if epoch != self.seek_epoch:
+            return
+        consumer = self._ensure_consumer()
+        mine = {tp: offset for tp, offset in starts.items() if tp in self.assignment()}
+        for tp, offset in mine.items():
+            consumer.seek(driver.ensure_aiokafka_TP(tp), offset)
+
     async def committed(self, tps: Iterable[TP]) -> dict[TP, int | None]:
         """The group's committed offset of each partition; None where there is none."""
         return await self.call_thread(self._committed, list(tps))
@@ -96,24 +108,29 @@ class BatchConsumer(driver.Consumer):
     # -- delivery ---------------------------------------------------------------------------------------------------
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
-        """Yield one message per fetched partition; its value is a ``RecordBatch``."""
-        generation = self.app.consumer_generation_id
+        """Yield one message per fetched partition; its value is a ``RecordBatch``.
+
+        What was taken before a seek is void. What was taken after it and cannot be delivered (the flow has stopped, or
+        has not begun yet) is sought back: taking has moved the position past it.
+        """
         fetched, active = await self._wait_next_records(timeout)
         if not fetched or self.should_stop:
             return
+        kept: dict[TP, int] = {}
         for tp, records in fetched.items():
-            stale = generation != self.app.consumer_generation_id or self._is_stale(fetched)
-            if not self.flow_active or stale:
-                # Taken under an old assignment or before a seek. Recovery seeks before it resumes the flow, and that
-                # seek made these records void, so dropping them loses nothing.
-                return
-            if not records or not (active is None or tp in active or tp in self._buffered_partitions):
+            if not records or self._is_stale(fetched):
+                continue
+            wanted = active is None or tp in active or tp in self._buffered_partitions
+            if not self.flow_active or not wanted:
+                kept[tp] = records[0].offset
                 continue
             try:
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             except IllegalStateError:
-                return  # the assignment went away under us
+                continue  # the assignment went away under us; whoever has the partition reads it
             yield tp, self._to_batch(tp, records)
+        if kept:
+            await self._thread.seek_back(kept, fetched.epoch)
 
     def _is_stale(self, fetched: Any) -> bool:
         return getattr(fetched, "epoch", -1) != self._thread.seek_epoch

@@ -1,6 +1,7 @@
 """Putting the transport together: the driver under its own URL scheme, and a Faust application on it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -53,10 +54,12 @@ def make_app(
     rebalance_timeout_s: float = 60.0,
     group_instance_id: str | None = None,
     idempotence: bool = True,
+    folder: Path | None = None,
 ) -> App:
     """A Faust application whose topics deliver batches.
 
     ``connection`` is what aiokafka clients take: ``bootstrap_servers`` and, where needed, the security settings.
+    ``folder`` is where Faust makes its (empty) data folders; the working directory unless given.
     """
     require_c_extension()
     app = App(
@@ -89,6 +92,7 @@ def make_app(
         producer_max_request_size=REQUEST_BYTES_MAX,
         worker_redirect_stdouts=False,
         web_enabled=False,
+        **({"datadir": folder} if folder else {}),
         web_in_thread=False,
     )
     app.connection = connection
