@@ -30,7 +30,7 @@ from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
 from streams.kafka_connection import connection
 from streams.ports import Ledger, Outbox, Receiver
 from streams.settings import Settings
-from streams.topic_admin import TABLES
+from streams.settings_checks import STAGES
 from streams.transport import BatchSchema, StateTable, make_app
 from streams.transport.driver import App
 
@@ -51,11 +51,12 @@ class Worker(NamedTuple):
 
 
 def create_app(settings: Settings, outside: Outside, budgets: Sequence[Budget], prices: PriceBook) -> Worker:
-    """Bind METER, BUDGET, DETECT, NOTIFY and LEDGER to their topics, tables and sinks."""
+    """Bind the stages that the settings name to their topics, tables and sinks."""
     app = make_app(
-        settings.app_id,
+        group_of(settings),
         connection(settings),
         partitions=settings.partitions,
+        state_of=settings.app_id,
         fetch_wait_ms=settings.fetch_wait_ms,
         fetch_max_bytes=settings.fetch_max_bytes,
         session_timeout_s=settings.session_timeout_s,
@@ -64,38 +65,77 @@ def create_app(settings: Settings, outside: Outside, budgets: Sequence[Budget], 
         idempotence=settings.kafka_idempotence,
         folder=settings.state_dir / "faust",
     )
-    tables = {name: _table(app, name) for name in TABLES}
+    loops: list[Loop] = []
+    for stage, bind in (
+        ("meter", lambda: _bind_meter(app, settings, outside, budgets, prices)),
+        ("budget", lambda: _bind_budget(app, settings, outside, budgets)),
+        ("detect", lambda: _bind_detect(app, settings, prices)),
+        ("ledger", lambda: _bind_ledger(app, outside)),
+        ("notify", lambda: _bind_notify(app, outside)),
+    ):
+        if stage in settings.stages:
+            loops += bind()
+    return Worker(app, loops)
+
+
+def group_of(settings: Settings) -> str:
+    """The consumer group: one for each set of stages, since all members of a group read the same topics.
+
+    The state is named after ``app_id`` alone, so that stages can be taken apart and put together again.
+    """
+    return settings.app_id if len(settings.stages) == len(STAGES) else "-".join([settings.app_id, *settings.stages])
+
+
+def _bind_meter(
+    app: App, settings: Settings, outside: Outside, budgets: Sequence[Budget], prices: PriceBook
+) -> list[Loop]:
+    inputs = tuple(topic.name for topic in topics.INPUTS)
     meter = Meter(
-        tables["meter"],
+        _table(app, "meter"),
         _rules(settings, budgets, prices),
         outside.ledger,
-        tuple(topic.name for topic in topics.INPUTS),
+        inputs,
         epoch=settings.topic_epoch,
         writer=lambda: _writer(app),
         flush_interval_s=settings.flush_interval_ms / 1000,
         scope_interval_s=settings.scope_interval_ms / 1000,
     )
-    live_within_us = settings.live_within_s * SECOND
+    _bind(app, "meter", meter.run, *inputs)
+    return [meter]
+
+
+def _bind_budget(app: App, settings: Settings, outside: Outside, budgets: Sequence[Budget]) -> list[Loop]:
     budget = BudgetAgent(
-        tables["budgets"],
+        _table(app, "budgets"),
         {terms.scope: terms for terms in map(terms_of, budgets)},
         outside.ledger,
         clock_for(settings.clock),
-        Policy(live_within_us),
+        Policy(settings.live_within_s * SECOND),
     )
-    detectors = _detectors(settings, tables, prices)
-    ledger = LedgerAgent(outside.ledger)
-    notify = NotifyAgent(outside.outbox, outside.receivers)
-
-    _bind(app, "meter", meter.run, *(topic.name for topic in topics.INPUTS))
     _bind(app, "budget", budget.run, topics.SPEND_SCOPES)
+    return [budget]
+
+
+def _bind_detect(app: App, settings: Settings, prices: PriceBook) -> list[Loop]:
+    tables = {name: _table(app, name) for name in ("spikes", "runaways", "gpus")}
+    detectors = _detectors(settings, tables, prices)
+    for topic, detector in detectors:
+        _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
+    return [detector for _, detector in detectors]
+
+
+def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
+    ledger = LedgerAgent(outside.ledger)
     _bind(app, "ledger-cells", ledger.run_cells, topics.SPEND_CELLS)
     _bind(app, "ledger-commands", ledger.run_commands, topics.GATEWAY_COMMANDS)
     _bind(app, "ledger-acks", ledger.run_acks, topics.GATEWAY_ACKS)
+    return []
+
+
+def _bind_notify(app: App, outside: Outside) -> list[Loop]:
+    notify = NotifyAgent(outside.outbox, outside.receivers)
     _bind(app, "notify", notify.run, topics.ALERTS)
-    for topic, detector in detectors:
-        _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
-    return Worker(app, (meter, budget, *(detector for _, detector in detectors), notify))
+    return [notify]
 
 
 def terms_of(budget: Budget) -> Terms:

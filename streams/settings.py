@@ -15,11 +15,13 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.settings_checks import (
+    STAGES,
     BootstrapServers,
     DollarAmount,
     PostgresUrl,
     RoutingKey,
     SecretWebUrl,
+    StageList,
     TextList,
     TextMapping,
     WebhookSecret,
@@ -79,6 +81,7 @@ class Settings(BaseSettings):
     replication_factor: int = Field(1, ge=1, le=9)
     topic_epoch: int = Field(0, ge=0, description="Raise it when the usage topics were created anew.")
     app_id: str = Field("sluice", pattern=r"^[a-z][a-z0-9-]{0,40}$", description="Consumer group, changelogs.")
+    stages: StageList = Field(list(STAGES), description="What this worker runs; METER scales apart from the rest.")
     group_instance_id: str | None = Field(None, description="One stable name a worker: no rebalance.")
     session_timeout_s: float = Field(10.0, ge=6, le=300)
     rebalance_timeout_s: float = Field(60.0, ge=6, le=600, description="For joining members; 6 on Tansu.")

@@ -74,8 +74,20 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+#: What a worker can run, in the order in which money flows.
+STAGES = ("meter", "budget", "detect", "ledger", "notify")
+
+
+def _stages(value: list[str]) -> list[str]:
+    unknown = [name for name in value if name not in STAGES]
+    if unknown or not value:
+        raise ValueError(f"{', '.join(unknown) or 'nothing'} is no stage; there are {', '.join(STAGES)}")
+    return [name for name in STAGES if name in value]
+
+
 TextList = Annotated[list[str], BeforeValidator(split_list)]
 TextMapping = Annotated[dict[str, str], BeforeValidator(split_mapping)]
+StageList = Annotated[list[str], AfterValidator(_stages), BeforeValidator(split_list)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres)]
 BootstrapServers = Annotated[str, AfterValidator(_bootstrap)]
 WebUrl = Annotated[str, AfterValidator(_web)]

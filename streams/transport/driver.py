@@ -39,6 +39,8 @@ class App(faust.App):
     connection: Connection
     fetch_wait_ms: int
     partitions: int
+    #: Names the changelogs, whatever the group is called.
+    state_of: str
     #: False only for a broker that has no idempotent producers, which is none for production.
     idempotence: bool
 
@@ -48,6 +50,7 @@ def make_app(
     connection: Connection,
     *,
     partitions: int,
+    state_of: str = "",
     fetch_wait_ms: int = 50,
     fetch_max_bytes: int = 1_048_576,
     session_timeout_s: float = 10.0,
@@ -59,6 +62,7 @@ def make_app(
     """A Faust application whose topics deliver batches.
 
     ``connection`` is what aiokafka clients take: ``bootstrap_servers`` and, where needed, the security settings.
+    ``state_of`` names the changelogs; the application's own id unless given.
     ``folder`` is where Faust makes its (empty) data folders; the working directory unless given.
     """
     require_c_extension()
@@ -98,6 +102,7 @@ def make_app(
     app.connection = connection
     app.fetch_wait_ms = fetch_wait_ms
     app.partitions = partitions
+    app.state_of = state_of or app_id
     app.idempotence = idempotence
     return app
 

@@ -28,6 +28,9 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
     on_drop: Callable[[set[int]], None] | None = None
     start_of: Callable[[str, int], int | None] | None = None
 
+    def _changelog_topic_name(self) -> str:
+        return f"{self.app.state_of}-{self.name}-changelog"  # type: ignore[attr-defined]
+
     def persisted_offset(self, tp: TP) -> int | None:
         """Nothing is kept beside the changelog."""
         return None
