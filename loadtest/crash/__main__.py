@@ -29,7 +29,7 @@ def main() -> int:
         plan = make_plan(seed, only=given.only, **terms)
         print(f"\nseed {seed} ({number} of {len(seeds)})", flush=True)
         _print_plan(plan)
-        verdict = _run(plan, given.state / "crash" / f"seed-{seed}", small_disk=not reason)
+        verdict = _run(plan, given.state / "crash" / f"seed-{seed}", small_disk=not reason, keep=given.keep)
         _print_verdict(verdict, given.state)
         if not verdict.holds:
             failed.append(seed)
@@ -48,10 +48,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=7)
     parser.add_argument("--only", action="append", default=[], choices=list(KINDS), help="choose from these faults")
     parser.add_argument("--state", type=Path, default=Path(".sluice"), help="state folder; logs of failures stay there")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of seeds that hold, too")
     return parser.parse_args()
 
 
-def _run(plan: Plan, folder: Path, small_disk: bool) -> Verdict:
+def _run(plan: Plan, folder: Path, small_disk: bool, keep: bool) -> Verdict:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "logs").mkdir(parents=True)
     log = logging.FileHandler(folder / "logs" / "rig.log")
@@ -62,7 +63,9 @@ def _run(plan: Plan, folder: Path, small_disk: bool) -> Verdict:
     # Each line of a client that waits for its broker would be one of thousands.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        return asyncio.run(Run(plan, folder, lambda line: print(line, flush=True), small_disk).verdict())
+        return asyncio.run(
+            Run(plan, folder, lambda line: print(line, flush=True), small_disk=small_disk, keep=keep).verdict()
+        )
     finally:
         root.removeHandler(log)
         log.close()

@@ -111,12 +111,14 @@ async def restart_postgres(parts: Parts, terms: Terms) -> str:
 
 async def cut_kafka(parts: Parts, terms: Terms) -> str:
     """A reset of every connection to Kafka, some times."""
-    return await _cut(parts.kafka_proxy.cut, terms)
+    async with parts.locks["kafka"]:
+        return await _cut(parts.kafka_proxy.cut, terms)
 
 
 async def cut_postgres(parts: Parts, terms: Terms) -> str:
     """A reset of every connection to PostgreSQL, some times."""
-    return await _cut(parts.postgres_proxy.cut, terms)
+    async with parts.locks["postgres"]:
+        return await _cut(parts.postgres_proxy.cut, terms)
 
 
 async def _cut(cut: Callable[[], int], terms: Terms) -> str:

@@ -91,7 +91,7 @@ def _call(plan: Plan, chance: Random, number: int, at: float) -> list[Send]:
     if chance.random() >= DUPLICATED:
         return [send]
     # At once (mostly the same batch), or after whatever has happened meanwhile.
-    again = sent_at if chance.random() < 0.5 else sent_at + chance.uniform(0.5, 15.0)
+    again = sent_at if chance.random() < 0.5 else sent_at + chance.uniform(0.0, plan.duration_s - at)
     return [send, send._replace(at_s=again)]
 
 

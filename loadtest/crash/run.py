@@ -15,7 +15,7 @@ from loadtest.crash.budgeting import BUDGETS, REFUNDED, amounts, budgets_file, p
 from loadtest.crash.compare import Check, compare
 from loadtest.crash.expected import Expected
 from loadtest.crash.faults import carry_out
-from loadtest.crash.load import bill, load_of
+from loadtest.crash.load import EVENTS, bill, load_of
 from loadtest.crash.parts import DATABASE, Parts
 from loadtest.crash.plan import Plan
 from loadtest.crash.reading import INPUTS, Topics, raw_of, read_found
@@ -32,7 +32,7 @@ AGREE_DEADLINE_S = 20.0
 POLL_S = 0.5
 #: Of its amount; the refund takes the blocked budget from 120 % to about 40 %.
 REFUND_PERCENT = 80
-_REACHED = "select coalesce(sum(next_offset), 0)::bigint from ledger_sources"
+_REACHED = "select slot, next_offset from ledger_sources where slot like $1"
 
 
 class Verdict(NamedTuple):
@@ -54,12 +54,15 @@ class Verdict(NamedTuple):
 class Run:
     """One seed on parts of its own in ``folder``."""
 
-    def __init__(self, plan: Plan, folder: Path, say: Callable[[str], None], small_disk: bool) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, say: Callable[[str], None], *, small_disk: bool, keep: bool = False
+    ) -> None:
         self.plan = plan
         self.facts: dict[str, Any] = {}
         self._folder = folder
         self._print = say
         self._small_disk = small_disk
+        self._keep = keep
         self._anchor = datetime.now(UTC)
         self._sends = load_of(plan)
         self._amounts = amounts(planned_nanos(self._sends, Prices()))
@@ -87,7 +90,7 @@ class Run:
             broken = "; ".join(_reasons(error))
         self.facts["took_s"] = round(elapsed_s() - entered, 1)
         found = Verdict(self.plan.seed, checks, broken, self.facts)
-        if found.holds:
+        if found.holds and not self._keep:
             shutil.rmtree(self._folder, ignore_errors=True)
         return found
 
@@ -99,7 +102,7 @@ class Run:
         try:
             self._ids |= set(await sender.start())
             self._begun = elapsed_s()
-            watching = asyncio.create_task(self._watch(parts, sender), name="watch the ledger")
+            watching = asyncio.create_task(self._watch(parts), name="watch the ledger")
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(sender.play(self._sends, self._begun))
@@ -162,23 +165,26 @@ class Run:
         except TimeoutError:
             raise TimeoutError(f"a stall: after {SETTLE_DEADLINE_S:.0f} s without faults these lag: {lag}") from None
 
-    async def _watch(self, parts: Parts, sender: Sender) -> None:
-        """The longest time for which the ledger came no further although there was something to take in."""
-        at, moved = 0, elapsed_s()
+    async def _watch(self, parts: Parts) -> None:
+        """The longest time for which a partition of calls, which all move, stood still in the ledger."""
+        at: dict[str, int] = {}
+        moved: dict[str, float] = {}
         while True:
             await asyncio.sleep(POLL_S)
             try:
                 connection = await asyncpg.connect(parts.postgres.url(DATABASE), timeout=2)
                 try:
-                    now_at = await connection.fetchval(_REACHED)
+                    rows = await connection.fetch(_REACHED, f"{EVENTS}@%")
                 finally:
                     await connection.close()
             except Exception as error:
                 logger.info("the ledger cannot be watched now: %r", error)
                 continue
-            if now_at != at or now_at >= sender.confirmed:
-                at, moved = now_at, elapsed_s()
-            self._silence_s = max(self._silence_s, round(elapsed_s() - moved, 1))
+            now = elapsed_s()
+            for slot, reached in rows:
+                if at.get(slot) != reached:
+                    self._silence_s = max(self._silence_s, round(now - moved.get(slot, now), 1))
+                    at[slot], moved[slot] = reached, now
 
     def _say(self, text: str) -> None:
         line = f"{elapsed_s() - self._begun:6.1f} s  {text}"
