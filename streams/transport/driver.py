@@ -10,7 +10,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.types.enums import ProcessingGuarantee
 from mode import CrashingSupervisor
 
-from streams.transport.consumer import BatchConsumer
+from streams.transport.consumer import BatchConsumer, Hands
 from streams.transport.producer import BatchProducer
 from streams.transport.recovery import BatchTableManager
 
@@ -99,6 +99,7 @@ def make_app(
     app.fetch_wait_ms = fetch_wait_ms
     app.partitions = partitions
     app.idempotence = idempotence
+    app.sensors.add(Hands())
     return app
 
 
