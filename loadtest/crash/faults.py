@@ -16,6 +16,9 @@ logger = logging.getLogger("crash-rig")
 
 Terms = dict[str, Any]
 
+#: A worker that takes longer to stop is asked what it waits for.
+SLOW_STOP_S = 8.0
+
 
 async def kill_worker(parts: Parts, terms: Terms) -> str:
     """SIGKILL, and back after a while."""
@@ -30,13 +33,18 @@ async def stop_worker(parts: Parts, terms: Terms) -> str:
 async def _end_worker(parts: Parts, terms: Terms, wanted: signal.Signals) -> str:
     worker = terms["worker"]
     async with parts.locks[f"worker-{worker}"]:
-        with contextlib.suppress(TimeoutError):
-            await parts.running.kill_worker(worker, wanted)
+        begun = elapsed_s()
+        ending = asyncio.create_task(parts.running.kill_worker(worker, wanted))
+        if not (await asyncio.wait({ending}, timeout=SLOW_STOP_S))[0]:
+            parts.say(f"… worker {worker} takes its time to stop")
+            parts.running.workers[worker].send(signal.SIGUSR1)
         # A worker whose broker is away may take longer to stop than anybody waits.
+        await asyncio.gather(ending, return_exceptions=True)
         parts.running.workers[worker].kill()
+        ended_s = elapsed_s() - begun
         await asyncio.sleep(terms["back_after_s"])
         await parts.bring_back(worker)
-    return f"worker {worker} is back"
+    return f"worker {worker} is back; it took {ended_s:.1f} s to end"
 
 
 async def freeze_worker(parts: Parts, terms: Terms) -> str:

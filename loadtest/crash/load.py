@@ -179,7 +179,7 @@ def _bills(plan: Plan, chance: Random) -> list[Send]:
             line = line._replace(refused="unknown_currency")
         found.append(line)
         if chance.random() < 0.2:
-            found.append(line._replace(at_s=at + chance.uniform(0.0, 9.0)))
+            found.append(line._replace(at_s=chance.uniform(at, plan.duration_s)))
     return found
 
 

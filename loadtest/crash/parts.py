@@ -28,6 +28,8 @@ from streams.supervisor import Supervisor, child_environment
 logger = logging.getLogger("crash-rig")
 
 DATABASE = "crash"
+#: Processes that write what they wait for to their logs when asked (SIGUSR1): a stall is worth nothing without it.
+TELLING = {"PYTHONPATH": str(Path(__file__).parent / "inside")}
 BACK_DEADLINE_S = 150.0
 ALIVE_DEADLINE_S = 20.0
 RATE_CARD = Path(__file__).parents[2] / "examples" / "demo" / "rate-card.yaml"
@@ -115,7 +117,7 @@ class Parts:
             kafka_url=f"127.0.0.1:{self.kafka_proxy.port}", database_url=database_url, state_dir=self._state,
             api_port=0, session_timeout_s=SESSION_TIMEOUT_S, budgets=budgets, rate_card=RATE_CARD, **told,
         )  # fmt: skip
-        running = Supervisor(settings, WORKERS, handle_signals=False)
+        running = Supervisor(settings, WORKERS, TELLING, handle_signals=False)
         self.running = await self._stack.enter_async_context(running)
         self.third = self._third_worker()
         self._stack.push_async_callback(self.third.stop)
@@ -129,7 +131,7 @@ class Parts:
 
         child = ChildProcess(
             "third worker", [sys.executable, "-m", "streams.cli", "worker"], self._state / "logs" / "third.log",
-            child_environment(settings, {}),
+            child_environment(settings, TELLING),
         )  # fmt: skip
         return Service(
             child, is_ready, ready_deadline_s=60.0, stop_deadline_s=25.0,
@@ -150,6 +152,14 @@ class Parts:
                 if elapsed_s() > until:
                     raise
                 await asyncio.sleep(0.5)
+
+    async def tell(self) -> None:
+        """Let the workers write what they wait for to their logs."""
+        for child in self.running.workers:
+            if child.running:
+                child.send(signal.SIGUSR1)
+        await asyncio.sleep(1.0)
+        self._keep_logs()
 
     async def mend(self) -> None:
         """See that everything is up that a plan may have left down."""

@@ -138,7 +138,7 @@ class Run:
     async def _judge(self, parts: Parts, topics: Topics) -> list[Check]:
         """Wait until everything was taken in, then compare, a few times: timers and receivers need a moment."""
         waited = elapsed_s()
-        await self._settled(topics)
+        await self._settled(parts, topics)
         self.facts["settled_s"] = max(self.facts.get("settled_s", 0.0), round(elapsed_s() - waited, 1))
         fresh = [raw_of(record) for record in await topics.read(INPUTS)]
         await asyncio.to_thread(self._expected.take, fresh)
@@ -152,7 +152,7 @@ class Run:
                 return checks
             await asyncio.sleep(POLL_S)
 
-    async def _settled(self, topics: Topics) -> None:
+    async def _settled(self, parts: Parts, topics: Topics) -> None:
         lag: Mapping[str, int] = {"nothing is known yet": 1}
         try:
             async with asyncio.timeout(SETTLE_DEADLINE_S):
@@ -163,6 +163,7 @@ class Run:
                     quiet = 0 if lag else quiet + 1
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
+            await parts.tell()
             raise TimeoutError(f"a stall: after {SETTLE_DEADLINE_S:.0f} s without faults these lag: {lag}") from None
 
     async def _watch(self, parts: Parts) -> None:

@@ -1,0 +1,35 @@
+"""The crash rig's short form: one seed with fewer events and faults. `make crash SEEDS=25` is the long one."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streams.embedded.kafka_jars import find_distribution
+from streams.embedded.process import EmbeddedError
+
+pytestmark = [pytest.mark.integration]
+
+ROOT = Path(__file__).parents[2]
+#: Two SIGKILLs of workers, a third worker, and a SIGKILL of the broker.
+SEED = 2
+DEADLINE_S = 240
+
+
+@pytest.fixture(scope="module")
+def real_kafka():
+    """The rig freezes and restarts its broker, and expects what it acknowledged to be there afterwards."""
+    try:
+        asyncio.run(find_distribution())
+    except EmbeddedError as error:
+        pytest.skip(f"the crash rig needs Apache Kafka: {error}")
+
+
+def test_a_seed_of_the_crash_rig_holds(real_kafka, tmp_path):
+    command = [sys.executable, "-m", "loadtest.crash", "--short", "--seed", str(SEED), "--state", str(tmp_path)]
+    # A process of its own: it mounts a small disk in a namespace of its own, and starts children from its main thread.
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 seeds hold" in done.stdout
