@@ -5,18 +5,22 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 ARGS ?=
 
-# SECONDS and SEED count only when given on the command line: bash has a variable SECONDS of its own, which an
+# SECONDS, SEED and SEEDS count only when given on the command line: bash has a variable SECONDS of its own, which an
 # environment may carry here by accident.
 ifeq ($(origin SECONDS),command line)
 DEMO_FLAGS += --seconds $(SECONDS)
 endif
 ifeq ($(origin SEED),command line)
 DEMO_FLAGS += --seed $(SEED)
+CRASH_FLAGS += --seed $(SEED)
+endif
+ifeq ($(origin SEEDS),command line)
+CRASH_FLAGS += --seeds $(SEEDS)
 endif
 unexport SECONDS SEED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit lint format lock schemas clean
+.PHONY: help setup demo up test test-unit crash lint format lock schemas clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +39,9 @@ test: setup ## Run every test, on real Kafka and PostgreSQL; ARGS='-k budget' ch
 
 test-unit: setup ## Run the tests that need neither broker nor database
 	@$(BIN)/python -m pytest -m "not integration" $(ARGS)
+
+crash: setup ## Break the service in seeded ways and compare it with an oracle, a minute a seed; SEEDS=25, or SEED=7 for one
+	@$(BIN)/python -m loadtest.crash $(CRASH_FLAGS) $(ARGS)
 
 lint: setup ## Check style, formatting, types and import rules
 	@$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 EXACT = Context(prec=60)
 NANOS = Decimal(10) ** 9
@@ -136,39 +136,20 @@ class Oracle:
 
     def _usage(self, record: dict[str, Any], data: dict[str, Any]) -> tuple[Group, int, int, int, int]:
         model = data.get("response_model") or data.get("request_model", "")
-        read, written = count(data, "cache_read_input_tokens"), count(data, "cache_creation_input_tokens")
-        fresh, output = count(data, "input_tokens") - read - written, count(data, "output_tokens")
-        if fresh < 0:
-            raise Refused("more cached tokens than input")
         team = data.get("team_id") or record.get("subject") or UNATTRIBUTED
         group = (
             hour_of(record["time"]), team, data.get("feature") or UNATTRIBUTED, model, "llm",
         )  # fmt: skip
-        prices = self.prices.llm.get(model)
-        if prices is None:
-            return group, 0, 1, 0, 1
-        exact = Decimal(0)
-        for tokens, price in zip((fresh, read, written, output), prices, strict=True):
-            if tokens and price is None:
-                raise Refused(f"{model} does not sell such tokens")
-            if tokens:
-                exact = EXACT.add(exact, EXACT.multiply(Decimal(tokens), price))
-        return group, whole_nanos(EXACT.divide(exact, PER_MTOK)), 1, 0, 0
+        call = call_charge(self.prices, data)
+        return group, call.nanos, 1, 0, call.unpriced
 
     def _gpu(self, data: dict[str, Any]) -> tuple[Group, int, int, int, int]:
-        model, seconds = data["model"], Decimal(str(data["allocated_seconds"]))
-        start, end = instant(data["window_start"]), instant(data["window_end"])
-        if not timedelta(0) < end - start <= timedelta(hours=1) or not 0 <= seconds <= Decimal((end - start).seconds):
-            raise Refused("an impossible window")
         group = (
             hour_of(data["window_start"]), data.get("team_id") or UNATTRIBUTED,
-            data.get("feature") or UNATTRIBUTED, model, "gpu",
+            data.get("feature") or UNATTRIBUTED, data["model"], "gpu",
         )  # fmt: skip
-        price = self.prices.gpu.get(model)
-        if price is None:
-            return group, 0, 0, 0, 1
-        share = EXACT.divide(EXACT.multiply(price, seconds), Decimal(3600 * int(data.get("shared_by", 1))))
-        return group, whole_nanos(share), 0, 0, 0
+        window = window_charge(self.prices, data)
+        return group, window.nanos, 0, 0, window.unpriced
 
     def _bill(self, data: dict[str, Any]) -> tuple[Group, int, int, int, int]:
         if data["billing_currency"] != "USD":
@@ -185,6 +166,51 @@ class Oracle:
             "llm" if generative else "vector",
         )  # fmt: skip
         return (group, 0, 0, nanos, 0) if covers else (group, nanos, 0, 0, 0)
+
+
+class Charge(NamedTuple):
+    """What one event costs in nanodollars, and on what ground (1 or 0 each)."""
+
+    nanos: int
+    #: No price is known, and the gateway's own figure stands in.
+    estimated: int = 0
+    #: No price is known at all.
+    unpriced: int = 0
+
+
+def call_charge(prices: Prices, data: dict[str, Any]) -> Charge:
+    """What a call costs: nothing from a cache or for a failure without tokens, else every token at its price."""
+    read, written = count(data, "cache_read_input_tokens"), count(data, "cache_creation_input_tokens")
+    fresh, output = count(data, "input_tokens") - read - written, count(data, "output_tokens")
+    if fresh < 0:
+        raise Refused("more cached tokens than input")
+    if data.get("cache_hit") or (data.get("status") == "failure" and not fresh + read + written + output):
+        return Charge(0)
+    model = data.get("response_model") or data.get("request_model", "")
+    found = prices.llm.get(model)
+    if found is None:
+        reported = whole_nanos(Decimal(data.get("reported_cost") or "0"))
+        return Charge(reported, estimated=1) if reported else Charge(0, unpriced=1)
+    exact = Decimal(0)
+    for tokens, price in zip((fresh, read, written, output), found, strict=True):
+        if tokens and price is None:
+            raise Refused(f"{model} does not sell such tokens")
+        if tokens:
+            exact = EXACT.add(exact, EXACT.multiply(Decimal(tokens), price))
+    return Charge(whole_nanos(EXACT.divide(exact, PER_MTOK)))
+
+
+def window_charge(prices: Prices, data: dict[str, Any]) -> Charge:
+    """What one GPU's window costs: its share of the allocated time at the hourly price."""
+    seconds = Decimal(str(data["allocated_seconds"]))
+    start, end = instant(data["window_start"]), instant(data["window_end"])
+    if not timedelta(0) < end - start <= timedelta(hours=1) or not 0 <= seconds <= Decimal((end - start).seconds):
+        raise Refused("an impossible window")
+    price = prices.gpu.get(data["model"])
+    if price is None:
+        return Charge(0, unpriced=1)
+    hours = Decimal(3600 * int(data.get("shared_by", 1)))
+    return Charge(whole_nanos(EXACT.divide(EXACT.multiply(price, seconds), hours)))
 
 
 def count(data: dict[str, Any], name: str) -> int:

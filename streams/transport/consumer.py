@@ -10,11 +10,13 @@ not used for batch topics, since they lose and double-count (docs/transport.md, 
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import faust
 import faust.transport.drivers.aiokafka as driver
 from aiokafka.errors import IllegalStateError
 from faust.transport.consumer import ensure_TP
-from faust.types import TP, ConsumerMessage
+from faust.types import TP, ConsumerMessage, EventT, StreamT
 from faust.types.tuples import Message
 
 from streams.transport.batch import RecordBatch
@@ -33,6 +35,15 @@ class _Span:
         self.first = first
         self.end = end
         self.acked = False
+
+
+class Hands(faust.Sensor):
+    """Tells the consumer when an agent takes its copy of a batch into its hands."""
+
+    def on_stream_event_in(self, tp: TP, offset: int, stream: StreamT, event: EventT) -> None:
+        """An agent begins with an event; Faust has no other place to learn it from."""
+        consumer: Any = event.app.consumer
+        consumer.took(event.message)
 
 
 class Fetched(dict[TP, list[Any]]):
@@ -98,6 +109,8 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._spans: defaultdict[TP, deque[_Span]] = defaultdict(deque)
         self._positions: dict[TP, int] = {}
+        #: Copies of a batch that no agent has taken (yet).
+        self._untaken: WeakKeyDictionary[Message, int] = WeakKeyDictionary()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -171,6 +184,24 @@ class BatchConsumer(driver.Consumer):
         driver_notify(self._waiting_for_ack)
         return True
 
+    def took(self, message: Message) -> None:
+        """An agent has taken its copy of a batch: a topic with two agents has two of each."""
+        self._untaken[message] = self._untaken.get(message, message.refcount) - 1
+
+    async def wait_empty(self) -> None:
+        """Wait for the batches that agents have in their hands; the flow is stopped and the queues are cleared.
+
+        A copy that was cleared from one agent's queue, after another agent had taken its own, will never be
+        acknowledged: stock Faust waits for it for ever. Its batch stays uncommitted, so it is read again.
+        """
+        self._clean_unacked_messages()
+        await super().wait_empty()
+
+    def _clean_unacked_messages(self) -> None:
+        for message in list(self._unacked_messages):
+            if message.acked or message.refcount <= self._untaken.get(message, 0):
+                self._unacked_messages.discard(message)
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (
             tp
@@ -225,6 +256,7 @@ class BatchConsumer(driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Let in-flight batches finish, commit them, and only then forget them (stock Faust forgets first)."""
         await super().on_partitions_revoked(revoked)
+        self._unacked_messages.difference_update([m for m in self._unacked_messages if m.tp in revoked])
         for tp in revoked:
             self._spans.pop(tp, None)
             self._positions.pop(tp, None)
@@ -237,4 +269,4 @@ def driver_notify(future: Any) -> None:
         future.set_result(None)
 
 
-__all__ = ["BatchConsumer", "BatchConsumerThread"]
+__all__ = ["BatchConsumer", "BatchConsumerThread", "Hands"]

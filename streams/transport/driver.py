@@ -10,7 +10,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.types.enums import ProcessingGuarantee
 from mode import CrashingSupervisor
 
-from streams.transport.consumer import BatchConsumer
+from streams.transport.consumer import BatchConsumer, Hands
 from streams.transport.producer import BatchProducer
 from streams.transport.recovery import BatchTableManager
 
@@ -104,6 +104,7 @@ def make_app(
     app.partitions = partitions
     app.state_of = state_of or app_id
     app.idempotence = idempotence
+    app.sensors.add(Hands())
     return app
 
 

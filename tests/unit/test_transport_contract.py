@@ -4,6 +4,7 @@ release, compare with docs/transport.md, and only then move the pin in pyproject
 import inspect
 from importlib.metadata import version
 
+import faust
 import faust.streams
 import faust.transport.drivers.aiokafka as driver
 import pytest
@@ -40,6 +41,9 @@ def test_the_c_extension_is_there():
         (Consumer, "ack"),
         (Consumer, "getmany"),
         (Consumer, "on_partitions_revoked"),
+        (Consumer, "wait_empty"),
+        (Consumer, "_clean_unacked_messages"),
+        (faust.Sensor, "on_stream_event_in"),
         (Consumer, "_is_changelog_tp"),
         (driver.Consumer, "_to_message"),
         (driver.Consumer, "_new_consumer_thread"),
