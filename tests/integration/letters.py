@@ -1,0 +1,90 @@
+"""Dead letters for tests, as METER writes them, and what tests ask of them afterwards."""
+
+import asyncio
+import io
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from aiokafka import AIOKafkaProducer
+from rich.console import Console
+
+from schemas import topics
+from schemas.cloudevents import binary_headers
+from schemas.events import USAGE_TYPE
+from schemas.instants import format_instant
+from schemas.statements import Source
+from streams.agents.entries import dead_letter_record
+from streams.clock import WallClock
+from streams.core.letters import REPLAY_OF
+from streams.core.meter import DeadLetter
+from streams.core.reading import Reason
+from streams.settings import Settings, load_settings
+from streams.settings_sources import PREFIX, as_variables
+from tests.integration.reading import header, records_of
+from tests.unit.records import RawRecord
+
+GOOD = b'{"provider":"openai","request_model":"gpt-4o","team_id":"search","input_tokens":1000}'
+
+
+def raw(offset: int, value: bytes = GOOD, key: bytes | None = b"search", at: int | None = None) -> RawRecord:
+    """A usage record that could be counted now, if nothing else is said."""
+    now = WallClock().now()
+    headers = binary_headers(
+        id=uuid4().hex, source="//test", type=USAGE_TYPE, time=format_instant(now if at is None else at)
+    )
+    return RawRecord(offset, now // 1_000, value, headers, key)
+
+
+async def bury(
+    kafka_url: str, records: list[tuple[int, RawRecord, Reason]], topic: str = topics.USAGE_EVENTS
+) -> None:
+    """Write records as dead letters of ``topic``: (partition, record, reason)."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka_url, acks="all")
+    await producer.start()
+    try:
+        sent = []
+        for partition, record, reason in records:
+            letter = dead_letter_record(DeadLetter(record, reason, f"because of {reason}"), Source(topic, 0, partition))
+            sent.append(
+                await producer.send(
+                    letter.topic, key=letter.key, value=letter.value, headers=list(letter.headers), partition=letter.partition
+                )
+            )
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
+
+
+def settings_for(kafka_url: str, app_id: str, state: Path, **changes: Any) -> Settings:
+    """Settings of a deployment on this broker."""
+    return load_settings(kafka_url=kafka_url, app_id=app_id, state_dir=state, **changes)
+
+
+async def came_back(kafka_url: str, topic: str = topics.USAGE_EVENTS) -> Counter[str]:
+    """How often each letter lies on its source topic, as METER reads it: aborted transactions too."""
+    found = await records_of(kafka_url, topic, lambda record: bool(header(record, REPLAY_OF)))
+    return Counter(header(record, REPLAY_OF) for record in found)
+
+
+def paper() -> Console:
+    """A console that is no terminal; what was printed is in ``.file``."""
+    return Console(file=io.StringIO(), width=200)
+
+
+def text_of(console: Console) -> str:
+    """What was printed."""
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+async def start_sluice(settings: Settings, *arguments: str) -> asyncio.subprocess.Process:
+    """The command line in a process of its own."""
+    clean = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "streams.cli", *arguments, env=clean | as_variables(settings),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
