@@ -11,6 +11,7 @@ arrive later. Then it looks for what was cut short between 1 and 2 where it can 
 what is not waits as before. docs/decisions/0006-dead-letters-come-back-once.md.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -198,16 +199,13 @@ class Replayer:
                 )
                 for found in planned
             ]
-            pending += await self._mark(done)
-            for sent in pending:
-                await sent
+            await _taken(pending + await self._mark(done))
         self.progress.update(done)
 
     async def _write(self, marks: Mapping[str, Progress | None]) -> None:
         """Progress alone, in a transaction of its own; None takes it back."""
         async with self._producer.transaction():
-            for sent in await self._mark(marks):
-                await sent
+            await _taken(await self._mark(marks))
         for identity, known in marks.items():
             if known is None:
                 self.progress.pop(identity, None)
@@ -221,6 +219,13 @@ class Replayer:
             )
             for identity, known in marks.items()
         ]
+
+
+async def _taken(pending: Sequence[Any]) -> None:
+    """Wait for all, also when one fails: a failure that nobody looks at is shouted about at the end of the process."""
+    for outcome in await asyncio.gather(*pending, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 def _plain(error: BaseException) -> BaseException:

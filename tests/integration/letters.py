@@ -19,9 +19,13 @@ from schemas.instants import format_instant
 from schemas.statements import Source
 from streams.agents.entries import dead_letter_record
 from streams.clock import WallClock
-from streams.core.letters import REPLAY_OF
+from streams.core.letters import REPLAY_OF, Letter, replayed_headers
 from streams.core.meter import DeadLetter
 from streams.core.reading import Reason
+from streams.dead_letters.log import LogReader
+from streams.dead_letters.reading import letters
+from streams.dead_letters.replaying import Replayer
+from streams.kafka_connection import connection
 from streams.settings import Settings, load_settings
 from streams.settings_sources import PREFIX, as_variables
 from tests.integration.reading import header, records_of
@@ -39,9 +43,7 @@ def raw(offset: int, value: bytes = GOOD, key: bytes | None = b"search", at: int
     return RawRecord(offset, now // 1_000, value, headers, key)
 
 
-async def bury(
-    kafka_url: str, records: list[tuple[int, RawRecord, Reason]], topic: str = topics.USAGE_EVENTS
-) -> None:
+async def bury(kafka_url: str, records: list[tuple[int, RawRecord, Reason]], topic: str = topics.USAGE_EVENTS) -> None:
     """Write records as dead letters of ``topic``: (partition, record, reason)."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka_url, acks="all")
     await producer.start()
@@ -51,7 +53,11 @@ async def bury(
             letter = dead_letter_record(DeadLetter(record, reason, f"because of {reason}"), Source(topic, 0, partition))
             sent.append(
                 await producer.send(
-                    letter.topic, key=letter.key, value=letter.value, headers=list(letter.headers), partition=letter.partition
+                    letter.topic,
+                    key=letter.key,
+                    value=letter.value,
+                    headers=list(letter.headers),
+                    partition=letter.partition,
                 )
             )
         await asyncio.gather(*sent)
@@ -68,6 +74,35 @@ async def came_back(kafka_url: str, topic: str = topics.USAGE_EVENTS) -> Counter
     """How often each letter lies on its source topic, as METER reads it: aborted transactions too."""
     found = await records_of(kafka_url, topic, lambda record: bool(header(record, REPLAY_OF)))
     return Counter(header(record, REPLAY_OF) for record in found)
+
+
+async def all_letters(settings: Settings) -> list[Letter]:
+    """Every letter there is."""
+    async with LogReader(connection(settings), committed=False) as log:
+        return [letter async for letter in letters(log)]
+
+
+async def killed_in_a_batch(settings: Settings, batch: list[Letter], sent: int) -> None:
+    """A replay that is killed after it planned this batch and the broker took ``sent`` of its records.
+
+    The connections drop as those of a killed process do: the transaction is neither committed nor aborted.
+    """
+    replayer = Replayer(connection(settings), settings.app_id, 1, WallClock())
+    await replayer.__aenter__()
+    planned = await replayer._plan(batch)
+    await replayer._write({plan.identity: plan.progress for plan in planned})
+    producer = replayer._producer
+    await producer.begin_transaction()
+    for plan in planned[:sent]:
+        await producer.send_and_wait(
+            plan.progress.topic, key=plan.letter.key, value=plan.letter.value,
+            headers=replayed_headers(plan.letter), partition=plan.progress.partition,
+        )  # fmt: skip
+    producer._sender._sender_task.cancel()
+    await asyncio.gather(producer._sender._sender_task, return_exceptions=True)
+    await producer.client.close()
+    producer._closed = True
+    await replayer._log.__aexit__(None, None, None)
 
 
 def paper() -> Console:
