@@ -165,6 +165,21 @@ def check_config(
     raise typer.Exit(check(_Flags.values | ({"config_file": config} if config else {}), out, err))
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    lag_s: Annotated[float, typer.Option(min=1, help="A record unread for so many seconds is a failure.")] = 300.0,
+    skew_s: Annotated[float, typer.Option(min=1, help="Clocks so many seconds apart are a failure.")] = 30.0,
+    dead_letters: Annotated[int, typer.Option(min=0, help="So many may wait.")] = 0,
+) -> None:
+    """Check the deployment: what is well, what is not, and what to do. Ends with 1 where anything fails."""
+    from streams.clock import WallClock
+    from streams.commands.doctor import examine
+
+    bounds = {"lag_s_fail": lag_s, "skew_s_fail": skew_s, "dead_letters_max": dead_letters}
+    raise typer.Exit(_run(examine(settings(), WallClock(), out, as_json=as_json, **bounds)))
+
+
 @topics_app.command("create")
 def topics_create() -> None:
     """Create the topics that are missing; check those that are there."""

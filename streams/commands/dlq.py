@@ -240,8 +240,9 @@ async def _bring_back(
 
 @contextlib.asynccontextmanager
 async def _plainly(settings: Settings) -> AsyncIterator[None]:
-    """What Kafka cannot do, in words; its client's own log lines say the same less plainly."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    """What Kafka cannot do, in words; its client's own lines and forgotten futures say the same less plainly."""
+    for name in ("aiokafka", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     except (KafkaError, TimeoutError) as error:

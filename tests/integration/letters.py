@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from rich.console import Console
 
 from schemas import topics
@@ -74,6 +75,24 @@ async def came_back(kafka_url: str, topic: str = topics.USAGE_EVENTS) -> Counter
     """How often each letter lies on its source topic, as METER reads it: aborted transactions too."""
     found = await records_of(kafka_url, topic, lambda record: bool(header(record, REPLAY_OF)))
     return Counter(header(record, REPLAY_OF) for record in found)
+
+
+async def forget_records(kafka_url: str) -> None:
+    """Take every record from the inputs and their dead-letter topics, as retention does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_url)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka_url)
+    await admin.start()
+    await consumer.start()
+    try:
+        names = [topic.name for topic in (*topics.INPUTS, *topics.DEAD_LETTERS)]
+        counts = {entry["topic"]: len(entry["partitions"]) for entry in await admin.describe_topics(names)}
+        places = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
+        ends = await consumer.end_offsets(places)
+        if gone := {place: RecordsToDelete(before_offset=end) for place, end in ends.items() if end}:
+            await admin.delete_records(gone)
+    finally:
+        await consumer.stop()
+        await admin.close()
 
 
 async def all_letters(settings: Settings) -> list[Letter]:

@@ -1,11 +1,12 @@
 """Dead letters come back once: filters, order of keys, crashes at every point, two at a time."""
 
 import asyncio
+import gc
 import signal
 from collections import Counter
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from schemas import topics
@@ -22,6 +23,7 @@ from tests.integration.letters import (
     all_letters,
     bury,
     came_back,
+    forget_records,
     killed_in_a_batch,
     paper,
     raw,
@@ -40,19 +42,7 @@ async def empty(fresh_kafka, app_id, tmp_path):
     """Settings of a deployment of this test's own, on topics without records."""
     url = fresh_kafka.bootstrap
     await ensure_topics(connection(url), 4, 1)
-    consumer = AIOKafkaConsumer(bootstrap_servers=url)
-    await consumer.start()
-    admin = AIOKafkaAdminClient(bootstrap_servers=url)
-    await admin.start()
-    try:
-        places = [TopicPartition(topic.name, p) for topic in (*topics.INPUTS, *topics.DEAD_LETTERS) for p in range(4)]
-        ends = await consumer.end_offsets(places)
-        gone = {place: RecordsToDelete(before_offset=end) for place, end in ends.items() if end}
-        if gone:
-            await admin.delete_records(gone)
-    finally:
-        await consumer.stop()
-        await admin.close()
+    await forget_records(url)
     return settings_for(url, app_id, tmp_path)
 
 
@@ -232,6 +222,8 @@ async def test_a_second_replay_takes_over_from_the_first_and_nothing_goes_twice(
         assert "6 brought back, 2 were before" in await bring_back(empty)
         with pytest.raises(DeadLetterError, match="another replay has taken over"):
             await first.replay(these(found[2:]))
+    # The fenced producer leaves failed futures behind; they are shouted about here and not under another test.
+    gc.collect()
     back = await came_back(empty.kafka_url)
     assert (len(back), set(back.values())) == (8, {1})
 
