@@ -18,8 +18,10 @@ app = typer.Typer(
     help="AI spend as it happens: exact money per team and feature, budgets that hold, few and true pages.",
 )  # fmt: skip
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
+dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters: records that could not be counted.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: for producers, gateways and readers.")
 app.add_typer(topics_app, name="topics")
+app.add_typer(dlq_app, name="dlq")
 app.add_typer(keys_app, name="keys")
 
 out = Console()
@@ -74,6 +76,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run to the end; what an operator can mend is said in plain words."""
     import asyncpg
 
+    from streams.dead_letters import DeadLetterError
     from streams.embedded.process import EmbeddedError
     from streams.ports import DeliveryError
     from streams.sinks.postgres import MigrationError
@@ -83,7 +86,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run(work)
     except SettingsError as error:
         return _fail(error.problems, "These settings cannot be used:", code=2)
-    except (EmbeddedError, TopicError, MigrationError, DeliveryError) as error:
+    except (EmbeddedError, TopicError, MigrationError, DeliveryError, DeadLetterError) as error:
         return _fail(str(error).splitlines(), "Sluice cannot go on:")
     except asyncpg.PostgresError as error:
         return _fail([str(error)], "PostgreSQL refuses (see database_url):")
@@ -162,6 +165,21 @@ def check_config(
     raise typer.Exit(check(_Flags.values | ({"config_file": config} if config else {}), out, err))
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    lag_s: Annotated[float, typer.Option(min=1, help="A record unread for so many seconds is a failure.")] = 300.0,
+    skew_s: Annotated[float, typer.Option(min=1, help="Clocks so many seconds apart are a failure.")] = 30.0,
+    dead_letters: Annotated[int, typer.Option(min=0, help="So many may wait.")] = 0,
+) -> None:
+    """Check the deployment: what is well, what is not, and what to do. Ends with 1 where anything fails."""
+    from streams.clock import WallClock
+    from streams.commands.doctor import examine
+
+    bounds = {"lag_s_fail": lag_s, "skew_s_fail": skew_s, "dead_letters_max": dead_letters}
+    raise typer.Exit(_run(examine(settings(), WallClock(), out, as_json=as_json, **bounds)))
+
+
 @topics_app.command("create")
 def topics_create() -> None:
     """Create the topics that are missing; check those that are there."""
@@ -209,6 +227,59 @@ def keys_revoke(key_id: Annotated[str, typer.Argument(help="The id, as `sluice k
     from streams.commands.keys import revoke
 
     raise typer.Exit(_run(revoke(settings(), key_id, out)))
+
+
+Topics = Annotated[list[str] | None, typer.Option("--topic", help="Of this topic only; may be repeated.")]
+Reasons = Annotated[list[str] | None, typer.Option("--reason", help="Of this reason only; may be repeated.")]
+
+
+@dlq_app.command("list")
+def dlq_list(topic: Topics = None, reason: Reasons = None) -> None:
+    """How many dead letters there are, by topic and reason, and how many wait."""
+    from streams.commands import dlq
+
+    raise typer.Exit(_run(dlq.show_piles(settings(), dlq.Choice(topic or (), reason or ()), out)))
+
+
+@dlq_app.command("show")
+def dlq_show(
+    topic: Annotated[
+        str | None, typer.Argument(help="The dead-letter topic, or the topic its records came from.")
+    ] = None,
+    partition: Annotated[int | None, typer.Argument(help="With OFFSET: one letter.")] = None,
+    offset: Annotated[
+        int | None, typer.Argument(help="As `list` and `show` write it: topic[partition]@offset.")
+    ] = None,
+    reason: Reasons = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 10,
+    full: Annotated[bool, typer.Option("--full", help="The whole body, however long.")] = False,
+) -> None:
+    """One dead letter, or the newest: its reason, headers and body, safe to print."""
+    from streams.commands import dlq
+
+    if (partition is None) != (offset is None):
+        raise typer.BadParameter("a partition goes with an offset")
+    place = None if partition is None or offset is None else (partition, offset)
+    choice = dlq.Choice((topic,) if topic else (), reason or ())
+    raise typer.Exit(_run(dlq.show_letters(settings(), choice, place, limit, full, out)))
+
+
+@dlq_app.command("replay")
+def dlq_replay(
+    topic: Topics = None,
+    reason: Reasons = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also those that would be refused again.")] = False,
+    in_doubt: Annotated[
+        bool, typer.Option("--in-doubt", help="Also those of which nobody can tell whether they came back.")
+    ] = False,
+) -> None:
+    """Bring dead letters back onto their topic, each once. Mend first, and restart the workers."""
+    from streams.commands import dlq
+
+    asked = dlq.Replay(dlq.Choice(topic or (), reason or ()), limit, dry_run, anyway, in_doubt)
+    raise typer.Exit(_run(dlq.replay(settings(), asked, out)))
 
 
 def main() -> None:
