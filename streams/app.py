@@ -22,10 +22,10 @@ from streams.core.budget_file import Budget
 from streams.core.budgets import Policy, Terms, Threshold
 from streams.core.charging import Charging
 from streams.core.detection import detection_policy
-from streams.core.meter import Rules
 from streams.core.periods import period_bounds
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
+from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
 from streams.kafka_connection import connection
 from streams.ports import Ledger, Outbox, Receiver

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import msgspec
 
 from schemas import topics
+from schemas.keys import digest
 from schemas.statements import CellStatement, ScopeStatement, Source, Watermark
-from streams.core.meter import Checkpoint, DeadLetter, PartitionState, entry_id
+from streams.core.meter import PartitionState
+from streams.core.rules import Checkpoint, DeadLetter
 from streams.core.scopes import meeting_place
 from streams.transport import Outgoing, partition_of
 
@@ -36,6 +38,13 @@ class Recovered(NamedTuple):
 def entry_key(source: Source, name: str, writer: str) -> bytes:
     """``<slot>|<kind>|…|<writer>``"""
     return f"{source.slot()}|{name}|{writer}".encode()
+
+
+def entry_id(statement: Statement) -> str:
+    """What a statement is about, apart from its source partition and writer; its segment is part of it."""
+    if isinstance(statement, CellStatement):
+        return f"c|{statement.cell_id}|{statement.segment}"
+    return f"s|{digest(statement.scope, str(statement.period_start))}|{statement.segment}"
 
 
 def checkpoint_entry(checkpoint: Checkpoint, writer: str) -> tuple[bytes, bytes]:

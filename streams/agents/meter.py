@@ -20,7 +20,8 @@ from streams import metrics
 from streams.agents import entries
 from streams.agents.shell import fail_stop
 from streams.clock import elapsed_s
-from streams.core.meter import PartitionState, Rules
+from streams.core.meter import PartitionState
+from streams.core.rules import Rules
 from streams.ports import Ledger
 from streams.transport import Outgoing, RecordBatch, StateTable
 

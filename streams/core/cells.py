@@ -5,8 +5,9 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
 from schemas.events import BillingRecord, GpuSample, UsageEvent
+from schemas.keys import cell_id
 from schemas.money import MoneyError, parse_nanos
-from schemas.statements import COST_BOUNDS_NANOS, LATENCY_BOUNDS_MS, Dimensions, Totals
+from schemas.statements import COST_BOUNDS_NANOS, LATENCY_BOUNDS_MS, CellStatement, Dimensions, Source, Totals
 
 UNATTRIBUTED = "__unattributed__"
 
@@ -74,6 +75,33 @@ def bill_dimensions(bill: BillingRecord, category: str, org_id: str) -> Dimensio
     )
 
 
+Counted = UsageEvent | GpuSample | BillingRecord
+
+
+def new_cell(dimensions: Dimensions, hour: int, source: Source, segment: int, revision: int) -> CellStatement:
+    """A cell without anything in it, whose segment begins at this offset."""
+    return CellStatement(
+        cell_id=cell_id(dimensions, hour),
+        hour=hour,
+        dimensions=dimensions,
+        source=source,
+        segment=segment,
+        revision=revision,
+        offset=-1,
+        totals=Totals(),
+    )
+
+
+def fold(totals: Totals, event: Counted, charge: Charge, late: bool) -> None:
+    """Add one event of any kind to its cell."""
+    if isinstance(event, UsageEvent):
+        fold_usage(totals, event, charge, late)
+    elif isinstance(event, GpuSample):
+        fold_gpu(totals, event, charge, late)
+    else:
+        fold_bill(totals, charge, late)
+
+
 def fold_usage(totals: Totals, event: UsageEvent, charge: Charge, late: bool) -> None:
     """Add one call to its cell."""
     totals.requests += 1
@@ -90,7 +118,7 @@ def fold_usage(totals: Totals, event: UsageEvent, charge: Charge, late: bool) ->
     totals.reasoning_output_tokens += event.reasoning_output_tokens
     totals.audio_tokens += event.audio_input_tokens + event.audio_output_tokens
     if event.reported_cost is not None:
-        totals.reported_cost_nanos += _reported(event)
+        totals.reported_cost_nanos += reported_nanos(event)
     if event.duration_ms is not None:
         totals.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, event.duration_ms)] += 1
     totals.cost_histogram[bisect_right(COST_BOUNDS_NANOS, charge.nanos)] += 1
@@ -125,15 +153,23 @@ def _charge(totals: Totals, charge: Charge, late: bool) -> None:
         totals.unverified_late += 1
 
 
-def _reported(event: UsageEvent) -> int:
+def reported_nanos(event: UsageEvent) -> int:
     """The gateway's figure is kept for comparison only, so a malformed one is no reason to refuse the event."""
-    if event.currency != "USD" or event.reported_cost is None:
+    text = event.reported_cost
+    if text is None or event.currency != "USD":
         return 0
+    # Nearly every figure is below ten dollars, with at most nine decimals: exact without a decimal's detour.
+    if text[1:2] == "." and len(text) <= _PLAIN_LENGTH_MAX and text[2:].isdecimal() and text.isascii():
+        return int(text[0] + text[2:]) * _SCALES[len(text)] if text[0] in _DIGITS else 0
     try:
-        nanos = parse_nanos(event.reported_cost)
+        nanos = parse_nanos(text)
     except MoneyError:
         return 0
     return nanos if abs(nanos) < _REPORTED_MAX else 0
 
 
+_DIGITS = frozenset("0123456789")
+#: ``d.ddddddddd``: the text's length says what its digits are multiples of.
+_PLAIN_LENGTH_MAX = 11
+_SCALES = {length: 10 ** (_PLAIN_LENGTH_MAX - length) for length in range(3, _PLAIN_LENGTH_MAX + 1)}
 _REPORTED_MAX = parse_nanos(Decimal(10) ** 6)

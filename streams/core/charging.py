@@ -10,6 +10,7 @@ from streams.core.pricing import (
     bill_category,
     source_of_record,
 )
+from streams.core.rates import FlatTerms
 from streams.core.reading import Reason, Rejected
 
 
@@ -40,6 +41,10 @@ class Charging:
             estimated=priced.basis is Basis.REPORTED,
             unpriced=priced.basis is Basis.UNPRICED,
         )
+
+    def flat(self, event: UsageEvent, event_time: int) -> FlatTerms | None:
+        """The rates of every call with the attributes of this one, and for how long; None: charge each of them."""
+        return self._book.flat_terms(event, event_time)
 
     def _bill(self, bill: BillingRecord, event_time: int) -> Charge:
         try:

@@ -1,27 +1,43 @@
-"""The de-duplication window of one source partition: which (source, id) were seen, and at which offset first.
+"""The de-duplication window of one source partition: which (source, id) were seen.
 
-The window is stream time: ids live in generations, and a generation is dropped whole once the stream has moved on.
-After a restart the window is rebuilt by reading the source again from the oldest live generation's first offset, so
-a checkpoint is a few integers. What arrives later than the window is counted and flagged, never guessed about.
+The window is stream time: ids live in generations, each holds every id that came in its time, and a generation is
+dropped whole once the stream has moved on. So what the window holds is a function of the partition's records since the
+oldest generation's first offset, and a restart rebuilds it by reading them again. What arrives later than the window
+is counted and flagged, never guessed about.
+
+No offset is kept beside an id: a record below the watermark is never judged again, it only rebuilds the window.
 """
 
-from hashlib import blake2b
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_128_digest
+
+from streams.core.digest_table import DigestTable, filter_bits, halves
 
 #: The window is kept in this many generations; it is exact to one generation's length.
 GENERATIONS = 6
+#: A table is filled this many at a time: each filling has a cost of its own.
+_NOTED_MAX = 4096
+
+
+def frame(source: bytes) -> bytes:
+    """The source as it stands before the id in what is digested: its length frames it.
+
+    >>> frame(b"a") + b"bc" == frame(b"ab") + b"c"
+    False
+    """
+    return b"%d:%b" % (len(source), source)
 
 
 def identity(source: str, event_id: str) -> bytes:
-    """128 bits over a CloudEvents identity; the source's length frames it, so no two pairs collide by joining.
-
-    >>> identity("a", "bc") == identity("ab", "c")
-    False
-    """
-    head = source.encode("utf-8", "surrogatepass")
-    tail = event_id.encode("utf-8", "surrogatepass")
-    return blake2b(b"%d:" % len(head) + head + tail, digest_size=16).digest()
+    """128 bits over a CloudEvents identity (XXH3). Whoever can forge a collision could as well not send the event."""
+    head, tail = (text.encode("utf-8", "surrogatepass") for text in (source, event_id))
+    return xxh3_128_digest(frame(head) + tail)
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -32,20 +48,35 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DedupeWindow:
-    """Ids of one partition with the first offset each was seen at."""
+    """Ids of one partition.
 
-    def __init__(self, window_us: int, ids_max: int, marks: tuple[Mark, ...] = ()) -> None:
+    A batch asks for its ``suspects`` first. What is no suspect is new, and ``note`` remembers it; a suspect is decided
+    by ``first_seen``.
+    """
+
+    def __init__(self, window_us: int, ids_max: int, marks: Sequence[Mark] = ()) -> None:
         self._length_us = max(1, window_us // GENERATIONS)
         self._window_us = window_us
         self._ids_max = ids_max
+        #: A generation that is full is followed by another of the same number, so that dropping one always helps.
+        self._generation_max = max(1, ids_max // GENERATIONS)
         self._marks: list[Mark] = list(marks)
-        self._ids: list[dict[bytes, int]] = [{} for _ in marks]
+        self._tables: list[DigestTable] = [DigestTable() for _ in marks]
+        #: Of the present generation, and not yet in its table.
+        self._noted: dict[bytes, None] = {}
         self._count = 0
+        #: Stream time at which the present generation ends; a record at or after it begins the next.
+        self.turns_at = self._end_of_last()
         #: Generations dropped before their time because ``ids_max`` was reached.
         self.dropped_early = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self._count + len(self._noted)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the tables occupy."""
+        return sum(table.memory_bytes for table in self._tables)
 
     @property
     def marks(self) -> tuple[Mark, ...]:
@@ -61,38 +92,112 @@ class DedupeWindow:
         """Whether an event is older than what the window can vouch for."""
         return event_time < stream_time - self._window_us
 
+    # -- a batch at a time ------------------------------------------------------------------------------------------
+
+    def suspects(self, digests: Sequence[bytes]) -> list[bool]:
+        """Which of a batch's digests may have been seen, before or within the batch; the others are new for certain.
+
+        With little room left every digest is a suspect: ``first_seen`` makes room at the very record that needs it.
+        """
+        noted = self._noted
+        last = len(noted) + (len(self._tables[-1]) if self._tables else 0)
+        if len(digests) > min(self._ids_max - len(self), self._generation_max - last):
+            return [True] * len(digests)
+        lower, upper = halves(b"".join(digests))
+        bits = filter_bits(lower)
+        found = np.zeros(len(lower), np.bool_)
+        for table in self._tables:
+            found |= table.suspects(upper, bits)
+        suspects: list[bool] = found.tolist()
+        if len(set(digests)) < len(digests):
+            often = {digest for digest, count in Counter(digests).items() if count > 1}
+            suspects = [is_one or digest in often for is_one, digest in zip(suspects, digests, strict=True)]
+        if not noted.keys().isdisjoint(digests):
+            suspects = [is_one or digest in noted for is_one, digest in zip(suspects, digests, strict=True)]
+        return suspects
+
+    def note(self, digests: Iterable[bytes]) -> None:
+        """Remember ids that were no suspects, in the present generation. Tables take them in by the thousand."""
+        self._noted.update(dict.fromkeys(digests))
+        if len(self._noted) >= _NOTED_MAX:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._noted:
+            self._tables[-1].add_many(*halves(b"".join(self._noted)))
+            self._count += len(self._noted)
+            self._noted = {}
+
+    # -- one at a time ----------------------------------------------------------------------------------------------
+
     def first_seen(self, digest: bytes, offset: int, stream_time: int) -> bool:
-        """Remember the id; True for its first record (also when that very record is read again)."""
+        """Remember an id; True where it is new."""
+        if stream_time >= self.turns_at:
+            self.advance(stream_time, offset)
+        elif len(self._tables[-1]) + len(self._noted) >= self._generation_max:
+            self._begin(self._marks[-1].number, offset)
+        is_noted = digest in self._noted
+        seen = is_noted or any(digest in table for table in self._tables)
+        # A repeat is remembered in its own generation too, or a rebuild that starts after the first would differ.
+        if not is_noted and digest not in self._tables[-1]:
+            self._tables[-1].add(digest)
+            self._count += 1
+            if len(self) > self._ids_max and len(self._tables) > 1:
+                self._drop_oldest()
+                self.dropped_early += 1
+        return not seen
+
+    def advance(self, stream_time: int, offset: int) -> None:
+        """Begin the generation of a stream time, at the record that moved it there; drop what is over."""
         number = stream_time // self._length_us
-        marks = self._marks
-        if not marks or number > marks[-1].number:
-            self._advance(number, offset)
-        for ids in self._ids:
-            known = ids.get(digest)
-            if known is not None:
-                return known == offset
-        self._ids[-1][digest] = offset
-        self._count += 1
-        if self._count > self._ids_max and len(self._ids) > 1:
-            self._drop_oldest()
-            self.dropped_early += 1
-        return True
-
-    def recall(self, digest: bytes, offset: int) -> None:
-        """Rebuild: put an id back into the generation that its offset belongs to."""
-        for mark, ids in zip(reversed(self._marks), reversed(self._ids), strict=True):
-            if offset >= mark.first_offset:
-                if not any(digest in other for other in self._ids):
-                    ids[digest] = offset
-                    self._count += 1
-                return
-
-    def _advance(self, number: int, offset: int) -> None:
-        self._marks.append(Mark(number, offset))
-        self._ids.append({})
+        self._begin(number, offset)
         while len(self._marks) > 1 and self._marks[0].number < number - GENERATIONS:
             self._drop_oldest()
 
+    def _begin(self, number: int, offset: int) -> None:
+        self._settle()
+        expected = len(self._tables[-1]) if self._tables else 0
+        self._marks.append(Mark(number, offset))
+        self._tables.append(DigestTable(expected))
+        self.turns_at = self._end_of_last()
+
+    def _end_of_last(self) -> int:
+        return (self._marks[-1].number + 1) * self._length_us if self._marks else -1
+
     def _drop_oldest(self) -> None:
-        self._count -= len(self._ids[0])
-        del self._marks[0], self._ids[0]
+        self._count -= len(self._tables[0])
+        del self._marks[0], self._tables[0]
+
+    # -- rebuilding -------------------------------------------------------------------------------------------------
+
+    def recall(self, digests: Sequence[bytes], offsets: Sequence[int]) -> None:
+        """Rebuild: put ids back into the generations that their (ascending) offsets belong to."""
+        bounds = [mark.first_offset for mark in self._marks]
+        first = 0
+        while first < len(offsets):
+            place = bisect_right(bounds, offsets[first]) - 1
+            end = len(offsets)
+            if place + 1 < len(bounds):
+                end = bisect_right(offsets, bounds[place + 1] - 1)
+            if place >= 0:
+                self._recall_into(self._tables[place], digests[first:end])
+            first = end
+
+    def _recall_into(self, table: DigestTable, digests: Sequence[bytes]) -> None:
+        lower, upper = halves(b"".join(digests))
+        doubtful = _repeated(lower) | table.suspects(upper, filter_bits(lower))
+        before = len(table)
+        table.add_many(lower[~doubtful], upper[~doubtful])
+        for index in np.flatnonzero(doubtful).tolist():
+            if digests[index] not in table:
+                table.add(digests[index])
+        self._count += len(table) - before
+
+
+def _repeated(lower: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which values occur more than once."""
+    ordered = np.sort(lower)
+    twins = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twins):
+        return np.zeros(len(lower), np.bool_)
+    return np.isin(lower, twins)

@@ -9,7 +9,7 @@ from schemas.instants import HOUR, format_instant
 from schemas.money import display_usd, format_usd
 from streams.core import detect_words as words
 from streams.core.detect_spike_state import SpikeIncident, SpikePolicy, bar
-from streams.core.meter import OTHERS
+from streams.core.lanes import OTHERS
 
 RULE: Rule = "spend_spike"
 

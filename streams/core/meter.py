@@ -5,94 +5,34 @@ nothing else (not of batches, timing or crashes), which is what makes replays ha
 rules 1 to 4.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from operator import attrgetter
 
-import msgspec
-
+from schemas.cloudevents import read_record
 from schemas.events import BillingRecord, GpuSample, UsageEvent
 from schemas.instants import HOUR
-from schemas.keys import cell_id, digest
-from schemas.statements import CellStatement, Dimensions, ScopeStatement, Signal, Source, Totals, Watermark
+from schemas.statements import (
+    COST_BOUNDS_NANOS,
+    LATENCY_BOUNDS_MS,
+    CellStatement,
+    Dimensions,
+    ScopeStatement,
+    Signal,
+    Source,
+    Watermark,
+)
 from streams.core import cells
+from streams.core.admission import Admission
+from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
-from streams.core.dedupe import DedupeWindow, Mark, identity
-from streams.core.reading import Limits, Reading, Reason, Record, Rejected, read
+from streams.core.dedupe import DedupeWindow
+from streams.core.lanes import Lane, contribute
+from streams.core.reading import Record, Rejected
+from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched
 
-#: A counter names this many contributors; the rest share one label.
-CONTRIBUTORS_MAX = 24
-OTHERS = "(others)"
-
-
-class Watched(NamedTuple):
-    """One scope that an event counts in, with the period that the event falls into."""
-
-    scope: str
-    period_start: int
-    period_end: int
-    #: What the counter is broken down by, for people.
-    label: str
-
-
-class Watchlist(Protocol):
-    """Which scopes an event counts in."""
-
-    def watched(self, dimensions: Dimensions, key_id: str, user_id: str, event_time: int) -> Sequence[Watched]:
-        """The scopes of one event."""
-        ...
-
-
-class Pricing(Protocol):
-    """What an event costs."""
-
-    def charge(self, event: Any, event_time: int) -> Charge:
-        """The charge of one event.
-
-        Raises:
-            Rejected: the event cannot be priced, such as a bill in an unknown currency.
-        """
-        ...
-
-    def bill_category(self, bill: BillingRecord) -> str:
-        """The category that a bill line's money belongs to."""
-        ...
-
-
-class Rules(NamedTuple):
-    """What folding depends on besides the records."""
-
-    limits: Limits
-    pricing: Pricing
-    watchlist: Watchlist
-    org_id: str = ""
-    runaway_tokens: int = 50_000
-    dedupe_window_us: int = HOUR
-    dedupe_ids_max: int = 20_000_000
-    cells_idle_us: int = 2 * HOUR
-
-
-class DeadLetter(NamedTuple):
-    """A record that was not counted, and why."""
-
-    record: Any
-    reason: Reason
-    detail: str
-
-
-class Checkpoint(msgspec.Struct, kw_only=True):
-    """A watermark as METER keeps it: what a successor needs besides cells and counters."""
-
-    v: int = 1
-    source: Source
-    revision: int
-    next_offset: int
-    stream_time: int
-    arrived_at: int
-    marks: tuple[Mark, ...]
-    #: Offsets within the window whose records had no price: they are not seen.
-    refused: tuple[int, ...] = ()
-    dead_letters: int
-    duplicates: int
+_LANES_MAX = 64
+_offset_of = attrgetter("offset")
 
 
 class PartitionState:
@@ -118,8 +58,15 @@ class PartitionState:
         self.unstated: dict[int, ScopeStatement] = {}
         self.letters: list[DeadLetter] = []
         self.signals: list[Signal] = []
+        #: Teams with more cells than they may have, and the hour: to be told.
+        self.overflows: set[tuple[str, str, int]] = set()
         self.folded = 0
         self.unpriced = 0
+        self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.personal)
+        self._touched: list[Lane] = []
+        self._admission = Admission(rules.cells_max, rules.team_cells_max)
+        #: Below this offset a restored total may hold a record already: each is asked, one by one.
+        self._sure_from = 0
 
     # -- restoring --------------------------------------------------------------------------------------------------
 
@@ -128,8 +75,10 @@ class PartitionState:
         for statement in statements:
             if isinstance(statement, CellStatement):
                 self.cells[(statement.dimensions, statement.hour)] = statement
+                self._admission.enter(statement.dimensions)
             else:
                 self.counters[(statement.scope, statement.period_start)] = statement
+            self._sure_from = max(self._sure_from, statement.offset + 1)
         self.restate()
 
     def restate(self) -> None:
@@ -173,112 +122,160 @@ class PartitionState:
     # -- folding ----------------------------------------------------------------------------------------------------
 
     def fold(self, records: Sequence[Record], end: int) -> None:
-        """Fold records in offset order; ``end`` is one past the last offset that they cover.
+        """Fold records in offset order and bring every total up to date."""
+        self.take(records, end)
+        self.settle()
+
+    def take(self, records: Sequence[Record], end: int) -> None:
+        """Fold records in offset order; ``end`` is one past the last offset that they cover. Totals lag until settled.
 
         Records below the watermark were folded before: they only rebuild the de-duplication window.
         """
-        for record in records:
-            if record.offset < self.next_offset:
-                self._recall(record)
-            else:
-                self._fold_one(record)
+        first = bisect_left(records, self.next_offset, key=_offset_of)
+        if first:
+            self._recall(records[:first])
+        rows, refused = self._reader.read(records[first:])
+        for record, reason in refused:
+            self._dead_letter(record, reason)
+        if rows:
+            self._fold_rows(rows)
         self.next_offset = max(self.next_offset, end)
 
-    def _recall(self, record: Record) -> None:
-        if record.offset in self._refused_before:
-            return
-        try:
-            envelope = read(record, self.rules.limits).envelope
-        except Rejected:
-            return
-        self.window.recall(identity(envelope.source, envelope.id), record.offset)
+    def settle(self) -> None:
+        """Bring every total up to date with what was folded."""
+        for lane in self._touched:
+            lane.settle(self.stream_time, self.arrived_at)
+            self.changed_cells[id(lane.cell)] = lane.cell
+            for counter, _ in lane.counters:
+                self.changed_counters[id(counter)] = self.unstated[id(counter)] = counter
+        self._touched.clear()
 
-    def _fold_one(self, record: Record) -> None:
-        offset = record.offset
+    def _recall(self, records: Sequence[Record]) -> None:
+        rows, _ = self._reader.read(records)
+        known = [row for row in rows if row.record.offset not in self._refused_before]
+        self.window.recall([row.digest for row in known], [row.record.offset for row in known])
+
+    def _fold_rows(self, rows: Sequence[Row]) -> None:
+        """The hot path: calls on known lanes are added up here, all others go to ``_fold_one``."""
+        window, touched = self.window, self._touched
+        fresh: list[bytes] = []
+        note, window_us, runaway = fresh.append, self.rules.dedupe_window_us, self.rules.runaway_tokens
+        stream_time, arrived_at, folded = self.stream_time, self.arrived_at, self.folded
+        suspects = window.suspects([row[1] for row in rows])
+        unsure = rows[0].record.offset < self._sure_from
+        for row, is_suspect in zip(rows, suspects, strict=True):
+            record, id, plan, event, event_time = row
+            lane = None
+            if plan is not None and not is_suspect and not unsure:
+                lane = plan.lane
+                if lane is None or not lane.start <= event_time < lane.end:
+                    lane = _lane_at(plan, event_time)
+            if plan is None or lane is None or event.input_tokens > lane.long_from:
+                self.stream_time, self.arrived_at, self.folded = stream_time, arrived_at, folded
+                window.note(fresh)
+                fresh.clear()
+                self._fold_one(row, is_suspect)
+                stream_time, arrived_at, folded = self.stream_time, self.arrived_at, self.folded
+                unsure = record.offset + 1 < self._sure_from
+                continue
+            arrived = record.timestamp * 1_000
+            if arrived > arrived_at:
+                arrived_at = arrived
+            if event_time > stream_time:
+                # A time in the future never moves stream time.
+                if event_time <= arrived:
+                    stream_time = event_time
+                elif arrived > stream_time:
+                    stream_time = arrived
+                if stream_time >= window.turns_at:
+                    window.note(fresh)
+                    fresh.clear()
+                    window.advance(stream_time, record.offset)
+            elif event_time < stream_time - window_us:
+                lane.late += 1
+            note(id)
+            paid_in, paid_out = event.input_tokens, event.output_tokens
+            cached, written = event.cache_read_input_tokens, event.cache_creation_input_tokens
+            # The sum of UnitRates.nanos, written out: a test holds the two together.
+            units = lane.per_request + paid_in * lane.rate_in + paid_out * lane.rate_out
+            if cached or written:
+                units += cached * lane.rate_cached + written * lane.rate_written
+                lane.cached += cached
+                lane.written += written
+            divisor = lane.divisor
+            nanos = units // divisor
+            rest = (units - nanos * divisor) * 2
+            if rest > divisor or (rest == divisor and nanos & 1):
+                nanos += 1
+            if not lane.requests:
+                touched.append(lane)
+            lane.requests += 1
+            lane.input += paid_in
+            lane.output += paid_out
+            lane.cost += nanos
+            lane.offset = record.offset
+            lane.cost_histogram[bisect_right(COST_BOUNDS_NANOS, nanos)] += 1
+            duration = event.duration_ms
+            if duration is not None:
+                lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, duration)] += 1
+            if event.reported_cost is not None:
+                lane.reported += cells.reported_nanos(event)
+            if event.reasoning_output_tokens or event.audio_input_tokens or event.audio_output_tokens:
+                lane.count_special(event)
+            if paid_in + paid_out > runaway:
+                self.signals.append(self._signal(row, plan.dimensions, nanos))
+            folded += 1
+        window.note(fresh)
+        self.stream_time, self.arrived_at, self.folded = stream_time, arrived_at, folded
+
+    def _fold_one(self, row: Row, is_suspect: bool) -> None:
+        """One record with every check: the first of a lane, a possible duplicate, whatever is not a plain call."""
+        record, id, plan, event, event_time = row
+        if plan is None:
+            event = event.event
+        offset, arrived_at = record.offset, record.timestamp * 1_000
         try:
-            reading = read(record, self.rules.limits)
-        except Rejected as refused:
-            self._dead_letter(record, refused)
-            return
-        event = reading.event
-        try:
-            charge = self.rules.pricing.charge(event, reading.event_time)
+            charge = self.rules.pricing.charge(event, event_time)
         except Rejected as refused:
             # It may come again once a price is known, so its id must not be taken for seen, now or after a restart.
             self.refused.append(offset)
             self._dead_letter(record, refused)
             return
-        self._advance(reading)
-        envelope = reading.envelope
-        if not self.window.first_seen(identity(envelope.source, envelope.id), offset, self.stream_time):
-            self.duplicates += 1
-            return
+        # A bill's period says nothing about now: its arrival does.
+        happened = arrived_at if isinstance(event, BillingRecord) else event_time
+        self.stream_time = max(self.stream_time, min(happened, arrived_at))
+        self.arrived_at = max(self.arrived_at, arrived_at)
+        if is_suspect:
+            if not self.window.first_seen(id, offset, self.stream_time):
+                self.duplicates += 1
+                return
+        else:
+            if self.stream_time >= self.window.turns_at:
+                self.window.advance(self.stream_time, offset)
+            self.window.note([id])
         self.folded += 1
-        happened = reading.arrived_at if isinstance(event, BillingRecord) else reading.event_time
         late = self.window.is_late(happened, self.stream_time)
-        dimensions = self._dimensions(reading)
-        cell = self._cell(dimensions, reading.event_time, offset)
-        # A flush that was cut short can leave a cell ahead of the watermark: what it holds is not folded again.
-        if offset > cell.offset:
-            cell.offset = offset
-            if isinstance(event, UsageEvent):
-                cells.fold_usage(cell.totals, event, charge, late)
-            elif isinstance(event, GpuSample):
-                cells.fold_gpu(cell.totals, event, charge, late)
-            else:
-                cells.fold_bill(cell.totals, charge, late)
-            self.changed_cells[id(cell)] = cell
+        self._add(row, plan.dimensions if plan else self._dimensions(event), event, charge, late)
         if charge.unpriced:
             self.unpriced += 1
-        self._count(reading, dimensions, charge, offset)
+        if plan is not None and _lane_at(plan, event_time) is None:
+            self._open_lane(plan, event, event_time, offset)
 
-    def _dead_letter(self, record: Record, refused: Rejected) -> None:
-        self.dead_letters += 1
-        self.letters.append(DeadLetter(record, refused.reason, refused.detail))
-
-    def _advance(self, reading: Reading) -> None:
-        """A time in the future never moves stream time. A bill's period says nothing about now: its arrival does."""
-        is_bill = isinstance(reading.event, BillingRecord)
-        believable = reading.arrived_at if is_bill else min(reading.event_time, reading.arrived_at)
-        if believable > self.stream_time:
-            self.stream_time = believable
-        if reading.arrived_at > self.arrived_at:
-            self.arrived_at = reading.arrived_at
-
-    def _dimensions(self, reading: Reading) -> Dimensions:
-        event, org_id = reading.event, self.rules.org_id
-        if isinstance(event, UsageEvent):
-            return cells.usage_dimensions(event, reading.envelope.subject, org_id)
-        if isinstance(event, GpuSample):
-            return cells.gpu_dimensions(event, org_id)
-        return cells.bill_dimensions(event, self.rules.pricing.bill_category(event), org_id)
-
-    def _cell(self, dimensions: Dimensions, event_time: int, offset: int) -> CellStatement:
-        hour = event_time - event_time % HOUR
-        key = (dimensions, hour)
-        cell = self.cells.get(key)
-        if cell is None:
-            cell = self.cells[key] = CellStatement(
-                cell_id=cell_id(dimensions, hour),
-                hour=hour,
-                dimensions=dimensions,
-                source=self.source,
-                segment=offset,
-                revision=self.revision,
-                offset=-1,
-                totals=Totals(),
-            )
-        return cell
-
-    def _count(self, reading: Reading, dimensions: Dimensions, charge: Charge, offset: int) -> None:
-        event = reading.event
+    def _add(self, row: Row, dimensions: Dimensions, event: cells.Counted, charge: Charge, late: bool) -> None:
+        """Add one event to its cell and its counters, each only if it does not hold the event already."""
+        offset, event_time = row.record.offset, row.event_time
+        cell = self._cell(dimensions, event_time, offset)
+        # A flush that was cut short can leave a total ahead of the watermark: what it holds is not folded again.
+        if offset > cell.offset:
+            cell.offset = offset
+            cells.fold(cell.totals, event, charge, late)
+            self.changed_cells[id(cell)] = cell
         tokens, key_id, user_id = 0, "", ""
         if isinstance(event, UsageEvent):
-            tokens = event.input_tokens + event.output_tokens
-            key_id, user_id = event.key_id, event.user_id
+            tokens, key_id, user_id = event.input_tokens + event.output_tokens, event.key_id, event.user_id
             if tokens > self.rules.runaway_tokens:
-                self.signals.append(self._signal(reading, dimensions, charge, offset, tokens))
-        for watched in self.rules.watchlist.watched(dimensions, key_id, user_id, reading.event_time):
+                self.signals.append(self._signal(row, dimensions, charge.nanos))
+        for watched in self.rules.watchlist.watched(dimensions, cell.dimensions, key_id, user_id, event_time):
             counter = self._counter(watched, offset)
             if offset <= counter.offset:
                 continue
@@ -289,9 +286,47 @@ class PartitionState:
             counter.stream_time = self.stream_time
             counter.arrived_at = self.arrived_at
             if charge.nanos:
-                _contribute(counter.contributors, watched.label, charge.nanos)
-            self.changed_counters[id(counter)] = counter
-            self.unstated[id(counter)] = counter
+                contribute(counter.contributors, watched.label, charge.nanos)
+            self.changed_counters[id(counter)] = self.unstated[id(counter)] = counter
+
+    def _open_lane(self, plan: Plan, event: UsageEvent, event_time: int, offset: int) -> None:
+        """Remember where calls like this one go, if their price allows it; their totals exist by now."""
+        terms = self.rules.pricing.flat(event, event_time)
+        if terms is None:
+            return
+        cell = self._cell(plan.dimensions, event_time, offset)
+        start, end = max(cell.hour, terms.start), min(cell.hour + HOUR, terms.end)
+        counters = []
+        watchlist = self.rules.watchlist
+        for watched in watchlist.watched(plan.dimensions, cell.dimensions, event.key_id, event.user_id, event_time):
+            start, end = max(start, watched.period_start), min(end, watched.period_end)
+            counters.append((self._counter(watched, offset), watched.label))
+        if len(plan.lanes) >= _LANES_MAX:
+            plan.lanes.clear()
+        plan.lane = Lane(start, end, cell, counters, terms, event.cache_hit)
+        plan.lanes.append(plan.lane)
+
+    def _dead_letter(self, record: Record, refused: Rejected) -> None:
+        self.dead_letters += 1
+        self.letters.append(DeadLetter(record, refused.reason, refused.detail))
+
+    def _dimensions(self, event: GpuSample | BillingRecord) -> Dimensions:
+        if isinstance(event, GpuSample):
+            return cells.gpu_dimensions(event, self.rules.org_id)
+        return cells.bill_dimensions(event, self.rules.pricing.bill_category(event), self.rules.org_id)
+
+    def _cell(self, dimensions: Dimensions, event_time: int, offset: int) -> CellStatement:
+        hour = event_time - event_time % HOUR
+        cell = self.cells.get((dimensions, hour))
+        if cell is None:
+            admitted = self._admission.decide(dimensions)
+            if admitted is not dimensions:
+                self.overflows.add((dimensions.org_id, dimensions.team_id, hour))
+                cell = self.cells.get((admitted, hour))
+            if cell is None:
+                self._admission.enter(admitted)
+                cell = self.cells[(admitted, hour)] = cells.new_cell(admitted, hour, self.source, offset, self.revision)
+        return cell
 
     def _counter(self, watched: Watched, offset: int) -> ScopeStatement:
         key = (watched.scope, watched.period_start)
@@ -314,22 +349,21 @@ class PartitionState:
             )
         return counter
 
-    def _signal(self, reading: Reading, dimensions: Dimensions, charge: Charge, offset: int, tokens: int) -> Signal:
-        event, envelope = reading.event, reading.envelope
-        assert isinstance(event, UsageEvent)
+    def _signal(self, row: Row, dimensions: Dimensions, nanos: int) -> Signal:
+        event, envelope = row.event, read_record(row.record.headers, row.record.value)
         return Signal(
             kind="runaway_request",
             scope=f"feature:{dimensions.feature}",
             event_id=envelope.id,
             event_source=envelope.source,
-            event_time=reading.event_time,
+            event_time=row.event_time,
             source=self.source,
-            offset=offset,
+            offset=row.record.offset,
             team_id=dimensions.team_id,
             feature=dimensions.feature,
             model=dimensions.model,
-            tokens=tokens,
-            cost_nanos=charge.nanos,
+            tokens=event.input_tokens + event.output_tokens,
+            cost_nanos=nanos,
             key_id=event.key_id,
             session_id=event.session_id,
         )
@@ -339,9 +373,9 @@ class PartitionState:
     def evict(self, ledger_offset: int) -> list[CellStatement | ScopeStatement]:
         """Let go of what is idle, unchanged since the last flush, and below the ledger's own watermark.
 
-        The caller must make the deletion durable before it folds another record of this partition: a later event opens
-        a new segment, and two segments may not both hold the same event. A cell is idle by its hour, a counter by the
-        end of its period, both in stream time.
+        Nothing of this partition may be folded or stated before the deletions are durable, and they follow the
+        watermark: a later event opens a new segment, and two segments may not both hold the same event. A cell is idle
+        by its hour, a counter by the end of its period, both in stream time.
         """
         horizon = self.stream_time - self.rules.cells_idle_us
         gone: list[CellStatement | ScopeStatement] = []
@@ -349,20 +383,18 @@ class PartitionState:
             idle = cell.hour + HOUR < horizon and cell.offset < ledger_offset
             if idle and id(cell) not in self.changed_cells:
                 gone.append(self.cells.pop(cell_key))
+                self._admission.leave([cell.dimensions])
         for counter_key, counter in list(self.counters.items()):
             if counter.period_end < horizon and id(counter) not in self.changed_counters:
                 gone.append(self.counters.pop(counter_key))
+        if gone:
+            self._reader.close_lanes(horizon)
         return gone
 
 
-def _contribute(contributors: dict[str, int], label: str, nanos: int) -> None:
-    if label not in contributors and len(contributors) >= CONTRIBUTORS_MAX:
-        label = OTHERS
-    contributors[label] = contributors.get(label, 0) + nanos
-
-
-def entry_id(statement: CellStatement | ScopeStatement) -> str:
-    """What a statement is about, apart from its source partition and writer; its segment is part of it."""
-    if isinstance(statement, CellStatement):
-        return f"c|{statement.cell_id}|{statement.segment}"
-    return f"s|{digest(statement.scope, str(statement.period_start))}|{statement.segment}"
+def _lane_at(plan: Plan, event_time: int) -> Lane | None:
+    for lane in plan.lanes:
+        if lane.start <= event_time < lane.end:
+            plan.lane = lane
+            return lane  # type: ignore[no-any-return]
+    return None

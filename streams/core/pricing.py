@@ -19,7 +19,7 @@ from schemas.money import NANOS, MoneyError, parse_nanos
 from streams.core.bills import bill_category, source_of_record
 from streams.core.catalogue import Boundaries, Catalogue, ListedModel, provider_id, standard_tier
 from streams.core.rate_card import ModelLine, RateCard, in_force
-from streams.core.rates import PriceError, Tariff, round_half_even
+from streams.core.rates import FREE, FlatTerms, PriceError, Tariff, round_half_even
 
 #: A changed way of pricing is a new version, so that totals priced differently are told apart.
 _METHOD = "1"
@@ -206,6 +206,27 @@ class PriceBook:
         if rest > divisor or (rest == divisor and nanos & 1):
             nanos += 1
         return _new(Priced, (nanos, ground.basis))
+
+    def flat_terms(self, event: UsageEvent, event_time: int) -> FlatTerms | None:
+        """The rates that price every call with the attributes of this one, and how long they hold; None: price each.
+
+        What they give equals ``price_usage`` for calls that succeeded or were answered by the gateway's cache.
+        """
+        if event.status != "success":
+            return None
+        if event.cache_hit:
+            return FlatTerms(-_ALWAYS, _ALWAYS, FREE, _ALWAYS)
+        key = (event.provider, event.model, event.service_tier)
+        offer = self._known.get(key) or self._offer(*key)
+        if offer.is_own:
+            return FlatTerms(-_ALWAYS, _ALWAYS, FREE, _ALWAYS)
+        if event_time >= offer.end or event_time < offer.start:
+            offer.move(event_time)
+        if offer.first is None or not offer.first.tariff.base.is_simple:
+            return None
+        # An estimate stands on each call's own figure, so contract and catalogue are all that can be flat.
+        tariff = offer.first.tariff
+        return FlatTerms(offer.start, offer.end, tariff.base, _ALWAYS if tariff.long_from is None else tariff.long_from)
 
     def price_gpu(self, sample: GpuSample, event_time: int) -> Priced:
         """What one GPU, or a pod's share of it, cost over its window: allocated time at the hourly price.

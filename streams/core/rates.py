@@ -158,6 +158,16 @@ class UnitRates:
         )
 
 
+class FlatTerms(NamedTuple):
+    """Rates that say all about a call's price while its time lies in ``[start, end)``, microseconds since 1970."""
+
+    start: int
+    end: int
+    rates: UnitRates
+    #: Calls with more input tokens than this are charged otherwise.
+    long_from: int
+
+
 class Tariff:
     """Rates by the size of the call: some models charge all tokens of a long prompt at a higher rate."""
 
@@ -220,3 +230,7 @@ def _decimal_places(rate: Decimal) -> int:
     if not isinstance(exponent, int):
         raise ValueError(f"a rate is a finite number of dollars, not {rate}")
     return -exponent
+
+
+#: For calls that cost nothing: answered by the gateway's cache, or by a model that is self-hosted.
+FREE = UnitRates(DollarRates(input=Decimal(0), output=Decimal(0)))

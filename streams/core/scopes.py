@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from schemas.instants import HOUR
 from schemas.statements import Dimensions
-from streams.core.meter import Watched
+from streams.core.rules import Watched
 
 BUDGET = "budget:"
 TEAM = "team:"
@@ -58,25 +58,31 @@ class ScopeWatchlist:
 
     def __init__(self, budgets: Sequence[WatchedBudget]) -> None:
         self._budgets = tuple(budgets)
-        self._personal = any(name in ("key", "user") for budget in budgets for name, _ in budget.match)
+        #: Whether a budget matches keys or users, so that they decide what an event counts in.
+        self.personal = any(name in ("key", "user") for budget in budgets for name, _ in budget.match)
         self._memo: dict[tuple[Dimensions, str, str], tuple[WatchedBudget, ...]] = {}
         #: The last period of each budget: instants mostly fall into the same one.
         self._periods: dict[str, tuple[int, int]] = {}
 
-    def watched(self, dimensions: Dimensions, key_id: str, user_id: str, event_time: int) -> Sequence[Watched]:
-        """The scopes that an event counts in, each with the event's period in that scope."""
+    def watched(
+        self, dimensions: Dimensions, shown: Dimensions, key_id: str, user_id: str, event_time: int
+    ) -> Sequence[Watched]:
+        """The scopes that an event counts in, each with the event's period in that scope.
+
+        Budgets match what the event is; detectors follow the cell that it is shown under, whose number is bounded.
+        """
         found = []
         for budget in self._matching(dimensions, key_id, user_id):
             start, end = self._bounds(budget, event_time)
             found.append(Watched(budget_scope(budget), start, end, _label(budget, dimensions)))
         if dimensions.category in _METERED:
             hour = event_time - event_time % HOUR
-            found.append(Watched(TEAM + dimensions.team_id, hour, hour + HOUR, dimensions.feature))
-            found.append(Watched(FEATURE + dimensions.feature, hour, hour + HOUR, dimensions.team_id))
+            found.append(Watched(TEAM + shown.team_id, hour, hour + HOUR, shown.feature))
+            found.append(Watched(FEATURE + shown.feature, hour, hour + HOUR, shown.team_id))
         return found
 
     def _matching(self, dimensions: Dimensions, key_id: str, user_id: str) -> tuple[WatchedBudget, ...]:
-        memo_key = (dimensions, key_id, user_id) if self._personal else (dimensions, "", "")
+        memo_key = (dimensions, key_id, user_id) if self.personal else (dimensions, "", "")
         matching = self._memo.get(memo_key)
         if matching is None:
             matching = tuple(b for b in self._budgets if _matches(b.match, dimensions, key_id, user_id))

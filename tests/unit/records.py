@@ -1,6 +1,7 @@
 """Raw records as the transport delivers them, and rules for folding them, for unit tests."""
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -10,8 +11,10 @@ from schemas.events import USAGE_TYPE, BillingRecord, UsageEvent
 from schemas.instants import HOUR, SECOND, format_instant
 from schemas.statements import Source
 from streams.core.cells import Charge
-from streams.core.meter import PartitionState, Rules
+from streams.core.meter import PartitionState
+from streams.core.rates import DollarRates, FlatTerms, UnitRates
 from streams.core.reading import Limits
+from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, WatchedBudget
 
 #: 2026-11-21T10:00:00Z
@@ -30,6 +33,9 @@ class RawRecord:
     key: bytes | None = b"k"
 
 
+_RATES = UnitRates(DollarRates(input=Decimal("0.01"), output=Decimal("0.04")))
+
+
 class FlatPricing:
     """Ten nanodollars per input token, forty per output token: linear, so an oracle is one line."""
 
@@ -37,6 +43,13 @@ class FlatPricing:
         if isinstance(event, UsageEvent):
             return Charge(event.input_tokens * 10 + event.output_tokens * 40)
         return Charge(0)
+
+    def flat(self, event: Any, event_time: int) -> FlatTerms | None:
+        """Flat for half an hour and up to 4 000 tokens, so that lanes end and some calls are priced one by one."""
+        if event.status != "success":
+            return None
+        start = event_time - event_time % (HOUR // 2)
+        return FlatTerms(start, start + HOUR // 2, _RATES, 4_000)
 
     def bill_category(self, bill: BillingRecord) -> str:
         return "tooling"

@@ -11,8 +11,9 @@ from schemas.cloudevents import binary_headers
 from schemas.events import BILLING_TYPE, BillingRecord
 from schemas.instants import HOUR, SECOND, format_instant
 from schemas.statements import CellStatement, ScopeStatement
-from streams.core.meter import Checkpoint, PartitionState
+from streams.core.meter import PartitionState
 from streams.core.reading import Reason, Rejected
+from streams.core.rules import Checkpoint
 from tests.unit.records import NOON, SOURCE, FlatPricing, RawRecord, cost, rules, state, usage_record
 
 

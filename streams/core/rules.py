@@ -1,0 +1,99 @@
+"""What METER's fold is told: limits, prices, what is watched; and what it leaves besides its totals."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from schemas.events import BillingRecord, UsageEvent
+from schemas.instants import HOUR
+from schemas.statements import Dimensions, Source
+from streams.core.cells import Charge
+from streams.core.dedupe import Mark
+from streams.core.rates import FlatTerms
+from streams.core.reading import Limits, Reason
+
+
+class Watched(NamedTuple):
+    """One scope that an event counts in, with the period that the event falls into."""
+
+    scope: str
+    period_start: int
+    period_end: int
+    #: What the counter is broken down by, for people.
+    label: str
+
+
+class Watchlist(Protocol):
+    """Which scopes an event counts in."""
+
+    @property
+    def personal(self) -> bool:
+        """Whether anything is watched by key or user."""
+        ...
+
+    def watched(
+        self, dimensions: Dimensions, shown: Dimensions, key_id: str, user_id: str, event_time: int
+    ) -> Sequence[Watched]:
+        """The scopes of one event: budgets by what it is, detectors by the cell it is shown under."""
+        ...
+
+
+class Pricing(Protocol):
+    """What an event costs."""
+
+    def charge(self, event: Any, event_time: int) -> Charge:
+        """The charge of one event.
+
+        Raises:
+            Rejected: the event cannot be priced, such as a bill in an unknown currency.
+        """
+        ...
+
+    def flat(self, event: UsageEvent, event_time: int) -> FlatTerms | None:
+        """The rates of every call with the attributes of this one, and for how long; None: ``charge`` each of them."""
+        ...
+
+    def bill_category(self, bill: BillingRecord) -> str:
+        """The category that a bill line's money belongs to."""
+        ...
+
+
+class Rules(NamedTuple):
+    """What folding depends on besides the records."""
+
+    limits: Limits
+    pricing: Pricing
+    watchlist: Watchlist
+    org_id: str = ""
+    runaway_tokens: int = 50_000
+    dedupe_window_us: int = HOUR
+    dedupe_ids_max: int = 20_000_000
+    cells_idle_us: int = 2 * HOUR
+    #: Live cells of one source partition, and of one team in it; what comes beyond is kept under ``__other__``.
+    cells_max: int = 200_000
+    team_cells_max: int = 20_000
+
+
+class DeadLetter(NamedTuple):
+    """A record that was not counted, and why."""
+
+    record: Any
+    reason: Reason
+    detail: str
+
+
+class Checkpoint(msgspec.Struct, kw_only=True):
+    """A watermark as METER keeps it: what a successor needs besides cells and counters."""
+
+    v: int = 1
+    source: Source
+    revision: int
+    next_offset: int
+    stream_time: int
+    arrived_at: int
+    marks: tuple[Mark, ...]
+    #: Offsets within the window whose records had no price: they are not seen.
+    refused: tuple[int, ...] = ()
+    dead_letters: int
+    duplicates: int
