@@ -15,10 +15,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.bench.contenders import CONTENDERS, Contender, Scene
+from loadtest.bench.contenders import CONTENDERS, Scene
 from loadtest.bench.events import Shape, Stream, budgets_yaml, size_on_wire
-from loadtest.bench.figures import Sample, cpu_ratios, middle, ratios, steady
-from loadtest.bench.machine import describe, load_average, store
+from loadtest.bench.figures import cpu_ratios, middle, ratios
+from loadtest.bench.machine import describe, store
+from loadtest.bench.measuring import BenchError, measure
 from loadtest.bench.stage import (
     Stage,
     cpu_s,
@@ -27,65 +28,11 @@ from loadtest.bench.stage import (
     fill_topic,
     history_start,
     make_topics,
-    memory_mib,
     open_stage,
 )
 from schemas import topics
 from streams.clock import elapsed_s
 from streams.settings import Settings
-
-POLL_S = 0.1
-STALLED_S = 60.0
-#: Fewer in the whole window are no speed but a contender that broke.
-EVENTS_MIN = 500
-
-
-class BenchError(Exception):
-    """A contender did not work, so there is nothing to compare."""
-
-
-async def measure(
-    contender: Contender, admin: AIOKafkaAdminClient, total: int, *, warm_up_s: float, window_s: float
-) -> dict[str, Any]:
-    """Run a contender until it was watched for ``window_s`` after its warm-up, or the topic is at its end.
-
-    Raises:
-        BenchError: it ended by itself, or made nothing durable for a minute.
-    """
-    child = contender.child
-    samples: list[Sample] = []
-    child.start()
-    try:
-        moved_at, first_at = elapsed_s(), 0.0
-        while True:
-            await asyncio.sleep(POLL_S)
-            now = elapsed_s()
-            if not child.running:
-                raise BenchError(str(child.failure("it ended by itself")))
-            sample = Sample(now, await contender.progress(admin), cpu_s(child.pid))
-            if samples and sample.durable > samples[-1].durable:
-                moved_at, first_at = now, first_at or now
-            samples.append(sample)
-            if now - moved_at > STALLED_S:
-                raise BenchError(str(child.failure("nothing became durable for a minute")))
-            # A little longer than the window: its last commit is still to come.
-            over = first_at and now - first_at > warm_up_s + window_s and now - moved_at < POLL_S
-            if over or sample.durable >= 0.98 * total:
-                break
-        peak = memory_mib(child.pid, peak=True)
-    finally:
-        child.kill()
-    rate = steady(samples, warm_up_s, total)
-    if rate is None or rate.events < EVENTS_MIN:
-        raise BenchError(f"{child.failure('it made hardly anything durable after its warm-up (give more EVENTS?)')}")
-    return {
-        "events_per_s": round(rate.events_per_s),
-        "cpu_s_per_million": round(rate.cpu_s_per_million, 2),
-        "peak_memory_mib": peak,
-        "seconds": round(rate.seconds, 2),
-        "events": rate.events,
-        "load_average": load_average(),
-    }
 
 
 async def compare(stage: Stage, names: list[str], options: argparse.Namespace, out: Console) -> dict[str, Any]:
@@ -139,7 +86,13 @@ async def _one_run(
     try:
         contender = await CONTENDERS[name](scene, run)
         broker_before, began = cpu_s(stage.broker.pid), elapsed_s()
-        found = await measure(contender, admin, total, warm_up_s=options.warm_up, window_s=options.window)
+        found = await measure(
+            (contender.child,),
+            lambda: contender.progress(admin),
+            total,
+            warm_up_s=options.warm_up,
+            window_s=options.window,
+        )
         found["broker_cpu_share"] = round((cpu_s(stage.broker.pid) - broker_before) / (elapsed_s() - began), 2)
     finally:
         await admin.close()
