@@ -2,6 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
 UV_VERSION := 0.13.8
 ARGS ?=
 
@@ -20,7 +21,7 @@ endif
 unexport SECONDS SEED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit crash lint format lock schemas clean
+.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale soak lint format lock schemas clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,12 +59,33 @@ lock: setup ## Resolve the dependencies of pyproject.toml anew into the two lock
 	@$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --group build --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) --extra embedded --group dev \
 		--constraint requirements.lock --output-file requirements-dev.lock
+	@$(BIN)/uv pip compile pyproject.toml $(filter-out --universal,$(LOCK_FLAGS)) --group bench \
+		--output-file requirements-bench.lock
 
 LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 schemas: setup ## Generate the JSON Schemas and the AsyncAPI document
 	@$(BIN)/python -m schemas.generate
 
+bench: setup $(BENCH_VENV)/.stamp ## Measure Sluice beside plain Faust, quixstreams and bytewax; EVENTS=1000000, ARGS='--only sluice,bytewax'
+	@$(BIN)/python -m loadtest.bench.run $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
+
+bench-latency: setup ## Measure the time from an event to ledger, alert and gateway; RATES=1000,5000
+	@$(BIN)/python -m loadtest.latency.run $(if $(RATES),--rates $(RATES)) $(ARGS)
+
+bench-scale: setup ## Measure how cost grows with workers, partitions, cells and budgets
+	@$(BIN)/python -m loadtest.scale.run $(ARGS)
+
+soak: setup ## Watch a worker's memory under constant load, then its restart; MINUTES=60
+	@$(BIN)/python -m loadtest.soak.run $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+# The peers' own environment: what they depend on must not decide what Sluice runs on.
+$(BENCH_VENV)/.stamp: requirements-bench.lock
+	@$(BIN)/python -m venv --clear --without-pip $(BENCH_VENV)
+	@$(BIN)/python -m pip --python $(BENCH_VENV)/bin/python install --quiet --disable-pip-version-check --no-input \
+		--require-hashes -r requirements-bench.lock
+	@touch $@
+
 clean: ## Remove what can be made again: environment, caches, builds (data in .sluice stays)
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(BENCH_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

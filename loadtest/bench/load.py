@@ -1,0 +1,107 @@
+"""A steady background of usage events in real time, open loop: what is due is sent, however slow anybody is.
+
+Run as a process of its own::
+
+    python -m loadtest.bench.load '{"bootstrap": …, "seconds": 60}'
+
+It prints one JSON line at its end: how many events were sent, and how far it was behind its own schedule at worst.
+"""
+
+import asyncio
+import sys
+from collections import deque
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+
+from loadtest.bench.events import Made, Shape, Stream
+from schemas.instants import SECOND, format_instant
+from schemas.topics import USAGE_EVENTS
+from streams.clock import WallClock
+
+#: What is due is sent this often, as a gateway's producer with some linger would.
+TICK_S = 0.01
+
+
+class LoadOrder(msgspec.Struct, kw_only=True):
+    """Events at ``shape.rate`` a second for ``seconds`` from ``start`` (microseconds since 1970, wall clock).
+
+    With ``speed`` 60 event time runs sixty times as fast as the wall clock, from ``event_start`` on.
+    """
+
+    bootstrap: str
+    partitions: int
+    start: int
+    seconds: float
+    shape: Shape
+    speed: float = 1.0
+    event_start: int = 0
+
+
+class LoadReport(msgspec.Struct, kw_only=True):
+    """What was sent, and how late at worst in milliseconds."""
+
+    sent: int
+    behind_ms_max: float
+
+
+async def run(order: LoadOrder) -> LoadReport:
+    """Send until the time is over."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=order.bootstrap,
+        acks="all",
+        enable_idempotence=True,
+        compression_type="lz4",
+        max_batch_size=131_072,
+    )
+    await producer.start()
+    clock = WallClock()
+    stream = Stream(order.shape, order.partitions, order.start)
+    due: deque[Made] = deque()
+    flying: set[asyncio.Task[None]] = set()
+    sent, behind = 0, 0
+    end = order.start + int(order.seconds * SECOND)
+    try:
+        while (now := clock.now()) < end:
+            while not due or due[-1].time <= now:
+                due += stream.chunk()
+            slices: dict[int, list[Made]] = {}
+            while due and due[0].time <= now:
+                made = due.popleft()
+                behind = max(behind, now - made.time)
+                slices.setdefault(made.partition, []).append(made)
+                sent += 1
+            for partition, made_now in slices.items():
+                task = asyncio.create_task(_send(producer, partition, made_now, order))
+                flying.add(task)
+                task.add_done_callback(flying.discard)
+            await asyncio.sleep(TICK_S)
+        await asyncio.gather(*flying)
+    finally:
+        await producer.stop()
+    return LoadReport(sent=sent, behind_ms_max=behind / 1_000)
+
+
+async def _send(producer: AIOKafkaProducer, partition: int, events: list[Made], order: LoadOrder) -> None:
+    batch = producer.create_batch()
+    for made in events:
+        headers = made.headers if order.speed == 1.0 else _at(made, _event_time(made, order))
+        if batch.append(key=made.key, value=made.value, timestamp=None, headers=headers) is None:
+            await (await producer.send_batch(batch, USAGE_EVENTS, partition=partition))
+            batch = producer.create_batch()
+            batch.append(key=made.key, value=made.value, timestamp=None, headers=headers)
+    await (await producer.send_batch(batch, USAGE_EVENTS, partition=partition))
+
+
+def _event_time(made: Made, order: LoadOrder) -> int:
+    return order.event_start + int((made.time - order.start) * order.speed)
+
+
+def _at(made: Made, time: int) -> list[tuple[str, bytes]]:
+    text = format_instant(time).encode()
+    return [(name, text if name == "ce_time" else value) for name, value in made.headers]
+
+
+if __name__ == "__main__":
+    report = asyncio.run(run(msgspec.json.decode(sys.argv[1], type=LoadOrder)))
+    print(msgspec.json.encode(report).decode())
