@@ -67,10 +67,10 @@ def whole_key(number: int) -> bytes:
     return b"whole:%d" % number
 
 
-def inherit(newest: Mapping[bytes, bytes], number: int) -> Inherited:
-    """What owner ``number`` takes over, given the newest value of every key in the log before its claim.
+def inherit(newest: Mapping[bytes, bytes]) -> Inherited:
+    """What an owner takes over, given the newest value of every key in the log up to its claim.
 
-    A changelog from before there were owners has plain keys; they count until the first owner is whole.
+    All numbers in it are lower than its own. A changelog from before there were owners has plain keys; they count until the first owner is whole.
 
     Raises:
         UnknownVersionError: a newer release keeps this changelog in a way of its own.
@@ -80,21 +80,10 @@ def inherit(newest: Mapping[bytes, bytes], number: int) -> Inherited:
     if best is not None:
         _decode_whole(newest[whole_key(best)])
     entries: dict[bytes, bytes] = {}
-    leftovers: list[bytes] = []
     for key, value in newest.items():
-        if key == CLAIM:
-            continue
-        found = _ENTRY.match(key)
-        is_plain = found is None and _WHOLE.fullmatch(key) is None
-        if found is not None and int(found[1]) == best:
-            entries[key[found.end() :]] = value
-        elif is_plain and best is None:
+        if found := _ENTRY.match(key):
+            if int(found[1]) == best:
+                entries[key[found.end() :]] = value
+        elif best is None and key != CLAIM:
             entries[key] = value
-        if is_plain or _number(key) < number:
-            leftovers.append(key)
-    return Inherited(entries, leftovers)
-
-
-def _number(key: bytes) -> int:
-    found = _ENTRY.match(key) or _WHOLE.fullmatch(key)
-    return int(found[1]) if found else -1
+    return Inherited(entries, [key for key in newest if key != CLAIM])

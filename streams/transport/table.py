@@ -47,6 +47,7 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         #: Under which number each partition of ours is written.
         self._numbers: dict[int, int] = {}
+        self._confirm: Callable[[], Awaitable[bool]] = _always
 
     def _changelog_topic_name(self) -> str:
         return f"{self.app.state_of}-{self.name}-changelog"  # type: ignore[attr-defined]
@@ -77,6 +78,10 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         records = (Outgoing(topic, partition, key, value) for key, value in entries)
         written: int = await self.app.producer.write(records, self.app.partitions)
         return written
+
+    async def confirm(self) -> bool:
+        """Ask the group's coordinator whether what was restored last is still ours."""
+        return await self._confirm()
 
     def drop(self, partitions: set[int]) -> None:
         """Forget partitions that are no longer ours."""
@@ -121,7 +126,7 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         drawn = await asyncio.gather(*(self._claim(partition) for partition in sorted(partitions)))
         numbers = dict(zip(sorted(partitions), drawn, strict=True))
         newest = await self._read(partitions, {partition: number + 1 for partition, number in numbers.items()})
-        inherited = {partition: ownership.inherit(newest[partition], numbers[partition]) for partition in numbers}
+        inherited = {partition: ownership.inherit(newest[partition]) for partition in numbers}
         for partition, found in inherited.items():
             number = numbers[partition]
             restated = [(ownership.entry_key(number, key), value) for key, value in found.entries.items()]
@@ -133,6 +138,7 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
             await self._write(partition, [(ownership.whole_key(number), ownership.WHOLE_VALUE)])
         if not still_ours():
             return
+        self._confirm = confirm
         for partition, found in inherited.items():
             self._numbers[partition] = numbers[partition]
             self.on_load(partition, found.entries)
