@@ -70,7 +70,8 @@ def whole_key(number: int) -> bytes:
 def inherit(newest: Mapping[bytes, bytes]) -> Inherited:
     """What an owner takes over, given the newest value of every key in the log up to its claim.
 
-    All numbers in it are lower than its own. A changelog from before there were owners has plain keys; they count until the first owner is whole.
+    All numbers in it are lower than its own. A changelog from before there were owners has plain keys; they count until
+    the first owner is whole.
 
     Raises:
         UnknownVersionError: a newer release keeps this changelog in a way of its own.
