@@ -1,5 +1,6 @@
 """A worker that is frozen for longer than its session and then goes on: nobody is told twice, and no budget goes back."""
 
+import asyncio
 import signal
 from uuid import uuid4
 
@@ -60,15 +61,13 @@ async def test_a_worker_that_slept_through_its_eviction_takes_nothing_back(fresh
             await _spend(service, 0.1)
             await service.caught_up(topics.USAGE_EVENTS)
 
-            async def owed() -> bool:
-                return not await service.pool.fetchval("select count(*) from outbox where state = 'owed'")
-
-            await service.until(owed, "everything to be sent")
+            # What the evicted worker was about to send is sent by another once its lease of 60 s has run out.
+            async with asyncio.timeout(150):
+                while await service.pool.fetchval("select count(*) from outbox where state = 'owed'"):
+                    await asyncio.sleep(0.2)
             assert [(each.triggers, each.resolved_at) for each in people.pagerduty.incidents] == [(1, None)]
-            told = await service.pool.fetch(
-                "select alert_id, episode from (select body->>'alert_id' as alert_id, episode from alerts) a"
-            )
-            assert {row["episode"] for row in told} == {1}
+            episodes = await service.pool.fetch("select distinct episode from alerts")
+            assert [row["episode"] for row in episodes] == [1]
             assert await crossed(100)
             commands = await _commands(service)
             assert {(command.action, command.revision) for command in commands} == {("block", commands[0].revision)}
