@@ -112,7 +112,7 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, budgets: Sequen
         clock_for(settings.clock),
         Policy(settings.live_within_s * SECOND),
     )
-    _bind(app, "budget", budget.run, topics.SPEND_SCOPES)
+    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS)
     return [budget]
 
 

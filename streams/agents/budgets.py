@@ -1,15 +1,21 @@
-"""BUDGET's shell: scope statements in; alerts, throttle commands and the dashboard's budget rows out."""
+"""BUDGET's shell: scope statements in; alerts, throttle commands and the dashboard's budget rows out.
+
+It also hears what is commanded in its budgets' names. An owner that was overtaken can speak once more before it knows,
+and a topic has no fence: whoever owns the budget answers above it, or says again what compaction would lose.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
-
+from schemas import topics
+from schemas.commands import ThrottleCommand
 from schemas.instants import DAY
+from schemas.readers import COMMANDS, SCOPE_STATEMENTS
 from schemas.statements import ScopeStatement
 from streams.agents.keyed import KeyedAgent, alert_record, command_record, newest_of_each_key
 from streams.clock import Clock
 from streams.core import budgets
+from streams.core.budget_states import BUDGET_STATES
 from streams.core.budgets import BudgetState, Policy, Terms
 from streams.core.scopes import BUDGET
 from streams.ports import BudgetStatus, Ledger
@@ -27,45 +33,75 @@ class BudgetAgent(KeyedAgent[BudgetState]):
     def __init__(
         self, table: StateTable, terms: Mapping[str, Terms], ledger: Ledger, clock: Clock, policy: Policy
     ) -> None:
-        super().__init__("BUDGET", table, BudgetState, msgspec.json.Decoder(ScopeStatement).decode, clock)
+        super().__init__("BUDGET", table, BUDGET_STATES, SCOPE_STATEMENTS.decode, clock)
         self._terms = terms
         self._ledger = ledger
         self._policy = policy
 
     def _newest(self, batch: RecordBatch) -> Iterable[Any]:
+        if batch.topic == topics.GATEWAY_COMMANDS:
+            return newest_of_each_key(batch, COMMANDS.decode)
         found = newest_of_each_key(batch, self._decode)
         return [statement for statement in found if statement.scope.startswith(BUDGET)]
 
-    def key_of(self, message: ScopeStatement) -> str | None:
+    def key_of(self, message: ScopeStatement | ThrottleCommand) -> str | None:
         """Budget and period; what is no longer defined so, or long over, is passed over."""
+        if isinstance(message, ThrottleCommand):
+            known = [state for state in self._known(message.budget_id) if state.target == message.target]
+            found = budgets.answerer(known, message)
+            return found and budgets.state_key(found.scope, found.period_start)
         if message.scope not in self._terms or message.period_end + FORGET_AFTER < self.clock.now():
             return None
         return budgets.state_key(message.scope, message.period_start)
 
-    def step(self, state: BudgetState | None, message: ScopeStatement) -> tuple[BudgetState, list[Outgoing]]:
-        """Take a total in and compare with the ladder."""
+    def step(
+        self, state: BudgetState | None, message: ScopeStatement | ThrottleCommand
+    ) -> tuple[BudgetState, list[Outgoing]]:
+        """Take a total in and compare with the ladder; or answer a command that is not ours."""
+        if isinstance(message, ThrottleCommand):
+            assert state is not None
+            return state, self._answer(state, message)
         self.observe(message.stream_time, message.source.slot())
         terms = self._terms[message.scope]
-        above = self._last_revision(terms) if state is None else 0
+        above = 0
+        if state is None:
+            above = max((known.revision for known in self._known(terms.budget_id)), default=0)
         taken = budgets.take_in(state, terms, message, above)
         return taken, self._decide(taken, terms)
 
-    def _last_revision(self, terms: Terms) -> int:
-        """The highest revision this budget gave in any period and definition; all of them lie in this partition."""
-        known = self._states.get(self._reading, {}).values()
-        return max((state.revision for state in known if state.budget_id == terms.budget_id), default=0)
+    def _known(self, budget_id: str) -> list[BudgetState]:
+        """All periods and definitions of a budget; they lie in this partition."""
+        return [state for state in self._states.get(self._reading, {}).values() if state.budget_id == budget_id]
 
     def tick(self, state: BudgetState) -> tuple[BudgetState | None, list[Outgoing]]:
         """Periods end by the clock: a blocked team sends no events. A withdrawn budget lets go of what it blocked."""
-        terms = self._terms.get(state.scope) or budgets.withdrawn(state)
-        out = self._decide(state, terms)
+        out = self._decide(state, self._terms_of(state))
         return (None if self.clock.now() > state.period_end + FORGET_AFTER else state), out
 
+    def _terms_of(self, state: BudgetState) -> Terms:
+        return self._terms.get(state.scope) or budgets.withdrawn(state)
+
     def _decide(self, state: BudgetState, terms: Terms) -> list[Outgoing]:
-        decision = budgets.decide(state, terms, self.clock.now(), self._policy)
+        now, known = self.clock.now(), self._known(state.budget_id)
+        before = state.commanded, state.dry_run
+        decision = budgets.decide(state, terms, now, self._policy, known)
+        if before != (state.commanded, state.dry_run):
+            self.also_changed(budgets.state_key(state.scope, state.period_start))
         # The command goes first: a gate should close before people read that it did.
-        out = [command_record(decision.command)] if decision.command else []
+        out = [self._record(decision.command)] if decision.command else []
+        if decision.stands is not None:
+            stands = decision.stands
+            out.append(self._record(budgets.speak(stands, self._terms_of(stands), now, known)))
+            self.also_changed(budgets.state_key(stands.scope, stands.period_start))
         return out + [alert_record(alert) for alert in decision.alerts]
+
+    def _answer(self, state: BudgetState, heard: ThrottleCommand) -> list[Outgoing]:
+        said = budgets.answer(state, self._terms_of(state), heard, self.clock.now(), self._known(state.budget_id))
+        return [self._record(said)] if said else []
+
+    def _record(self, command: ThrottleCommand) -> Outgoing:
+        # Where the budget lives, so that whoever owns it hears what is said in its name.
+        return command_record(command)._replace(partition=self._reading)
 
     async def after(self, states: Iterable[BudgetState]) -> None:
         """Tell the ledger where the budgets stand."""

@@ -3,16 +3,15 @@
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from schemas.events import GpuSample
+from schemas.readers import SCOPE_STATEMENTS, SIGNALS
 from schemas.statements import ScopeStatement, Signal
 from streams.agents.keyed import KeyedAgent, alert_record, newest_of_each_key
 from streams.clock import Clock
-from streams.core.detect_gpu import GpuPolicy, GpuState, gpu_scope_id, step_gpu, tick_gpu
-from streams.core.detect_runaway import RunawayPolicy, RunawayState, step_runaway, tick_runaway
+from streams.core.detect_gpu import GPU_STATES, GpuPolicy, GpuState, gpu_scope_id, step_gpu, tick_gpu
+from streams.core.detect_runaway import RUNAWAY_STATES, RunawayPolicy, RunawayState, step_runaway, tick_runaway
 from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_state import SpikePolicy, SpikeState
+from streams.core.detect_spike_state import SPIKE_STATES, SpikePolicy, SpikeState
 from streams.core.reading import Limits, Reading, Rejected, read
 from streams.core.scopes import FEATURE, TEAM
 from streams.transport import Outgoing, RecordBatch, StateTable
@@ -22,7 +21,7 @@ class SpikeAgent(KeyedAgent[SpikeState]):
     """Hourly spend of teams and features."""
 
     def __init__(self, table: StateTable, clock: Clock, policy: SpikePolicy) -> None:
-        super().__init__("SPIKES", table, SpikeState, msgspec.json.Decoder(ScopeStatement).decode, clock)
+        super().__init__("SPIKES", table, SPIKE_STATES, SCOPE_STATEMENTS.decode, clock)
         self._policy = policy
 
     def _newest(self, batch: RecordBatch) -> Iterable[Any]:
@@ -49,7 +48,7 @@ class RunawayAgent(KeyedAgent[RunawayState]):
     """Single requests with too many tokens."""
 
     def __init__(self, table: StateTable, clock: Clock, policy: RunawayPolicy) -> None:
-        super().__init__("RUNAWAYS", table, RunawayState, msgspec.json.Decoder(Signal).decode, clock)
+        super().__init__("RUNAWAYS", table, RUNAWAY_STATES, SIGNALS.decode, clock)
         self._policy = policy
 
     def key_of(self, message: Signal) -> str | None:
@@ -72,7 +71,7 @@ class GpuAgent(KeyedAgent[GpuState]):
     """Utilisation of GPUs, straight from their samples; METER counts the money of the same records."""
 
     def __init__(self, table: StateTable, clock: Clock, policy: GpuPolicy, limits: Limits) -> None:
-        super().__init__("GPUS", table, GpuState, lambda value: value, clock)
+        super().__init__("GPUS", table, GPU_STATES, lambda value: value, clock)
         self._policy = policy
         self._limits = limits
 

@@ -2,6 +2,9 @@
 
 For each batch: decode, keep the newest of each key, step the pure core, write what follows (alerts, commands), then
 the changed states, then acknowledge. A crash between any two of these repeats the same things under the same ids.
+
+An owner that was overtaken while it was stalled must not speak from what it remembers. Its state is fenced by the
+table; what it says cannot be, so after a stall the coordinator is asked first.
 """
 
 import asyncio
@@ -16,9 +19,10 @@ from schemas import topics
 from schemas.alerts import OPENED_TYPE, RESOLVED_TYPE, UPDATED_TYPE, Alert
 from schemas.cloudevents import binary_headers
 from schemas.commands import THROTTLE_TYPE, ThrottleCommand
+from schemas.versions import Versioned
 from streams import metrics
 from streams.agents.shell import decoded, fail_stop
-from streams.clock import Clock
+from streams.clock import Clock, elapsed_s
 from streams.transport import Outgoing, RecordBatch, StateTable
 
 logger = logging.getLogger("sluice.keyed")
@@ -28,6 +32,9 @@ _encode = msgspec.json.Encoder().encode
 
 #: The CloudEvents source of what Sluice itself says.
 SOURCE = "//sluice"
+#: Shorter than any session timeout that a broker allows (6 s unless it is told otherwise): whoever was awake more often
+#: than this was not evicted for silence.
+STALL_S = 5.0
 ALERT_TYPES = {"opened": OPENED_TYPE, "updated": UPDATED_TYPE, "resolved": RESOLVED_TYPE}
 
 
@@ -43,6 +50,14 @@ def alert_record(alert: Alert) -> Outgoing:
         extensions={"severitytext": alert.severity},
     )
     return Outgoing(topics.ALERTS, None, alert.dedup_key.encode(), _encode(alert), tuple(headers))
+
+
+class DeliveryGapError(RuntimeError):
+    """Records were not delivered to an agent: a fault of the transport."""
+
+
+class EvictedError(RuntimeError):
+    """The group went on without this process while it was stalled."""
 
 
 def command_record(command: ThrottleCommand) -> Outgoing:
@@ -73,17 +88,22 @@ class KeyedAgent(ABC, Generic[State]):
     tick_s: float = 1.0
 
     def __init__(
-        self, name: str, table: StateTable, state_type: type[State], decode: Callable[[bytes], Any], clock: Clock
+        self, name: str, table: StateTable, readers: Versioned[State], decode: Callable[[bytes], Any], clock: Clock
     ) -> None:
         self.name = name
         self.clock = clock
         self._table = table
         self._decode = decode
-        self._decode_state = msgspec.json.Decoder(state_type).decode
+        self._decode_state = readers.decode
         self._states: dict[int, dict[str, State]] = {}
+        #: Where the last batch of each topic partition ended.
+        self._ends: dict[tuple[str, int], int] = {}
+        self._awake_at = elapsed_s()
         self._busy = asyncio.Lock()
-        #: The partition of the batch that is being taken in.
+        #: The partition whose batch or tick is under way.
         self._reading = -1
+        self._also_changed: set[str] = set()
+        table.fenced = True
         table.on_load = self._load
         table.on_drop = self._drop
 
@@ -104,14 +124,23 @@ class KeyedAgent(ABC, Generic[State]):
     async def after(self, states: Iterable[State]) -> None:
         """What else to do with states that changed, once they are durable."""
 
+    def also_changed(self, key: str) -> None:
+        """Keep another state of the partition whose step is under way, which changed besides."""
+        self._also_changed.add(key)
+
     # -- the shell --------------------------------------------------------------------------------------------------
 
     def _load(self, partition: int, found: dict[bytes, bytes]) -> None:
+        self._forget_ends({partition})
         self._states[partition] = {key.decode(): self._decode_state(value) for key, value in found.items()}
 
     def _drop(self, partitions: set[int]) -> None:
+        self._forget_ends(partitions)
         for partition in partitions:
             self._states.pop(partition, None)
+
+    def _forget_ends(self, partitions: set[int]) -> None:
+        self._ends = {where: end for where, end in self._ends.items() if where[1] not in partitions}
 
     def observe(self, stream_time: int, slot: str) -> None:
         """Tell the clock how far a source slot has come, as this partition of statements shows it."""
@@ -132,8 +161,9 @@ class KeyedAgent(ABC, Generic[State]):
     async def _take(self, batch: RecordBatch) -> bool:
         async with self._busy:
             states = self._states.get(batch.partition)
-            if states is None:
+            if states is None or not await self._is_ours(batch.partition, states):
                 return False  # revoked while it waited
+            self._check_continuity(batch)
             self._reading = batch.partition
             changed: dict[str, State] = {}
             outgoing: list[Outgoing] = []
@@ -144,23 +174,46 @@ class KeyedAgent(ABC, Generic[State]):
                 state, out = self.step(states.get(key), message)
                 states[key] = changed[key] = state
                 outgoing += out
-            await self._deliver(batch.partition, outgoing, changed)
-            return True
+            return await self._deliver(batch.partition, states, outgoing, changed)
+
+    async def _is_ours(self, partition: int, states: dict[str, State]) -> bool:
+        """After a stall, make sure that the group has not gone on without us before anything is said."""
+        stalled_s = elapsed_s() - self._awake_at
+        if stalled_s > STALL_S and not await self._table.confirm() and self._states.get(partition) is states:
+            raise EvictedError(f"stalled for {stalled_s:.0f} s, and the group has gone on without this worker")
+        self._awake_at = elapsed_s()
+        return self._states.get(partition) is states
+
+    def _check_continuity(self, batch: RecordBatch) -> None:
+        where = (batch.topic, batch.partition)
+        missing = batch.begin - self._ends.get(where, batch.begin)
+        if missing > 0:
+            raise DeliveryGapError(f"{batch.topic}[{batch.partition}]: a gap of {missing} offsets in delivery")
+        self._ends[where] = batch.end
 
     def _newest(self, batch: RecordBatch) -> Iterable[Any]:
         """The messages to step through, in order."""
         return [message for _, message in decoded(batch.records, self._decode)]
 
-    async def _deliver(self, partition: int, outgoing: list[Outgoing], changed: dict[str, Any]) -> None:
+    async def _deliver(
+        self, partition: int, states: dict[str, State], outgoing: list[Outgoing], changed: dict[str, Any]
+    ) -> bool:
+        """Say it, then keep it. False where the partition was taken away meanwhile: its next owner says it again."""
+        changed |= {key: states[key] for key in self._also_changed if key in states}
+        self._also_changed.clear()
         if outgoing:
             app: Any = self._table.app
             await app.producer.write(outgoing, app.partitions)
+        # Another life of the same partition may have begun here: these states are not its own.
+        if self._states.get(partition) is not states:
+            return False
         if changed:
             await self._table.write(
                 partition,
                 [(key.encode(), None if state is None else _encode(state)) for key, state in changed.items()],
             )
             await self.after([state for state in changed.values() if state is not None])
+        return True
 
     async def run_background(self) -> None:
         """Let time pass: periods end, quiet scopes recover, without any record arriving."""
@@ -170,6 +223,7 @@ class KeyedAgent(ABC, Generic[State]):
                 async with self._busy:
                     for partition in list(self._states):
                         await self._tick_partition(partition)
+                    self._awake_at = elapsed_s()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -177,8 +231,9 @@ class KeyedAgent(ABC, Generic[State]):
 
     async def _tick_partition(self, partition: int) -> None:
         states = self._states.get(partition)
-        if states is None:
+        if states is None or not await self._is_ours(partition, states):
             return  # revoked while another partition was written
+        self._reading = partition
         changed: dict[str, Any] = {}
         outgoing: list[Outgoing] = []
         for key, state in list(states.items()):
@@ -189,4 +244,4 @@ class KeyedAgent(ABC, Generic[State]):
                 changed[key] = None
             elif out or after is not state:
                 states[key] = changed[key] = after
-        await self._deliver(partition, outgoing, changed)
+        await self._deliver(partition, states, outgoing, changed)

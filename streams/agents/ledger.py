@@ -1,12 +1,12 @@
 """LEDGER's shell: cells and watermarks into PostgreSQL, with the commands and acknowledgements of the gateways."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
-from schemas.commands import ThrottleAck, ThrottleCommand
-from schemas.statements import CellStatement, Watermark
+from schemas.commands import ThrottleAck
+from schemas.readers import ACKS, CELL_STATEMENTS, COMMANDS, WATERMARKS
+from schemas.versions import UnknownVersionError
 from streams import metrics
 from streams.agents.entries import is_watermark
 from streams.agents.shell import decoded, fail_stop
@@ -15,10 +15,16 @@ from streams.ports import Ledger
 
 logger = logging.getLogger("sluice.ledger")
 
-_decode_cell = msgspec.json.Decoder(CellStatement).decode
-_decode_watermark = msgspec.json.Decoder(Watermark).decode
-_decode_command = msgspec.json.Decoder(ThrottleCommand).decode
-_decode_ack = msgspec.json.Decoder(ThrottleAck).decode
+
+def _acks(records: Iterable[Any]) -> list[ThrottleAck]:
+    """The acknowledgements that can be read: gateways are other people's programs, and none may stop the ledger."""
+    found = []
+    for record in records:
+        try:
+            found += [ack for _, ack in decoded([record], ACKS.decode)]
+        except UnknownVersionError as error:
+            logger.error("%s[%d]@%d is passed over: %s", record.topic, record.partition, record.offset, error)
+    return found
 
 
 class LedgerAgent:
@@ -36,8 +42,8 @@ class LedgerAgent:
             cells = [record for key, record in newest.items() if not is_watermark(key)]
             try:
                 await self._ledger.write_cells(
-                    [cell for _, cell in decoded(cells, _decode_cell)],
-                    [mark for _, mark in decoded(marks, _decode_watermark)],
+                    [cell for _, cell in decoded(cells, CELL_STATEMENTS.decode)],
+                    [mark for _, mark in decoded(marks, WATERMARKS.decode)],
                 )
             except Exception as error:
                 fail_stop("LEDGER", error)
@@ -48,7 +54,7 @@ class LedgerAgent:
         """``gateway.commands``: what gateways were told, for the API."""
         async for event in stream.noack().events():
             try:
-                await self._ledger.write_commands([c for _, c in decoded(event.value.records, _decode_command)])
+                await self._ledger.write_commands([c for _, c in decoded(event.value.records, COMMANDS.decode)])
             except Exception as error:
                 fail_stop("LEDGER commands", error)
             event.ack()
@@ -57,7 +63,7 @@ class LedgerAgent:
         """``gateway.acks``: what gateways answered."""
         async for event in stream.noack().events():
             try:
-                await self._ledger.write_acks([ack for _, ack in decoded(event.value.records, _decode_ack)])
+                await self._ledger.write_acks(_acks(event.value.records))
             except Exception as error:
                 fail_stop("LEDGER acks", error)
             event.ack()

@@ -9,17 +9,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from schemas.alerts import Alert
+from schemas.readers import ALERTS
 from streams import metrics
 from streams.agents.shell import decoded, fail_stop
 from streams.core.routing import receivers_of
 from streams.ports import Delivery, Outbox, PermanentError, Receiver, RetryableError
 
 logger = logging.getLogger("sluice.notify")
-
-_decode = msgspec.json.Decoder(Alert).decode
 
 POLL_S = 0.2
 LEASE_S = 60.0
@@ -49,8 +45,8 @@ class NotifyAgent:
     async def run(self, stream: Any) -> None:
         """``alerts``: store each statement and owe its messages."""
         async for event in stream.noack().events():
-            alerts = [alert for _, alert in decoded(event.value.records, _decode)]
             try:
+                alerts = [alert for _, alert in decoded(event.value.records, ALERTS.decode)]
                 await self._outbox.record([(alert, receivers_of(alert, self._receivers)) for alert in alerts])
             except Exception as error:
                 fail_stop("NOTIFY", error)

@@ -4,6 +4,7 @@ Pure and level-triggered: the desired command follows from the state alone, so s
 same under the same id and revision. Spend is the sum of the newest total of every source slot (rule 2).
 """
 
+from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -14,6 +15,8 @@ from schemas.commands import Action, Target, ThrottleCommand
 from schemas.instants import HOUR, SECOND, format_instant
 from schemas.money import display_usd, format_usd
 from schemas.statements import ScopeStatement
+from streams.core import budget_slots
+from streams.core.budget_slots import Slot
 
 RULE: Literal["budget_threshold"] = "budget_threshold"
 _SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical", "emergency")
@@ -49,15 +52,6 @@ class Policy(NamedTuple):
     runbook: str = ""
 
 
-class Slot(msgspec.Struct, array_like=True):
-    """The newest total of one source slot, and the furthest offset it was ever stated at."""
-
-    revision: int
-    offset: int
-    cost_nanos: int
-    furthest: int
-
-
 class Crossing(msgspec.Struct, array_like=True):
     """One rung: whether spend is above it now, in which episode, and as what it was told."""
 
@@ -72,7 +66,7 @@ class Crossing(msgspec.Struct, array_like=True):
 class BudgetState(msgspec.Struct, kw_only=True):
     """One budget in one period."""
 
-    v: int = 1
+    v: int = 2
     budget_id: str
     scope: str
     target: Target
@@ -80,28 +74,26 @@ class BudgetState(msgspec.Struct, kw_only=True):
     period_end: int
     slots: dict[str, Slot] = {}
     crossings: dict[int, Crossing] = {}
-    contributors: dict[str, dict[str, int]] = {}
     commanded: Action = "allow"
     #: Whether the command that stands is a dry run.
     dry_run: bool = False
+    #: Whether any command was given.
+    has_spoken: bool = False
     #: The revision of the last command; it starts above every earlier one of the same budget.
     revision: int = 0
+    #: Grows with every statement taken in, and from one definition of a budget to the next.
+    sequence: int = 0
     stream_time: int = 0
 
     @property
     def spent_nanos(self) -> int:
         """Spend of the period so far, over all source slots."""
-        return sum(slot.cost_nanos for slot in self.slots.values())
+        return budget_slots.total(self.slots.values())
 
     @property
     def is_whole(self) -> bool:
         """Whether no slot is behind what was stated before: lowering needs the whole (rule 6)."""
-        return all(slot.offset >= slot.furthest for slot in self.slots.values())
-
-    @property
-    def sequence(self) -> int:
-        """Grows with every statement taken in."""
-        return sum(slot.offset + 1 for slot in self.slots.values())
+        return all(slot.is_whole for slot in self.slots.values())
 
     def crossed_percent(self) -> int:
         """The highest rung that is open; 0 for none."""
@@ -118,6 +110,8 @@ class Decision(NamedTuple):
 
     alerts: list[Alert]
     command: ThrottleCommand | None
+    #: Another period or definition of the budget that now has to say again what it wants of the same gates.
+    stands: BudgetState | None = None
 
 
 def state_key(scope: str, period_start: int) -> str:
@@ -136,26 +130,31 @@ def take_in(state: BudgetState | None, terms: Terms, statement: ScopeStatement, 
             budget_id=terms.budget_id,
             scope=terms.scope,
             target=terms.target,
-            revision=max(above, statement.period_start // SECOND * 1_000),
+            revision=max(above, first_revision(statement.period_start)),
             period_start=statement.period_start,
             period_end=statement.period_end,
             slots={},
             crossings={},
-            contributors={},
         )
-    name = f"{statement.source.slot()}#{statement.segment}"
-    slot = state.slots.get(name)
-    if slot is not None and (statement.revision, statement.offset) <= (slot.revision, slot.offset):
-        return state
-    furthest = max(statement.offset, slot.furthest if slot else -1)
-    state.slots[name] = Slot(statement.revision, statement.offset, statement.cost_nanos, furthest)
-    state.contributors[name] = statement.contributors
-    state.stream_time = max(state.stream_time, statement.stream_time)
+    if budget_slots.take_in(state.slots, statement):
+        state.sequence = max(state.sequence + 1, budget_slots.offsets(state.slots.values()))
+        state.stream_time = max(state.stream_time, statement.stream_time)
     return state
 
 
-def decide(state: BudgetState, terms: Terms, now: int, policy: Policy) -> Decision:
-    """Compare the state with the ladder and say what changed; mutates ``state`` to remember what was said."""
+def first_revision(period_start: int) -> int:
+    """Where the revisions of a period begin: above those of the periods before it."""
+    return period_start // SECOND * 1_000
+
+
+def decide(
+    state: BudgetState, terms: Terms, now: int, policy: Policy, siblings: Iterable[BudgetState] = ()
+) -> Decision:
+    """Compare the state with the ladder and say what changed; mutates ``state`` to remember what was said.
+
+    ``siblings`` are all states of the same budget, in any period and definition: their commands lie under one key at
+    the gates, where the highest revision counts.
+    """
     over = now >= state.period_end
     historic = over or now - state.stream_time > policy.live_within_us
     alerts = _cross(state, terms, now, historic, policy)
@@ -165,8 +164,52 @@ def decide(state: BudgetState, terms: Terms, now: int, policy: Policy) -> Decisi
     if wanted == state.commanded and (wanted == "allow" or dry_run == state.dry_run):
         return Decision(alerts, None)
     state.commanded, state.dry_run = wanted, dry_run
-    state.revision += 1
-    return Decision(alerts, command(state, terms, now))
+    others = [other for other in siblings if other is not state]
+    blocking = [other for other in others if other.target == terms.target and other.commanded != "allow"]
+    if wanted == "allow" and blocking:
+        # Letting go would open what another one has closed: it stands, and says so if it was not the last to speak.
+        stands = max(blocking, key=lambda other: other.revision)
+        return Decision(alerts, None, stands if stands.revision < state.revision else None)
+    return Decision(alerts, speak(state, terms, now, others))
+
+
+def speak(
+    state: BudgetState, terms: Terms, now: int, siblings: Iterable[BudgetState] = (), above: int = 0
+) -> ThrottleCommand:
+    """What the budget wants now, under a revision above every one that it is known to have given."""
+    state.revision = max(state.revision, above, *(other.revision for other in siblings)) + 1
+    state.has_spoken = True
+    return command(state, terms, now)
+
+
+def answerer(known: Collection[BudgetState], heard: ThrottleCommand) -> BudgetState | None:
+    """Whose word ``heard`` contradicts, of all states of that budget and target; None where it is what stands.
+
+    Somebody who was overtaken can still have spoken: above what stands, so that gates obey it, or below, so that
+    compaction keeps it and not what stands.
+    """
+    spoken = [state for state in known if state.has_spoken]
+    if not spoken:
+        # Nobody here ever closed it.
+        is_open = heard.action == "allow" or heard.dry_run
+        return None if is_open or not known else max(known, key=lambda state: state.period_start)
+    stands = max(spoken, key=lambda state: state.revision)
+    if heard.revision == stands.revision and heard.action == stands.commanded:
+        return None
+    return stands
+
+
+def answer(
+    state: BudgetState, terms: Terms, heard: ThrottleCommand, now: int, siblings: Iterable[BudgetState] = ()
+) -> ThrottleCommand | None:
+    """What ``state`` says to a command that is not its own: the same again if gates know it is newer, else above it."""
+    if heard.revision < state.revision and state.has_spoken:
+        return command(state, terms, now)
+    is_same = (heard.action, heard.dry_run) == (state.commanded, state.dry_run) and state.has_spoken
+    if is_same and heard.expires_at == command(state, terms, now).expires_at:
+        state.revision = heard.revision
+        return None
+    return speak(state, terms, now, siblings, heard.revision)
 
 
 def command(state: BudgetState, terms: Terms, now: int) -> ThrottleCommand:
@@ -323,9 +366,5 @@ def _action(terms: Terms, threshold: Threshold, status: Status, crossing: Crossi
 
 
 def _top(state: BudgetState, count: int = 5) -> list[Contributor]:
-    summed: dict[str, int] = {}
-    for shares in state.contributors.values():
-        for name, nanos in shares.items():
-            summed[name] = summed.get(name, 0) + nanos
-    ranked = sorted(summed.items(), key=lambda item: (-item[1], item[0]))[:count]
+    ranked = budget_slots.contributors(state.slots.values())[:count]
     return [Contributor(name, format_usd(nanos)) for name, nanos in ranked]

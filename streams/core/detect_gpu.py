@@ -25,6 +25,7 @@ from schemas.alerts import Alert, Rule, Severity, Status, Tier
 from schemas.events import GpuSample
 from schemas.instants import HOUR, MINUTE, SECOND, format_instant, hour_of, parse_instant
 from schemas.money import display_usd
+from schemas.versions import Versioned
 from streams.core import detect_words as words
 
 RULE: Rule = "gpu_idle"
@@ -92,6 +93,9 @@ class GpuState(msgspec.Struct, frozen=True):
     incident: GpuIncident | None = None
     #: The last thing said, to be said again under the same id after a restart.
     last: Alert | None = None
+
+
+GPU_STATES = Versioned("a GPU's state", GpuState)
 
 
 def gpu_scope_id(sample: GpuSample) -> str:

@@ -17,6 +17,7 @@ from schemas.alerts import Alert, Contributor, Rule, Status, Tier
 from schemas.instants import DAY, HOUR, format_instant, hour_of
 from schemas.money import display_usd, format_usd
 from schemas.statements import Signal
+from schemas.versions import Versioned
 from streams.core import detect_words as words
 from streams.core.detect_reach import Reach, advance, reached
 
@@ -82,6 +83,9 @@ class RunawayState(msgspec.Struct, frozen=True):
     detector: RunawayRequestState = RunawayRequestState()
     #: What was resolved last, to be said again under the same ids after a restart.
     resolved: list[Alert] = []
+
+
+RUNAWAY_STATES = Versioned("a feature's runaways", RunawayState)
 
 
 def step_runaway(

@@ -10,6 +10,7 @@ from detectors.hourly_spend import HourlySpend, HourlySpendState
 from schemas.alerts import Alert, Tier
 from schemas.instants import HOUR, MINUTE
 from schemas.statements import ScopeStatement
+from schemas.versions import Versioned
 from streams.core.detect_reach import Reach, reached
 
 #: Contributors that a slot keeps; the rest is not needed to name who drives a spike.
@@ -91,6 +92,9 @@ class SpikeState(msgspec.Struct, frozen=True):
     told: dict[int, int] = {}
     #: The last thing said, to be said again under the same id after a restart.
     last: Alert | None = None
+
+
+SPIKE_STATES = Versioned("a scope's spend", SpikeState)
 
 
 def slot_name(statement: ScopeStatement) -> str:

@@ -20,7 +20,8 @@ from ledger_cells where hour >= $1 group by 1, 2
 """
 _SOURCES = "select slot, next_offset, stream_time, dead_letters, duplicates from ledger_sources"
 _BUDGETS = """
-select distinct on (budget_id) budget_id, period, amount_nanos, spent_nanos, crossed_percent, commanded, mode
+select distinct on (budget_id) budget_id, period, amount_nanos::bigint, spent_nanos::bigint, crossed_percent,
+    commanded, mode
 from budget_status order by budget_id, period_start desc
 """
 _ALERTS = """

@@ -32,7 +32,8 @@ _STATE = (("revision", "integer"), ("last_offset", "bigint"), ("hour", "timestam
 def _upsert_cells() -> str:
     columns = [*_PLACE, *_STATE]
     columns += [(name, "text") for name in _DIMENSIONS]
-    columns += [(name, "bigint") for name in _TOTALS]
+    # Money outgrows 64 bits (migration 2); nothing else that is counted does.
+    columns += [(name, "numeric" if name.endswith("_nanos") else "bigint") for name in _TOTALS]
     # unnest() would flatten an array of arrays: histograms travel as literals.
     columns += [(name, "text") for name in _HISTOGRAMS]
     names = [name for name, _ in columns]

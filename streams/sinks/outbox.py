@@ -13,6 +13,7 @@ import msgspec
 from schemas import keys
 from schemas.alerts import Alert
 from schemas.instants import parse_instant, to_datetime
+from schemas.readers import ALERTS
 from streams.ports import Delivery
 from streams.sinks.postgres import storable, with_retries
 
@@ -27,7 +28,11 @@ on conflict (dedup_key) do update set episode = excluded.episode, status = exclu
     opened_at = case when excluded.episode > old.episode then excluded.opened_at else old.opened_at end,
     historic = excluded.historic, body = excluded.body
 where (excluded.episode, {_RANK.format("excluded.status")}, excluded.stated_at)
-    > (old.episode, {_RANK.format("old.status")}, old.stated_at)
+    >= (old.episode, {_RANK.format("old.status")}, old.stated_at)
+"""
+#: Two updates of one episode both count: clocks of workers differ, and their ids tell them apart.
+_IS_OVERTAKEN = f"""
+select (episode, {_RANK.format("status")}) > ($2, {_RANK.format("$3::text")}) from alerts where dedup_key = $1
 """
 _OWE = """
 insert into outbox (notification_id, dedup_key, receiver, body) values ($1, $2, $3, $4)
@@ -87,7 +92,7 @@ class PostgresOutbox:
             Delivery(
                 notification_id=row["notification_id"],
                 receiver=row["receiver"],
-                alert=msgspec.convert(row["body"], Alert),
+                alert=ALERTS.convert(row["body"]),
                 attempts=row["attempts"] - 1,
             )
             for row in rows
@@ -124,6 +129,9 @@ async def _record(connection: asyncpg.Connection, alert: Alert, receivers: Seque
         alert.historic,
         body,
     )
+    if await connection.fetchval(_IS_OVERTAKEN, storable(alert.dedup_key), alert.episode, alert.status):
+        # Somebody who was overtaken said it late. What is resolved must not be opened again at a receiver.
+        return
     for receiver in receivers:
         # The alert's own id tells several updates of one episode apart.
         owed = keys.digest("notification", alert.alert_id, receiver)

@@ -4,12 +4,23 @@ Replaces Faust's recovery, which resumes partitions before it seeks, restores re
 changelog reader, and can wait for ever for a record that compaction took away.
 """
 
-from typing import Any
+import asyncio
+from typing import Any, NamedTuple
 
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from faust.types import TP
 from mode import Service
+
+#: How often the coordinator is asked again while it does not answer.
+CONFIRM_EVERY_S = 0.2
+
+
+class Membership(NamedTuple):
+    """What the group's coordinator knows us as."""
+
+    generation: int
+    member_id: str
 
 
 class BatchRecovery(Recovery):
@@ -38,15 +49,24 @@ class BatchRecovery(Recovery):
         consumer = app.consumer
         epoch = app.tables.revocations
         self._set_recovery_started()
+        membership = await _membership(consumer)
         actives = set(app.assignor.assigned_actives())
 
         def still_ours() -> bool:
             return bool(app.tables.revocations == epoch and app.consumer_generation_id == generation)
 
+        async def confirm() -> bool:
+            while still_ours():
+                confirmed = await _confirm(consumer, membership)
+                if confirmed is not None:
+                    return confirmed and still_ours()
+                await asyncio.sleep(CONFIRM_EVERY_S)
+            return False
+
         for table in self.tables.values():
             topic = table.changelog_topic_name
             mine = {tp.partition for tp in actives if tp.topic == topic}
-            await table.restore(mine, still_ours)  # type: ignore[attr-defined]
+            await table.restore(mine, still_ours, confirm)  # type: ignore[attr-defined]
         self._set_recovery_ended()
         if not still_ours():
             return  # a newer rebalance is on its way and signals for itself
@@ -65,6 +85,40 @@ class BatchRecovery(Recovery):
 
     def flush_buffers(self) -> None:
         """Nothing is buffered."""
+
+
+def _coordinator(consumer: Any) -> Any:
+    return consumer._thread._ensure_consumer()._coordinator
+
+
+async def _membership(consumer: Any) -> Membership:
+    """As which member we were given what is assigned now."""
+
+    async def ask() -> Membership:
+        coordinator = _coordinator(consumer)
+        return Membership(coordinator.generation, coordinator.member_id)
+
+    found: Membership = await consumer._thread.call_thread(ask)
+    return found
+
+
+async def _confirm(consumer: Any, membership: Membership) -> bool | None:
+    """Whether the coordinator still knows us as this member of its present generation; None while it does not answer.
+
+    A heartbeat of an earlier generation, or of a member that was evicted or replaced, is refused.
+    """
+
+    async def ask() -> bool | None:
+        coordinator = _coordinator(consumer)
+        if (coordinator.generation, coordinator.member_id) != membership:
+            return False
+        is_known = await coordinator._do_heartbeat()
+        if (coordinator.generation, coordinator.member_id) != membership:
+            return False
+        return True if is_known else None
+
+    found: bool | None = await consumer._thread.call_thread(ask)
+    return found
 
 
 class BatchTableManager(TableManager):

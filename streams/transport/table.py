@@ -5,15 +5,26 @@ batches, hundreds of thousands of records a second), so no partition ever holds 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
+from streams.transport import ownership
+from streams.transport.ownership import Inherited, NotOwnedError
 from streams.transport.producer import Outgoing
 
 RESTORE_TIMEOUT_S = 600.0
+#: Half of the changelogs' ``min.compaction.lag.ms``: while a new owner reads, nothing that an overtaken owner writes
+#: can compact away what is being read.
+FENCED_RESTORE_TIMEOUT_S = 300.0
+CLAIM_TRIES = 5
+
+
+async def _always() -> bool:
+    return True
 
 
 class StateTable(faust.Table):  # type: ignore[type-arg]
@@ -22,11 +33,21 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
     ``on_load(partition, entries)`` is called with everything the changelog holds once a partition is ours and read,
     before the first record is delivered; ``on_drop(partitions)`` when partitions are taken away.
     ``start_of(topic, partition)`` may ask for reading to start below the committed offset.
+
+    With ``fenced`` set, before the table is first restored, every owner of a partition writes under a number of its own
+    (``ownership.py``): what an owner writes after it was overtaken is never restored. Agents see their own keys only.
     """
 
+    fenced: bool = False
     on_load: Callable[[int, dict[bytes, bytes]], None] | None = None
     on_drop: Callable[[set[int]], None] | None = None
     start_of: Callable[[str, int], int | None] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Under which number each partition of ours is written.
+        self._numbers: dict[int, int] = {}
+        self._confirm: Callable[[], Awaitable[bool]] = _always
 
     def _changelog_topic_name(self) -> str:
         return f"{self.app.state_of}-{self.name}-changelog"  # type: ignore[attr-defined]
@@ -40,28 +61,106 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         return self.start_of(tp.topic, tp.partition) if self.start_of is not None else None
 
     async def write(self, partition: int, entries: Iterable[tuple[bytes, bytes | None]]) -> int:
-        """Write changed entries to the changelog partition and wait until they are durable; None deletes."""
+        """Write changed entries to the changelog partition and wait until they are durable; None deletes.
+
+        Raises:
+            NotOwnedError: the table is fenced and the partition is not ours.
+        """
+        if self.fenced:
+            number = self._numbers.get(partition)
+            if number is None:
+                raise NotOwnedError(f"{self.changelog_topic_name}[{partition}] is not ours to write")
+            entries = [(ownership.entry_key(number, key), value) for key, value in entries]
+        return await self._write(partition, entries)
+
+    async def _write(self, partition: int, entries: Iterable[tuple[bytes, bytes | None]]) -> int:
         topic = self.changelog_topic_name
         records = (Outgoing(topic, partition, key, value) for key, value in entries)
         written: int = await self.app.producer.write(records, self.app.partitions)
         return written
 
+    async def confirm(self) -> bool:
+        """Ask the group's coordinator whether what was restored last is still ours."""
+        return await self._confirm()
+
     def drop(self, partitions: set[int]) -> None:
         """Forget partitions that are no longer ours."""
+        for partition in partitions:
+            self._numbers.pop(partition, None)
         if self.on_drop is not None and partitions:
             self.on_drop(partitions)
 
-    async def restore(self, partitions: set[int], still_ours: Callable[[], bool] = lambda: True) -> None:
-        """Read the changelog of these partitions from its beginning to its present end, and hand it over.
+    async def restore(
+        self,
+        partitions: set[int],
+        still_ours: Callable[[], bool] = lambda: True,
+        confirm: Callable[[], Awaitable[bool]] = _always,
+    ) -> None:
+        """Read the changelog of these partitions from its beginning, and hand it over.
 
         Nothing is handed over once ``still_ours`` says no: partitions that were revoked while they were read would
-        live on here beside their new owner.
+        live on here beside their new owner. ``confirm`` asks the group's coordinator the same; a process that was
+        stalled learns of its eviction nowhere else.
 
         Raises:
             TimeoutError: the end was not reached within ``RESTORE_TIMEOUT_S``.
+            UnknownVersionError: the changelog was written by a newer release.
         """
         if not partitions or self.on_load is None:
             return
+        if self.fenced:
+            async with asyncio.timeout(FENCED_RESTORE_TIMEOUT_S):
+                await self._take_over(partitions, still_ours, confirm)
+            return
+        async with asyncio.timeout(RESTORE_TIMEOUT_S):
+            entries = await self._read(partitions, {})
+        if still_ours():
+            for partition, found in entries.items():
+                self.on_load(partition, found)
+
+    async def _take_over(
+        self, partitions: set[int], still_ours: Callable[[], bool], confirm: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Become the owner of these partitions: the steps of ``ownership.py``."""
+        assert self.on_load is not None
+        drawn = await asyncio.gather(*(self._claim(partition) for partition in sorted(partitions)))
+        numbers = dict(zip(sorted(partitions), drawn, strict=True))
+        newest = await self._read(partitions, {partition: number + 1 for partition, number in numbers.items()})
+        inherited = {partition: ownership.inherit(newest[partition]) for partition in numbers}
+        for partition, found in inherited.items():
+            number = numbers[partition]
+            restated = [(ownership.entry_key(number, key), value) for key, value in found.entries.items()]
+            await self._write(partition, restated)
+        # Confirmed after the claim: whoever succeeds us is assigned later and claims later, so its number is higher.
+        if not still_ours() or not await confirm():
+            return
+        for partition, number in numbers.items():
+            await self._write(partition, [(ownership.whole_key(number), ownership.WHOLE_VALUE)])
+        if not still_ours():
+            return
+        self._confirm = confirm
+        for partition, found in inherited.items():
+            self._numbers[partition] = numbers[partition]
+            self.on_load(partition, found.entries)
+        await self._tidy(inherited)
+
+    async def _claim(self, partition: int) -> int:
+        """Draw a number for a partition: the offset of a record of ours."""
+        for _ in range(CLAIM_TRIES):
+            sent = await self.app.producer.send_and_wait(
+                self.changelog_topic_name, ownership.CLAIM, ownership.CLAIM_VALUE, partition, None, None
+            )
+            # A retry that the broker knows already is acknowledged without an offset.
+            if sent.offset >= 0:
+                return int(sent.offset)
+        raise RuntimeError(f"{self.changelog_topic_name}[{partition}]: the broker tells no offsets of what it takes")
+
+    async def _tidy(self, inherited: Mapping[int, Inherited]) -> None:
+        for partition, found in inherited.items():
+            await self._write(partition, [(key, None) for key in found.leftovers])
+
+    async def _read(self, partitions: set[int], until: Mapping[int, int]) -> dict[int, dict[bytes, bytes]]:
+        """The newest value of every key of each partition, up to the offset ``until`` or else the present end."""
         topic = self.changelog_topic_name
         entries: dict[int, dict[bytes, bytes]] = {partition: {} for partition in partitions}
         consumer = AIOKafkaConsumer(
@@ -75,15 +174,12 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         try:
             tps = [TopicPartition(topic, partition) for partition in sorted(partitions)]
             consumer.assign(tps)
-            async with asyncio.timeout(RESTORE_TIMEOUT_S):
-                ends = await consumer.end_offsets(tps)
-                await consumer.seek_to_beginning(*tps)
-                await _read_until(consumer, ends, entries)
+            ends = {tp: until[tp.partition] for tp in tps} if until else await consumer.end_offsets(tps)
+            await consumer.seek_to_beginning(*tps)
+            await _read_until(consumer, ends, entries)
         finally:
             await consumer.stop()
-        if still_ours():
-            for partition, found in entries.items():
-                self.on_load(partition, found)
+        return entries
 
 
 async def _read_until(
@@ -101,6 +197,8 @@ async def _read_until(
         for tp, records in (await consumer.getmany(*remaining, timeout_ms=200)).items():
             found = entries[tp.partition]
             for record in records:
+                if record.offset >= ends[tp]:
+                    break  # written since: by whoever was overtaken, or by us in a later life
                 if record.value is None:
                     found.pop(record.key, None)
                 else:

@@ -40,7 +40,8 @@ async def read_budgets(parts: Parts, reader: Reading) -> Budgets:
 
 
 def _budget(row: asyncpg.Record, now: int) -> Budget:
-    amount, spent = row["amount_nanos"], row["spent_nanos"]
+    # numeric in PostgreSQL: integers here, since a Decimal would round what is longer than its context.
+    amount, spent = int(row["amount_nanos"]), int(row["spent_nanos"])
     percent = max(spent, 0) * 10_000 // amount if amount > 0 else 0
     return Budget(
         **{name: row[name] for name in ("budget_id", "scope_type", "scope_id", "period", "commanded", "mode")},

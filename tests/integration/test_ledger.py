@@ -2,17 +2,21 @@
 
 import asyncio
 import itertools
+from hashlib import sha256
 
 import asyncpg
 import pytest
 
 from schemas.commands import Target, ThrottleAck, ThrottleCommand
-from schemas.instants import HOUR, format_instant
+from schemas.instants import HOUR, format_instant, to_datetime
 from schemas.keys import cell_id
+from schemas.money import format_usd
 from schemas.statements import CellStatement, Dimensions, Source, Totals, Watermark
 from streams.ports import BudgetStatus
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.postgres import MigrationError, migrate, open_pool
+from streams.sinks.postgres import MigrationError, migrate, migration_files, open_pool
+from streams.web import queries
+from streams.web.views import _budget
 from tests.unit.records import NOON
 
 pytestmark = pytest.mark.integration
@@ -209,3 +213,67 @@ async def test_a_write_goes_through_when_its_connection_is_cut(pool):
             await pool.execute("select pg_terminate_backend(pg_backend_pid())")
         await ledger.write_cells([cell(5, offset=2)], [mark(3)])
     assert await pool.fetchval("select cost_nanos from ledger_cells") == 5
+
+
+#: A year of the largest bill lines that are read, every second, in one cell.
+HUGE = 31_536_000 * 10**7 * 10**9
+
+
+@pytest.mark.parametrize("cost", [2**63 - 1, 2**63, HUGE, -HUGE, 10**38 - 1])
+async def test_money_beyond_64_bits_is_kept_to_the_nanodollar(pool, cost):
+    ledger = PostgresLedger(pool)
+    wide = cell(cost, offset=1)
+    wide.totals.reported_cost_nanos = wide.totals.reconciled_cost_nanos = wide.totals.estimated_cost_nanos = cost
+    await ledger.write_cells([wide], [])
+    row = await pool.fetchrow(f"select {', '.join(queries.MONEY)} from ledger_cells")
+    assert [int(row[name]) for name in queries.MONEY] == [cost] * 4
+    assert f"{row['cost_nanos']:f}" == str(cost)
+
+
+async def test_sums_of_money_beyond_64_bits_are_exact_in_what_the_api_asks(pool):
+    ledger = PostgresLedger(pool)
+    await ledger.write_cells([cell(HUGE + 1, offset=1), cell(HUGE + 2, offset=1, partition=1)], [])
+    bounds = (to_datetime(NOON), to_datetime(NOON + HOUR))
+    total, rows = await queries.spend(pool, bounds, ["team"], {}, 10)
+    assert int(total["cost_nanos"]) == int(rows[0]["cost_nanos"]) == 2 * HUGE + 3
+    days = [row async for row in queries.spend_by_day(pool, bounds, {})]
+    assert [int(row["cost_nanos"]) for row in days] == [2 * HUGE + 3]
+
+
+async def test_a_budget_beyond_64_bits_is_shown_to_the_nanodollar(pool):
+    status = BudgetStatus(
+        budget_id="b", scope_type="team", scope_id="search", period="day", period_start=NOON,
+        period_end=NOON + 24 * HOUR, amount_nanos=HUGE, spent_nanos=2 * HUGE + 1, crossed_percent=100,
+        commanded="block", mode="enforce", sequence=1, stated_at=NOON,
+    )  # fmt: skip
+    await PostgresLedger(pool).write_budget_status([status])
+    shown = _budget((await queries.budgets(pool, ""))[0], NOON)
+    assert (shown.amount, shown.spent, shown.used_percent) == (format_usd(HUGE), format_usd(2 * HUGE + 1), "200.00")
+
+
+async def test_a_ledger_of_the_first_release_is_widened_with_its_rows(database_url):
+    connection = await asyncpg.connect(database_url)
+    first = next(migration for migration in migration_files() if migration[0] == 1)
+    try:
+        await connection.execute(first[2])
+        await connection.execute(
+            "create table schema_migrations (number integer primary key, name text not null, sha256 text not null,"
+            " applied_at timestamptz not null default now())"
+        )
+        await connection.execute(
+            "insert into schema_migrations (number, name, sha256) values (1, $1, $2)",
+            first[1], sha256(first[2].encode()).hexdigest(),
+        )  # fmt: skip
+        dimensions = ", ".join(DIMENSIONS.__struct_fields__)
+        counts = [name for name in Totals.__struct_fields__ if "histogram" not in name]
+        await connection.execute(
+            f"insert into ledger_cells (cell_id, slot, segment, revision, last_offset, hour, {dimensions},"
+            f" {', '.join(counts)}, cost_histogram, latency_histogram)"
+            f" values ('c', 's', 0, 0, 1, now(), {', '.join(['$$x$$'] * 11)}, {', '.join(['9007199254740993'] * len(counts))},"
+            " '{1}', '{1}')"
+        )
+        assert await migrate(database_url) == ["0002_wide_money"]
+        row = await connection.fetchrow("select cost_nanos, requests from ledger_cells")
+        assert (int(row["cost_nanos"]), row["requests"]) == (9_007_199_254_740_993, 9_007_199_254_740_993)
+    finally:
+        await connection.close()

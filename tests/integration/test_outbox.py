@@ -6,7 +6,8 @@ import pytest
 
 from schemas import keys
 from schemas.alerts import Alert
-from schemas.instants import SECOND, format_instant
+from schemas.instants import HOUR, SECOND, format_instant
+from schemas.versions import UnknownVersionError
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from tests.unit.records import NOON
@@ -116,3 +117,40 @@ async def test_several_updates_of_one_episode_are_several_messages(pool):
         update.alert_id = keys.alert_id(update.dedup_key, 1, "updated", step)
         await outbox.record([(update, ["slack"])])
     assert await pool.fetchval("select count(*) from outbox") == 2
+
+
+@pytest.mark.parametrize(
+    ("late", "after", "owed"),
+    [
+        ((1, "opened"), [(1, "opened"), (1, "resolved")], []),
+        ((1, "updated"), [(1, "opened"), (1, "resolved")], []),
+        ((1, "resolved"), [(1, "opened"), (1, "resolved"), (2, "opened")], []),
+        ((1, "resolved"), [(2, "opened")], []),
+        ((1, "updated"), [(2, "opened")], []),
+        ((1, "updated"), [(1, "opened"), (1, "updated")], ["updated"]),
+        ((1, "resolved"), [(1, "opened"), (1, "updated")], ["resolved"]),
+        ((2, "opened"), [(1, "opened"), (1, "resolved")], ["opened"]),
+    ],
+)
+async def test_what_was_overtaken_reaches_nobody(pool, late, after, owed):
+    outbox = PostgresOutbox(pool)
+    for place, (episode, status) in enumerate(after):
+        await outbox.record([(alert(status, episode=episode, at=NOON + place * SECOND), ["slack"])])
+    before = {row["notification_id"] for row in await pool.fetch("select notification_id from outbox")}
+    standing = await pool.fetchrow("select episode, status from alerts")
+    told = alert(late[1], episode=late[0], at=NOON + HOUR)
+    told.alert_id = "said by another owner"
+    await outbox.record([(told, ["slack"])])
+    new = [row for row in await pool.fetch("select notification_id, body from outbox") if row[0] not in before]
+    assert [row["body"]["status"] for row in new] == owed
+    stands = await pool.fetchrow("select episode, status from alerts")
+    assert stands == (standing if not owed else late)
+
+
+async def test_an_alert_that_a_newer_release_owes_is_refused_and_stays_owed(pool):
+    outbox = PostgresOutbox(pool)
+    await outbox.record([(alert("opened"), ["slack"])])
+    await pool.execute("update outbox set body = jsonb_set(body, '{v}', '2')")
+    with pytest.raises(UnknownVersionError, match="an alert of version 2"):
+        await outbox.lease(10, 30)
+    assert await pool.fetchval("select state from outbox") == "owed"

@@ -9,6 +9,7 @@ import faust.streams
 import faust.transport.drivers.aiokafka as driver
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from faust.tables.table import Table
@@ -64,6 +65,8 @@ def test_the_c_extension_is_there():
         (Table, "persisted_offset"),
         (AIOKafkaProducer, "create_batch"),
         (AIOKafkaProducer, "send_batch"),
+        (driver.Producer, "send_and_wait"),
+        (GroupCoordinator, "_do_heartbeat"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -98,3 +101,9 @@ async def test_the_fetch_wait_reaches_the_consumer(app):
 
 async def test_the_producer_is_idempotent_and_waits_for_all_replicas(app):
     assert app.producer._settings_extra() == {"acks": "all", "enable_idempotence": True}
+
+
+def test_a_heartbeat_is_of_the_generation_and_the_member_that_recovery_asks_about():
+    source = inspect.getsource(GroupCoordinator._do_heartbeat)
+    assert "HeartbeatRequest(self.group_id, self.generation, self.member_id)" in source
+    assert "self._coordinator = GroupCoordinator(" in inspect.getsource(AIOKafkaConsumer.start)

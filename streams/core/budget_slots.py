@@ -1,0 +1,85 @@
+"""What the source partitions have stated of one budget's period, and whether one of them is being stated anew.
+
+A source states its counter in segments, and each in cumulative totals. When it begins again under a higher revision (a
+re-pricing, a rebuild), what it says first is little. So what it said before counts until the new revision has covered
+all of it, segment by segment, and takes its place at once: a sum is never taken over a source that is half there.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from schemas.statements import ScopeStatement
+
+
+class Segment(msgspec.Struct, array_like=True):
+    """The newest total of one segment: the last offset in it, its cost, and who drives it."""
+
+    offset: int
+    cost_nanos: int
+    contributors: dict[str, int]
+
+
+class Slot(msgspec.Struct, array_like=True):
+    """One source partition: the revision that counts, and the one that is being stated and does not cover it yet."""
+
+    revision: int
+    segments: dict[int, Segment]
+    next_revision: int = 0
+    next_segments: dict[int, Segment] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of what was stated before is missing under the revision that is being stated."""
+        return not self.next_segments
+
+
+def take_in(slots: dict[str, Slot], statement: ScopeStatement) -> bool:
+    """Put a statement in its place; False where it says nothing new, so that order and repetition do not matter."""
+    name = statement.source.slot()
+    slot = slots.get(name)
+    if slot is None:
+        slot = slots[name] = Slot(statement.revision, {}, 0, {})
+    segment = Segment(statement.offset, statement.cost_nanos, statement.contributors)
+    newest = max(slot.revision, slot.next_revision if slot.next_segments else 0)
+    if statement.revision < newest:
+        return False
+    if statement.revision > newest:
+        slot.next_revision, slot.next_segments = statement.revision, {}
+    segments = slot.segments if statement.revision == slot.revision else slot.next_segments
+    known = segments.get(statement.segment)
+    if known is not None and known.offset >= statement.offset:
+        return False
+    segments[statement.segment] = segment
+    if slot.next_segments and _covers(slot.next_segments, slot.segments):
+        slot.revision, slot.segments = slot.next_revision, slot.next_segments
+        slot.next_revision, slot.next_segments = 0, {}
+    return True
+
+
+def _covers(new: Mapping[int, Segment], old: Mapping[int, Segment]) -> bool:
+    """Whether each old segment lies within one of the new ones, from its first offset to its last."""
+    return all(
+        any(start <= first and segment.offset >= last.offset for start, segment in new.items())
+        for first, last in old.items()
+    )
+
+
+def total(slots: Iterable[Slot]) -> int:
+    """The spend, in nanodollars."""
+    return sum(segment.cost_nanos for slot in slots for segment in slot.segments.values())
+
+
+def offsets(slots: Iterable[Slot]) -> int:
+    """How many offsets the slots stand for."""
+    return sum(segment.offset + 1 for slot in slots for segment in slot.segments.values())
+
+
+def contributors(slots: Iterable[Slot]) -> list[tuple[str, int]]:
+    """The contributors by their spend, largest first."""
+    summed: dict[str, int] = {}
+    for slot in slots:
+        for segment in slot.segments.values():
+            for name, nanos in segment.contributors.items():
+                summed[name] = summed.get(name, 0) + nanos
+    return sorted(summed.items(), key=lambda item: (-item[1], item[0]))

@@ -1,0 +1,134 @@
+"""What an earlier release wrote can be read for ever, and what a later one wrote is refused with what to do.
+
+``golden/<kind>.v<n>.json`` are frozen: each is what a release of that version wrote. A new version adds a file; none is
+ever changed or taken away.
+"""
+
+import re
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from schemas import readers
+from schemas.versions import UnknownVersionError, Versioned
+from streams.agents.ledger import _acks
+from streams.core.budget_states import BUDGET_STATES
+from streams.core.detect_gpu import GPU_STATES
+from streams.core.detect_runaway import RUNAWAY_STATES
+from streams.core.detect_spike_state import SPIKE_STATES
+from streams.core.meter import Checkpoint
+from tests.unit.records import NOON, RawRecord
+
+GOLDEN = Path(__file__).parent / "golden"
+READERS: dict[str, Versioned] = {
+    "alert": readers.ALERTS,
+    "budget_state": BUDGET_STATES,
+    "cell_statement": readers.CELL_STATEMENTS,
+    "checkpoint": Versioned("a checkpoint", Checkpoint),
+    "gpu_state": GPU_STATES,
+    "runaway_state": RUNAWAY_STATES,
+    "scope_statement": readers.SCOPE_STATEMENTS,
+    "signal": readers.SIGNALS,
+    "spike_state": SPIKE_STATES,
+    "throttle_ack": readers.ACKS,
+    "throttle_command": readers.COMMANDS,
+    "watermark": readers.WATERMARKS,
+}
+FROZEN = {
+    "alert.v1.json": "bd707d1d321ccb50",
+    "budget_state.v1.json": "5a22906d88bac93f",
+    "budget_state.v2.json": "40b6f9de06771723",
+    "cell_statement.v1.json": "a7cf1ce1f626f69a",
+    "checkpoint.v1.json": "7ad4403c3656422c",
+    "gpu_state.v1.json": "a79a2f16bab4ec1a",
+    "runaway_state.v1.json": "247e303c25fdb662",
+    "scope_statement.v1.json": "71673d4545f7c994",
+    "signal.v1.json": "6e8763e383f8b360",
+    "spike_state.v1.json": "1cae42048e004ece",
+    "throttle_ack.v1.json": "f893fc3cb541c3de",
+    "throttle_command.v1.json": "1c0275c21edb13d6",
+    "watermark.v1.json": "38bacbcc2e1bab6f",
+}
+SAMPLES = sorted(GOLDEN.glob("*.v*.json"))
+
+
+def _kind(path: Path) -> tuple[str, int]:
+    name, version = re.fullmatch(r"(\w+)\.v(\d+)\.json", path.name).groups()
+    return name, int(version)
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=_name)
+def test_a_frozen_sample_is_what_it_was(path):
+    assert sha256(path.read_bytes()).hexdigest()[:16] == FROZEN[path.name]
+
+
+def test_every_kind_has_a_frozen_sample_of_every_version_up_to_the_present_one():
+    expected = {(kind, version) for kind, reader in READERS.items() for version in range(1, reader.version + 1)}
+    assert {_kind(path) for path in SAMPLES} == expected == {_kind(Path(name)) for name in FROZEN}
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=_name)
+def test_a_sample_of_any_version_is_read_and_what_is_written_of_it_reads_the_same(path):
+    reader = READERS[_kind(path)[0]]
+    value = reader.decode(path.read_bytes())
+    assert value.v == reader.version
+    written = msgspec.json.encode(value)
+    assert reader.decode(written) == value
+    if _kind(path)[1] == reader.version:
+        assert written == path.read_bytes().rstrip(b"\n")
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_newer_version_is_refused_and_says_what_to_do(kind):
+    reader = READERS[kind]
+    sample = msgspec.json.decode((GOLDEN / f"{kind}.v{reader.version}.json").read_bytes())
+    for body in (sample | {"v": reader.version + 1}, {"v": reader.version + 1, "all": "is different"}):
+        with pytest.raises(
+            UnknownVersionError, match=rf"{reader.name} of version {reader.version + 1}.*run the release"
+        ):
+            reader.decode(msgspec.json.encode(body))
+        with pytest.raises(UnknownVersionError):
+            reader.convert(body)
+
+
+def test_a_budget_of_version_1_comes_over_with_every_dollar_and_everything_it_said():
+    state = BUDGET_STATES.decode((GOLDEN / "budget_state.v1.json").read_bytes())
+    old = msgspec.json.decode((GOLDEN / "budget_state.v1.json").read_bytes())
+    assert state.spent_nanos == sum(slot[2] for slot in old["slots"].values()) == 115_000_000_000
+    assert {name: sorted(slot.segments) for name, slot in state.slots.items()} == {
+        "usage.events.v1@0-0": [0, 11],
+        "usage.events.v1@0-1": [0],
+    }
+    assert (state.commanded, state.has_spoken, state.revision) == ("block", True, old["revision"])
+    assert {percent: crossing.is_open for percent, crossing in state.crossings.items()} == dict.fromkeys(
+        (50, 75, 90, 100), True
+    )
+    assert state.is_whole
+
+
+def test_a_layout_that_would_leave_its_version_out_is_refused_when_it_is_written_down():
+    class Next(msgspec.Struct, omit_defaults=True):
+        v: int = 2
+
+    class None_(msgspec.Struct):
+        name: str = ""
+
+    with pytest.raises(TypeError, match="must stay 1"):
+        Versioned("next", Next)
+    with pytest.raises(TypeError, match="no field v"):
+        Versioned("none", None_)
+
+
+def test_a_gateway_that_answers_in_a_newer_version_does_not_stop_the_ledger():
+    good = (GOLDEN / "throttle_ack.v1.json").read_bytes()
+    newer = msgspec.json.encode(msgspec.json.decode(good) | {"v": 2})
+    records = [RawRecord(place, NOON, value) for place, value in enumerate([newer, good, b"{"])]
+    for record in records:
+        record.topic, record.partition = "gateway.acks.v1", 0
+    assert [ack.gateway for ack in _acks(records)] == ["gw-1"]
