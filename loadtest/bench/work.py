@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from loadtest.bench.window import DictWindow
 from schemas.events import UsageEvent
 from schemas.instants import HOUR, SECOND
 from schemas.keys import cell_id
@@ -18,11 +19,12 @@ from streams.core import cells
 from streams.core.budget_file import load_budgets
 from streams.core.cells import Charge
 from streams.core.charging import Charging
-from streams.core.dedupe import DedupeWindow, identity
-from streams.core.meter import CONTRIBUTORS_MAX, OTHERS, Watched
+from streams.core.dedupe import identity
+from streams.core.lanes import CONTRIBUTORS_MAX, OTHERS
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard
 from streams.core.reading import Limits, Rejected, read
+from streams.core.rules import Watched
 from streams.core.scopes import ScopeWatchlist
 
 METERED = frozenset({"openai", "anthropic", "azure", "google", "aws", "mistral"})
@@ -64,7 +66,7 @@ class Counter(msgspec.Struct, array_like=True):
 class Work:
     """The part of the work that is the same for all; one per process.
 
-    Ids are kept in this process's memory, in the class that METER uses. METER rebuilds its window after a restart and
+    Ids are kept in this process's memory, in dicts. METER rebuilds its window after a restart and
     a peer would not: a table of ids would cost it one more durable write an event, which is left out in its favour.
     """
 
@@ -72,7 +74,7 @@ class Work:
         self._limits = Limits()
         self._charging = Charging(PriceBook(RateCard(), frozenset()), METERED)
         self._watchlist = ScopeWatchlist([watched_of(budget) for budget in load_budgets(budgets.read_text())])
-        self._windows: dict[int, DedupeWindow] = {}
+        self._windows: dict[int, DictWindow] = {}
         self._stream_times: dict[int, int] = {}
         self._cells: dict[tuple[Dimensions, int], str] = {}
         self.rejected = 0
@@ -91,13 +93,13 @@ class Work:
         stream_time = self._advance(partition, min(reading.event_time, reading.arrived_at))
         window = self._windows.get(partition)
         if window is None:
-            window = self._windows[partition] = DedupeWindow(3600 * SECOND, IDS_MAX)
+            window = self._windows[partition] = DictWindow(3600 * SECOND, IDS_MAX)
         envelope = reading.envelope
         if not window.first_seen(identity(envelope.source, envelope.id), record.offset, stream_time):
             self.duplicates += 1
             return None
         dimensions = cells.usage_dimensions(event, envelope.subject, "")
-        watched = self._watchlist.watched(dimensions, event.key_id, event.user_id, reading.event_time)
+        watched = self._watchlist.watched(dimensions, dimensions, event.key_id, event.user_id, reading.event_time)
         return Priced(
             event,
             charge,

@@ -12,18 +12,18 @@ import msgspec
 
 from schemas import topics
 from schemas.keys import digest
+from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS
 from schemas.statements import CellStatement, ScopeStatement, Source, Watermark
 from streams.core.meter import PartitionState
-from streams.core.rules import Checkpoint, DeadLetter
+from streams.core.rules import CHECKPOINTS, Checkpoint, DeadLetter
 from streams.core.scopes import meeting_place
 from streams.transport import Outgoing, partition_of
 
 Statement = CellStatement | ScopeStatement
 
 _encode = msgspec.json.Encoder().encode
-_decode_cell = msgspec.json.Decoder(CellStatement).decode
-_decode_scope = msgspec.json.Decoder(ScopeStatement).decode
-_decode_checkpoint = msgspec.json.Decoder(Checkpoint).decode
+_decode_cell = CELL_STATEMENTS.decode
+_decode_scope = SCOPE_STATEMENTS.decode
 
 _WATERMARK = "w"
 
@@ -65,7 +65,7 @@ def recover(entries: Mapping[bytes, bytes]) -> dict[str, Recovered]:
         parts = key.decode().split("|")
         slot, kind, writer = parts[0], parts[1], parts[-1]
         if kind == _WATERMARK:
-            checkpoint = _decode_checkpoint(value)
+            checkpoint = CHECKPOINTS.decode(value)
             rank = (checkpoint.revision, checkpoint.next_offset)
             if slot not in best or (rank, writer) > best[slot][:2]:
                 best[slot] = (rank, writer, checkpoint)
@@ -93,20 +93,23 @@ def leftovers(entries: Mapping[bytes, bytes], partitions: int) -> dict[str, list
     found: dict[str, list[Leftover]] = {}
     for key, value in entries.items():
         slot, kind, *_, writer = key.decode().split("|")
-        deletion = None
+        gone = None
         if kind == "c":
-            deletion = cell_record(_decode_cell(value), writer)
+            gone = deletion(_decode_cell(value), writer, partitions)
         elif kind == "s":
-            deletion = scope_record(_decode_scope(value), writer, partitions)
-        found.setdefault(slot, []).append(Leftover(key, deletion and deletion._replace(value=None)))
+            gone = deletion(_decode_scope(value), writer, partitions)
+        found.setdefault(slot, []).append(Leftover(key, gone))
+    for left in found.values():
+        # Watermarks first: a writer whose statements are partly gone must have lost its watermark before.
+        left.sort(key=lambda each: not is_watermark(each.key))
     return found
 
 
-def statement_record(statement: Statement, writer: str, partitions: int) -> Outgoing:
-    """A statement on its topic."""
+def deletion(statement: Statement, writer: str, partitions: int) -> Outgoing:
+    """The deletion of a statement from its topic."""
     if isinstance(statement, CellStatement):
-        return cell_record(statement, writer)
-    return scope_record(statement, writer, partitions)
+        return cell_record(statement, writer)._replace(value=None)
+    return scope_record(statement, writer, partitions)._replace(value=None)
 
 
 def cell_record(cell: CellStatement, writer: str) -> Outgoing:

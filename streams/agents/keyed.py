@@ -21,7 +21,7 @@ from schemas.cloudevents import binary_headers
 from schemas.commands import THROTTLE_TYPE, ThrottleCommand
 from schemas.versions import Versioned
 from streams import metrics
-from streams.agents.shell import decoded, fail_stop
+from streams.agents.shell import STALL_S, EvictedError, decoded, fail_stop
 from streams.clock import Clock, elapsed_s
 from streams.transport import Outgoing, RecordBatch, StateTable
 
@@ -32,9 +32,6 @@ _encode = msgspec.json.Encoder().encode
 
 #: The CloudEvents source of what Sluice itself says.
 SOURCE = "//sluice"
-#: Shorter than any session timeout that a broker allows (6 s unless it is told otherwise): whoever was awake more often
-#: than this was not evicted for silence.
-STALL_S = 5.0
 ALERT_TYPES = {"opened": OPENED_TYPE, "updated": UPDATED_TYPE, "resolved": RESOLVED_TYPE}
 
 
@@ -54,10 +51,6 @@ def alert_record(alert: Alert) -> Outgoing:
 
 class DeliveryGapError(RuntimeError):
     """Records were not delivered to an agent: a fault of the transport."""
-
-
-class EvictedError(RuntimeError):
-    """The group went on without this process while it was stalled."""
 
 
 def command_record(command: ThrottleCommand) -> Outgoing:

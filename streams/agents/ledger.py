@@ -23,7 +23,7 @@ def _acks(records: Iterable[Any]) -> list[ThrottleAck]:
         try:
             found += [ack for _, ack in decoded([record], ACKS.decode)]
         except UnknownVersionError as error:
-            logger.error("%s[%d]@%d is passed over: %s", record.topic, record.partition, record.offset, error)
+            logger.error("the acknowledgement at offset %d is passed over: %s", record.offset, error)
     return found
 
 

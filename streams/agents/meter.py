@@ -6,19 +6,24 @@ The order of a flush is what makes a crash harmless at any point of it:
 2. changed state, deletions, and then the watermark, awaited;
 3. the acknowledgement of the batches that the watermark covers.
 
-Folding waits while a flush is under way, so that nothing is folded between a deletion and its watermark.
+A flush takes a picture of all partitions, and folding goes on while it is written; flushes themselves come one after
+the other. Only where something leaves memory does folding wait: what comes for it later opens a new segment, which
+nobody may hear of before the old one's deletion is durable.
+
+The table is fenced, so what a stalled owner writes late is never restored; and after a stall the group's coordinator is
+asked before anything is said.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.statements import Source
 from streams import metrics
 from streams.agents import entries
-from streams.agents.shell import fail_stop
+from streams.agents.shell import STALL_S, EvictedError, fail_stop
 from streams.clock import elapsed_s
 from streams.core.meter import PartitionState
 from streams.core.rules import Rules
@@ -27,8 +32,10 @@ from streams.transport import Outgoing, RecordBatch, StateTable
 
 logger = logging.getLogger("sluice.meter")
 
-#: Records folded before other tasks get a turn: about 20 ms.
-SLICE = 2_000
+#: Folding lets other tasks have a turn after this long.
+SLICE_S = 0.015
+#: Stating and flushing may take this part of the time; under load they come less often, and say more at once.
+SHARE = 0.1
 LEDGER_POLL_S = 5.0
 EVICT_EVERY_S = 10.0
 #: An idle partition states its watermark this often, so that a quiet one can be told from a dead worker.
@@ -64,10 +71,15 @@ class Meter:
         self._stale: dict[str, list[entries.Leftover]] = {}
         self._fresh: set[tuple[str, int]] = set()
         self._pending: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
-        self._busy = asyncio.Lock()
+        #: Held by each fold, and by a flush in which something leaves memory.
+        self._folding = asyncio.Lock()
+        #: Held by whoever writes: statements of one partition must not overtake each other.
+        self._stating = asyncio.Lock()
         self._durable: Mapping[str, int] = {}
         self._evict_at = 0.0
         self._stated_at: dict[tuple[str, int], float] = {}
+        self._awake_at = elapsed_s()
+        table.fenced = True
         table.on_load = self._load
         table.on_drop = self._drop
         table.start_of = self._start_of
@@ -111,19 +123,23 @@ class Meter:
     async def _take(self, event: Any) -> None:
         batch: RecordBatch = event.value
         where = (batch.topic, batch.partition)
-        async with self._busy:
-            state = self._states.get(where)
-            if state is None:
-                return  # revoked while it waited; whoever owns it now reads it again
-            self._check_continuity(state, where, batch)
-            records = batch.records
-            for first in range(0, len(records), SLICE):
-                part = records[first : first + SLICE]
-                state.fold(part, part[-1].offset + 1)
+        state = self._states.get(where)
+        if state is None:
+            return  # revoked while it waited; whoever owns it now reads it again
+        self._check_continuity(state, where, batch)
+        count, turn_at = 0, elapsed_s() + SLICE_S
+        for chunk in batch.chunks():
+            count += len(chunk)
+            async with self._folding:
+                state.take(chunk, chunk[-1].offset + 1)
+            if elapsed_s() >= turn_at:
                 await asyncio.sleep(0)
-            state.fold((), batch.end)
-            self._pending[where].append(event)
-        metrics.EVENTS_READ.labels(topic=batch.topic).inc(len(batch.records))
+                turn_at = elapsed_s() + SLICE_S
+        async with self._folding:
+            state.take((), batch.end)
+            if self._states.get(where) is state:
+                self._pending[where].append(event)
+        metrics.EVENTS_READ.labels(topic=batch.topic).inc(count)
 
     def _check_continuity(self, state: PartitionState, where: tuple[str, int], batch: RecordBatch) -> None:
         missing = batch.begin - state.next_offset
@@ -150,20 +166,28 @@ class Meter:
             tasks.create_task(self._keep_flushing())
 
     async def _keep_flushing(self) -> None:
-        flush_at = 0.0
+        flush_at, wait_s = 0.0, self._scope_interval_s
         while True:
-            await asyncio.sleep(self._scope_interval_s)
-            now = elapsed_s()
+            await asyncio.sleep(wait_s)
             try:
-                if now >= flush_at:
-                    await self.flush()
-                    flush_at = now + self._flush_interval_s
+                await self._make_sure()
+                if elapsed_s() >= flush_at:
+                    cost_s = await self.flush()
+                    flush_at = elapsed_s() + max(self._flush_interval_s, cost_s / SHARE)
                 else:
-                    await self._state_scopes()
+                    cost_s = await self._state_scopes()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 fail_stop("METER flush", error)
+            wait_s = max(self._scope_interval_s, cost_s / SHARE)
+
+    async def _make_sure(self) -> None:
+        """After a stall, make sure that the group has not gone on without us before anything is said."""
+        stalled_s = elapsed_s() - self._awake_at
+        if self._states and stalled_s > STALL_S and not await self._table.confirm() and self._states:
+            raise EvictedError(f"stalled for {stalled_s:.0f} s, and the group has gone on without this worker")
+        self._awake_at = elapsed_s()
 
     async def _follow_ledger(self) -> None:
         """Only letting go of cells waits for the ledger: a database that is away must not hold up the flush."""
@@ -174,13 +198,18 @@ class Meter:
                 logger.warning("the ledger does not answer, so no cell leaves memory: %r", error)
             await asyncio.sleep(LEDGER_POLL_S)
 
-    async def _state_scopes(self) -> None:
-        async with self._busy:
+    async def _state_scopes(self) -> float:
+        """State what changed for BUDGET and DETECT; return what it cost, in seconds of this process."""
+        async with self._stating:
+            began = elapsed_s()
             records: list[Outgoing] = []
             for state in self._states.values():
+                state.settle()
                 records += self._consequences(state)
+            cost_s = elapsed_s() - began
             if records:
                 await self._write(records)
+            return cost_s
 
     def _consequences(self, state: PartitionState) -> list[Outgoing]:
         records = [entries.dead_letter_record(letter, state.source) for letter in state.letters]
@@ -193,59 +222,81 @@ class Meter:
         state.letters, state.signals, state.unstated = [], [], {}
         return records
 
-    async def flush(self) -> None:
-        """Make everything folded so far durable, then acknowledge it."""
-        async with self._busy:
-            started = elapsed_s()
-            evicting = started >= self._evict_at
+    async def flush(self) -> float:
+        """Make everything folded so far durable, then acknowledge it; return the cost, in seconds of this process."""
+        async with self._stating:
+            began = elapsed_s()
+            evicting = began >= self._evict_at
             if evicting:
-                self._evict_at = started + EVICT_EVERY_S
-            for where, state in list(self._states.items()):
-                await self._flush_one(where, state, evicting)
-            metrics.FLUSH_SECONDS.observe(elapsed_s() - started)
+                self._evict_at = began + EVICT_EVERY_S
+                async with self._folding:
+                    cost_s = await self._flush(evicting=True)
+            else:
+                cost_s = await self._flush(evicting=False)
+            metrics.FLUSH_SECONDS.observe(elapsed_s() - began)
             metrics.CELLS_LIVE.set(sum(len(state.cells) for state in self._states.values()))
+            return cost_s
 
-    async def _flush_one(self, where: tuple[str, int], state: PartitionState, evicting: bool) -> None:
+    async def _flush(self, evicting: bool) -> float:
+        began, cost_s = elapsed_s(), 0.0
+        pictures: list[_Picture] = []
+        for where, state in list(self._states.items()):
+            picture = self._take_picture(where, state, evicting)
+            if picture is not None:
+                pictures.append(picture)
+            cost_s += elapsed_s() - began
+            await asyncio.sleep(0)
+            began = elapsed_s()
+        await self._write([record for picture in pictures for record in picture.consequences])
+        # What was taken away meanwhile is its next owner's to keep; here it may even be another life's by now.
+        pictures = [picture for picture in pictures if self._states.get(picture.where) is picture.state]
+        await asyncio.gather(*(self._table.write(picture.where[1], picture.entries) for picture in pictures))
+        # Only now nobody needs what was stated before: the ledger and BUDGET have it, or the restated copy.
+        await self._write([record for picture in pictures for record in picture.deletions])
+        for picture in pictures:
+            if self._states.get(picture.where) is picture.state:  # else the new owner reads these records again
+                for event in picture.done:
+                    event.ack()
+                self._measure(picture.state)
+        return cost_s
+
+    def _take_picture(self, where: tuple[str, int], state: PartitionState, evicting: bool) -> "_Picture | None":
+        """All that has to be written for a partition, and in what order; the state counts as unchanged from here."""
+        state.settle()
         writer, slot = self._writer, state.source.slot()
         evicted = state.evict(self._durable.get(slot, 0)) if evicting else []
         stale = self._stale.pop(slot, [])
         done = self._pending.pop(where, [])
         if not (done or evicted or stale or state.changed_cells or state.changed_counters):
-            await self._state_idle(where, state)
-            return
+            return self._idle_picture(where, state)
         self._stated_at[where] = elapsed_s()
-        cells = list(state.changed_cells.values())
-        counters = list(state.changed_counters.values())
+        # A cell's statement is its changelog entry: one encoding serves both.
+        cells = [entries.cell_record(cell, writer) for cell in state.changed_cells.values()]
+        counters = [entries.statement_entry(counter, writer) for counter in state.changed_counters.values()]
         state.changed_cells, state.changed_counters = {}, {}
-        records = self._consequences(state)
-        records += [entries.cell_record(cell, writer) for cell in cells]
-        records.append(entries.watermark_record(state.watermark(), writer))
-        gone = [entries.statement_record(statement, writer, self._partitions) for statement in evicted]
-        await self._write(records)
-        changed: list[tuple[bytes, bytes | None]] = []
-        changed += [entries.statement_entry(statement, writer) for statement in (*cells, *counters)]
-        changed += [(deletion.key, None) for deletion in gone]
+        gone = [entries.deletion(statement, writer, self._partitions) for statement in evicted]
+        consequences = self._consequences(state)
+        consequences += cells
+        consequences.append(entries.watermark_record(state.watermark(), writer))
+        changed: list[tuple[bytes, bytes | None]] = [(cell.key, cell.value) for cell in cells]
+        changed += counters
         changed.append(entries.checkpoint_entry(state.checkpoint(), writer))
+        # Deletions follow the watermark: a total that is deleted must not be missing from a state that is older.
+        changed += [(deletion.key, None) for deletion in gone]
         changed += [(left.key, None) for left in stale]
-        await self._table.write(where[1], changed)
-        # Only now nobody needs what was stated before: the ledger and BUDGET have it, or the restated copy.
-        deletions = [deletion._replace(value=None) for deletion in gone]
-        deletions += [left.deletion for left in stale if left.deletion is not None]
-        if deletions:
-            await self._write(deletions)
-        if where not in self._states:
-            return  # taken away meanwhile: the new owner reads these records again
-        for event in done:
-            event.ack()
-        self._measure(state)
+        gone += [left.deletion for left in stale if left.deletion is not None]
+        return _Picture(where, state, consequences, changed, gone, done)
 
-    async def _state_idle(self, where: tuple[str, int], state: PartitionState) -> None:
+    def _idle_picture(self, where: tuple[str, int], state: PartitionState) -> "_Picture | None":
         now = elapsed_s()
-        if state.next_offset and now - self._stated_at.get(where, 0.0) >= IDLE_STATEMENT_S:
-            self._stated_at[where] = now
-            await self._write([entries.watermark_record(state.watermark(), self._writer)])
+        if not state.next_offset or now - self._stated_at.get(where, 0.0) < IDLE_STATEMENT_S:
+            return None
+        self._stated_at[where] = now
+        return _Picture(where, state, [entries.watermark_record(state.watermark(), self._writer)], [], [], [])
 
     async def _write(self, records: list[Outgoing]) -> None:
+        if not records:
+            return
         app: Any = self._table.app
         await app.producer.write(records, self._partitions)
         metrics.STATEMENTS.inc(len(records))
@@ -257,3 +308,15 @@ class Meter:
         state.folded = state.unpriced = 0
         metrics.DUPLICATES.labels(slot=state.source.slot()).set(state.duplicates)
         metrics.DEDUPE_IDS.labels(slot=state.source.slot()).set(len(state.window))
+
+
+class _Picture(NamedTuple):
+    """What one partition has to write, as it was at one instant."""
+
+    where: tuple[str, int]
+    state: PartitionState
+    consequences: list[Outgoing]
+    entries: list[tuple[bytes, bytes | None]]
+    deletions: list[Outgoing]
+    #: The batches that it covers.
+    done: list[Any]

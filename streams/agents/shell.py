@@ -11,6 +11,13 @@ logger = logging.getLogger("sluice")
 
 #: The exit code of a worker that stopped because going on could have lost or doubled money (EX_SOFTWARE).
 FAIL_STOP_EXIT_CODE = 70
+#: Shorter than any session timeout that a broker allows (6 s unless it is told otherwise): whoever was awake more often
+#: than this was not evicted for silence.
+STALL_S = 5.0
+
+
+class EvictedError(RuntimeError):
+    """The group went on without this process while it was stalled."""
 
 
 def fail_stop(where: str, error: BaseException) -> NoReturn:
@@ -40,4 +47,4 @@ def decoded(records: Any, decode: Callable[[bytes], Any]) -> Iterator[tuple[Any,
         try:
             yield record, decode(record.value)
         except msgspec.DecodeError as error:
-            logger.error("%s[%d]@%d cannot be read: %s", record.topic, record.partition, record.offset, error)
+            logger.error("the record at offset %d cannot be read: %s", record.offset, error)

@@ -14,8 +14,8 @@ import msgspec
 
 from schemas.cloudevents import Headers
 from schemas.topics import INPUTS, dead_letter
-from streams.core.meter import Pricing
 from streams.core.reading import Limits, Reason, Rejected, read
+from streams.core.rules import Pricing
 
 ERRORS = "__streams.errors."
 #: Which letter a record was brought back from, as ``topic[partition]@offset``.

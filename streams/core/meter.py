@@ -159,7 +159,7 @@ class PartitionState:
         """The hot path: calls on known lanes are added up here, all others go to ``_fold_one``."""
         window, touched = self.window, self._touched
         fresh: list[bytes] = []
-        note, window_us, runaway = fresh.append, self.rules.dedupe_window_us, self.rules.runaway_tokens
+        window_us, runaway = self.rules.dedupe_window_us, self.rules.runaway_tokens
         stream_time, arrived_at, folded = self.stream_time, self.arrived_at, self.folded
         suspects = window.suspects([row[1] for row in rows])
         unsure = rows[0].record.offset < self._sure_from
@@ -183,17 +183,14 @@ class PartitionState:
                 arrived_at = arrived
             if event_time > stream_time:
                 # A time in the future never moves stream time.
-                if event_time <= arrived:
-                    stream_time = event_time
-                elif arrived > stream_time:
-                    stream_time = arrived
+                stream_time = event_time if event_time <= arrived else max(stream_time, arrived)
                 if stream_time >= window.turns_at:
                     window.note(fresh)
                     fresh.clear()
                     window.advance(stream_time, record.offset)
             elif event_time < stream_time - window_us:
                 lane.late += 1
-            note(id)
+            fresh.append(id)
             paid_in, paid_out = event.input_tokens, event.output_tokens
             cached, written = event.cache_read_input_tokens, event.cache_creation_input_tokens
             # The sum of UnitRates.nanos, written out: a test holds the two together.

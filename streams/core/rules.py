@@ -8,6 +8,7 @@ import msgspec
 from schemas.events import BillingRecord, UsageEvent
 from schemas.instants import HOUR
 from schemas.statements import Dimensions, Source
+from schemas.versions import Versioned
 from streams.core.cells import Charge
 from streams.core.dedupe import Mark
 from streams.core.rates import FlatTerms
@@ -97,3 +98,7 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     refused: tuple[int, ...] = ()
     dead_letters: int
     duplicates: int
+
+
+#: Reads every version of a checkpoint that this release knows.
+CHECKPOINTS = Versioned("METER's watermark", Checkpoint)

@@ -20,6 +20,7 @@ from faust.types import TP, ConsumerMessage, EventT, StreamT
 from faust.types.tuples import Message
 
 from streams.transport.batch import RecordBatch
+from streams.transport.fetching import Unread, hand_out_unread
 
 
 class LogTruncatedError(Exception):
@@ -46,7 +47,7 @@ class Hands(faust.Sensor):
         consumer.took(event.message)
 
 
-class Fetched(dict[TP, list[Any]]):
+class Fetched(dict[TP, Unread]):
     """What one fetch took, with the seek epoch at the moment of taking."""
 
     epoch: int = 0
@@ -63,8 +64,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = self.app.fetch_wait_ms
         return consumer
 
-    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Fetched:
-        fetched = Fetched(await super()._fetch_records(*args, **kwargs))
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Fetched:
+        hand_out_unread(consumer._fetcher)
+        fetched = Fetched(await super()._fetch_records(consumer, *args, **kwargs))
         # No await between taking the records and this line: the epoch belongs to exactly these records.
         fetched.epoch = self.seek_epoch
         return fetched
@@ -130,39 +132,41 @@ class BatchConsumer(driver.Consumer):
         if not fetched or self.should_stop:
             return
         kept: dict[TP, int] = {}
-        for tp, records in fetched.items():
-            if not records or self._is_stale(fetched):
+        for tp, unread in fetched.items():
+            if not unread or self._is_stale(fetched):
                 continue
             wanted = active is None or tp in active or tp in self._buffered_partitions
             if not self.flow_active or not wanted:
-                kept[tp] = records[0].offset
+                kept[tp] = unread.first
                 continue
             try:
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             except IllegalStateError:
                 continue  # the assignment went away under us; whoever has the partition reads it
-            yield tp, self._to_batch(tp, records)
+            yield tp, self._to_batch(tp, unread)
         if kept:
             await self._thread.seek_back(kept, fetched.epoch)
 
     def _is_stale(self, fetched: Any) -> bool:
         return getattr(fetched, "epoch", -1) != self._thread.seek_epoch
 
-    def _to_batch(self, tp: TP, records: list[Any]) -> ConsumerMessage:
-        message = self._to_message(tp, records[-1])
-        first, end = records[0].offset, records[-1].offset + 1
+    def _to_batch(self, tp: TP, unread: Unread) -> ConsumerMessage:
+        first, end = unread.first, unread.end
         spans = self._spans[tp]
         while spans and spans[-1].first >= first:
             spans.pop()  # fetched again: this delivery supersedes the earlier one
         spans.append(_Span(first, end))
         begin = min(self._positions.get(tp, first), first)
         self._positions[tp] = end
-        message.key = None
-        message.headers = None
-        message.value = RecordBatch(tp.topic, tp.partition, begin, end, records)
+        if len(self.app.topics._topic_name_index[tp.topic]) > 1:
+            unread.keep()
         # Faust compares offsets with the last one read and would drop a batch that was fetched again.
         self._read_offset[tp] = None
-        return message
+        return ConsumerMessage(
+            tp.topic, tp.partition, end - 1, unread.timestamp / 1000, 0, None, None,
+            RecordBatch(tp.topic, tp.partition, begin, end, unread), None, None, None, tp,
+            generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Gaps need no bookkeeping: a span covers them."""
@@ -175,7 +179,7 @@ class BatchConsumer(driver.Consumer):
             return False
         message.acked = True
         self._unacked_messages.discard(message)
-        first, end = message.value.records[0].offset, message.offset + 1
+        first, end = message.value.unread.first, message.value.end
         for span in self._spans.get(message.tp, ()):
             if (span.first, span.end) == (first, end):
                 span.acked = True

@@ -1,7 +1,7 @@
 """Fetches of whole record batches, read when they are looked at.
 
-aiokafka makes a Python object with eleven fields of each record, in the thread that fetches; that is four times the cost
-of reading the record itself, and a megabyte of it is out of the processor's cache before anybody looks. Here a
+aiokafka makes a Python object with eleven fields of each record, in the thread that fetches; that is four times the
+cost of reading the record itself, and a megabyte of it is out of the processor's cache before anybody looks. Here a
 fetch hands over the broker's record batches as they came, and their records are read in small chunks by whoever folds
 them. What aiokafka does around the records (checksums, positions, control batches, aborted transactions) is kept.
 """
@@ -19,9 +19,12 @@ CHUNK = 256
 
 
 class Unread:
-    """The record batches of one fetch of one partition: offsets ``[first, end)``, each batch readable once."""
+    """The record batches of one fetch of one partition: offsets ``[first, end)``.
 
-    __slots__ = ("_batches", "end", "first", "timestamp")
+    They can be read once, unless ``keep`` was called before: what is read is not kept for nothing.
+    """
+
+    __slots__ = ("_batches", "_is_kept", "_kept", "end", "first", "timestamp")
 
     def __init__(self, first: int, end: int, timestamp: int, batches: Sequence[Any]) -> None:
         self.first = first
@@ -29,12 +32,32 @@ class Unread:
         #: Of the newest record, milliseconds since 1970.
         self.timestamp = timestamp
         self._batches = batches
+        self._is_kept = False
+        self._kept: list[list[Any]] | None = None
+
+    @classmethod
+    def of(cls, first: int, end: int, records: Sequence[Any]) -> "Unread":
+        """Records that were read by other means."""
+        unread = cls(first, end, 0, ())
+        unread._is_kept, unread._kept = True, [list(records)]
+        return unread
+
+    def keep(self) -> None:
+        """Let the records be read more than once: the topic has more than one agent."""
+        self._is_kept = True
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def chunks(self) -> Iterator[list[Any]]:
         """The records in offset order, each list of one batch."""
+        if self._is_kept:
+            if self._kept is None:
+                self._kept = list(self._read())
+            return iter(self._kept)
+        return self._read()
+
+    def _read(self) -> Iterator[list[Any]]:
         for batch in self._batches:
             # chain, since a batch is an iterator that may be asked for itself only once.
             records = chain(batch)

@@ -21,8 +21,8 @@ from schemas.statements import Source
 from streams.agents.entries import dead_letter_record
 from streams.clock import WallClock
 from streams.core.letters import REPLAY_OF, Letter, replayed_headers
-from streams.core.meter import DeadLetter
 from streams.core.reading import Reason
+from streams.core.rules import DeadLetter
 from streams.dead_letters.log import LogReader
 from streams.dead_letters.reading import letters
 from streams.dead_letters.replaying import Replayer

@@ -5,6 +5,8 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 
 from schemas.cloudevents import binary_headers
 from schemas.events import USAGE_TYPE, BillingRecord, UsageEvent
@@ -16,6 +18,7 @@ from streams.core.rates import DollarRates, FlatTerms, UnitRates
 from streams.core.reading import Limits
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, WatchedBudget
+from streams.transport.fetching import Unread
 
 #: 2026-11-21T10:00:00Z
 NOON = 1_795_255_200 * SECOND
@@ -87,3 +90,17 @@ def state(**changes: Any) -> PartitionState:
 def cost(partition: PartitionState) -> int:
     """All money in the live cells."""
     return sum(cell.totals.cost_nanos for cell in partition.cells.values())
+
+
+def unread(first: int, *, last: int | None = None, gaps: tuple[int, ...] = ()) -> Unread:
+    """A fetch as the transport hands it over: one record batch in the broker's format, with offsets left out."""
+    end = (first if last is None else last) + 1
+    builder = DefaultRecordBatchBuilder(
+        magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
+        batch_size=1_000_000,
+    )  # fmt: skip
+    for offset in range(first, end):
+        if offset not in gaps:
+            builder.append(offset, 0, None, b"v", [])
+    batch = MemoryRecords(bytes(builder.build())).next_batch()
+    return Unread(first, end, 0, [batch])

@@ -19,10 +19,11 @@ from schemas.statements import Source, Totals
 from streams.app import watched_of
 from streams.core.budget_file import load_budgets
 from streams.core.charging import Charging
-from streams.core.meter import PartitionState, Rules
+from streams.core.meter import PartitionState
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard
 from streams.core.reading import Limits, read
+from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist
 
 ROOT = Path(__file__).parents[2]

@@ -13,6 +13,7 @@ from schemas.instants import DAY, HOUR, SECOND
 from streams.agents.budgets import BudgetAgent
 from streams.core.budgets import Policy
 from streams.transport import RecordBatch
+from streams.transport.fetching import Unread
 from tests.unit.records import NOON, RawRecord
 from tests.unit.test_budgets import DAY_END, DAY_START, TERMS, said
 
@@ -83,7 +84,8 @@ class World:
         begin = self.ends.get(topic, 0)
         self.ends[topic] = begin + len(values)
         records = [RawRecord(begin + place, NOON, value, key=key) for place, (key, value) in enumerate(values)]
-        await self.agent._take(RecordBatch(topic, 2, begin, self.ends[topic], records))
+        unread = Unread.of(begin, self.ends[topic], records)
+        await self.agent._take(RecordBatch(topic, 2, begin, self.ends[topic], unread))
         return self
 
     async def tick(self, at: int | None = None) -> "World":

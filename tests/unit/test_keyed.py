@@ -8,6 +8,7 @@ from streams.agents import keyed
 from streams.agents.keyed import DeliveryGapError, EvictedError, KeyedAgent
 from streams.clock import WallClock
 from streams.transport import Outgoing, RecordBatch
+from streams.transport.fetching import Unread
 from tests.unit.records import NOON, RawRecord
 
 
@@ -71,7 +72,8 @@ class Counter(KeyedAgent[Count]):
 
 def batch(begin: int, *words: str, partition: int = 0) -> RecordBatch:
     records = [RawRecord(begin + place, NOON, b'{"word":"%s"}' % word.encode()) for place, word in enumerate(words)]
-    return RecordBatch("words", partition, begin, begin + len(words), records)
+    end = begin + len(words)
+    return RecordBatch("words", partition, begin, end, Unread.of(begin, end, records))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from faust.types import TP
 
 from streams.transport import make_app
+from tests.unit.records import unread
 
 PLACE = TP("spend.scopes.v1", 1)
 SOON_S = 2.0
@@ -28,13 +29,7 @@ async def consumer(monkeypatch):
 
 def _delivered(consumer, agents: int, first: int = 0):
     """A batch as the conductor hands it to the queues of so many agents."""
-    records = [
-        SimpleNamespace(
-            topic=PLACE.topic, partition=PLACE.partition, offset=first, timestamp=0, timestamp_type=0, headers=(),
-            key=None, value=b"v", checksum=None, serialized_key_size=0, serialized_value_size=1,
-        )
-    ]  # fmt: skip
-    message = consumer._to_batch(PLACE, records)
+    message = consumer._to_batch(PLACE, unread(first))
     message.incref(agents)
     return message
 

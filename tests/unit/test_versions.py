@@ -18,7 +18,7 @@ from streams.core.budget_states import BUDGET_STATES
 from streams.core.detect_gpu import GPU_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
 from streams.core.detect_spike_state import SPIKE_STATES
-from streams.core.meter import Checkpoint
+from streams.core.rules import Checkpoint
 from tests.unit.records import NOON, RawRecord
 
 GOLDEN = Path(__file__).parent / "golden"
