@@ -55,7 +55,8 @@ def read_record(headers: Headers, value: bytes | None) -> Envelope:
         EnvelopeError: a required attribute is missing or empty, or the structured envelope is not JSON.
     """
     found = dict(headers)
-    content_type = found.get(_CONTENT_TYPE, b"")
+    # A header may be there without a value.
+    content_type = found.get(_CONTENT_TYPE) or b""
     if content_type[:23].lower() == b"application/cloudevents":
         return read_structured(value or b"")
     try:
@@ -63,8 +64,8 @@ def read_record(headers: Headers, value: bytes | None) -> Envelope:
             id=_required(found, "ce_id"),
             source=_required(found, "ce_source"),
             type=_required(found, "ce_type"),
-            time=found.get("ce_time", b"").decode(),
-            subject=found.get("ce_subject", b"").decode(),
+            time=(found.get("ce_time") or b"").decode(),
+            subject=(found.get("ce_subject") or b"").decode(),
             data=value or b"null",
         )
     except UnicodeDecodeError as error:

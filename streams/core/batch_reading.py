@@ -7,13 +7,13 @@ goes through ``reading.read``, which alone decides what is refused and why. A pr
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from xxhash import xxh3_128_digest
 
 from schemas.events import USAGE_TYPE, UsageEvent
-from schemas.instants import InstantError, parse_instant
+from schemas.instants import parse_instant
 from schemas.statements import Dimensions
 from streams.core import cells
 from streams.core.dedupe import frame, identity
@@ -27,10 +27,11 @@ _OURS = (
 )  # fmt: skip
 _USAGE = USAGE_TYPE.encode()
 _JSON = b"application/json"
-_SECOND_TEXT = 20  # 2026-11-21T06:57:44.
+#: Microseconds in the last digit of ``2026-11-21T06:57:44.123456Z``, by the text's length; other texts go the long way.
+_FRACTIONS = {20: 0, 22: 100_000, 23: 10_000, 24: 1_000, 25: 100, 26: 10, 27: 1}
+_Z, _DOT = ord("Z"), ord(".")
 _DURATION_MS_MAX = 86_400_000
 _MEMO_MAX = 50_000
-_LAYOUTS_MAX = 256
 _decode = msgspec.json.Decoder(UsageEvent).decode
 
 
@@ -47,14 +48,9 @@ class Plan:
         self.lanes: list[Any] = []
 
 
-class Row(NamedTuple):
-    """A record that can be counted. Calls on the short way have a plan; others have their ``Reading`` as event."""
-
-    record: Record
-    digest: bytes
-    plan: Plan | None
-    event: Any
-    event_time: int
+#: A record that can be counted: the record, its digest, its plan, the event, its time. What has no plan is no call, and
+#: has its ``Reading`` in the event's place. A plain tuple, since one is made of every event.
+Row = tuple[Record, bytes, Plan | None, Any, int]
 
 
 class BatchReader:
@@ -81,114 +77,97 @@ class BatchReader:
         """The records that can be counted, and those that cannot with the reason, each in offset order."""
         rows: list[Row] = []
         refused: list[tuple[Record, Rejected]] = []
+        limits, personal, digest_of = self._limits, self._personal, xxh3_128_digest
+        bytes_max, tokens_max, id_max, longest = limits[:4]
+        future_us, lateness_us = limits.future_us_max, limits.lateness_us_max
+        seconds, frames, plans = self._seconds, self._frames, self._plans
         for record in records:
-            row = self._short_way(record)
-            if row is None:
-                try:
-                    row = self._long_way(record)
-                except Rejected as reason:
-                    refused.append((record, reason))
+            value = record.value
+            try:
+                kind, id, source, type, time, subject = self._heads(record.headers)
+                event = _decode(value)  # type: ignore[arg-type]
+                event_time = seconds[time[:19]] + _FRACTIONS[len(time)] * int(time[20:-1] or 0)
+                framed = frames[source]
+                plan = plans[_attributes(event, subject, personal)]
+                arrived_at = record.timestamp * 1_000
+                if (
+                    kind == _JSON
+                    and type == _USAGE
+                    and len(value) <= bytes_max  # type: ignore[arg-type]
+                    and not (b"\\" in value and b"\\u0000" in value)  # type: ignore[operator]
+                    and id
+                    and id.isascii()
+                    and len(id) + len(source) <= id_max
+                    and time[-1] == _Z
+                    and (len(time) == 20 or (time[19] == _DOT and time[20:-1].isdigit()))
+                    and arrived_at - lateness_us <= event_time <= arrived_at + future_us
+                    and 0 <= event.input_tokens <= tokens_max
+                    and 0 <= event.output_tokens <= tokens_max
+                    and len(event.key_id) <= longest
+                    and len(event.user_id) <= longest
+                    and len(event.session_id) <= longest
+                    and _are_parts_of_their_whole(event)
+                ):
+                    rows.append((record, digest_of(framed + id), plan, event, event_time))
                     continue
-            rows.append(row)
+            except (KeyError, ValueError, TypeError, msgspec.DecodeError):
+                pass
+            try:
+                rows.append(self._long_way(record))
+            except Rejected as reason:
+                refused.append((record, reason))
         return rows, refused
 
-    def _short_way(self, record: Record) -> Row | None:
-        """One call whose every check passes; None for anything that needs a closer look."""
-        limits, headers, value = self._limits, record.headers, record.value
-        try:
-            if len(headers) == 8:  # type: ignore[arg-type]
-                (n0, kind), (n1, _), (n2, id), (n3, source), (n4, type), (n5, time), (n6, subject), (n7, _) = headers
-                if (n0, n1, n2, n3, n4, n5, n6, n7) != _OURS:
-                    kind, id, source, type, time, subject = self._by_layout(headers)
-            else:
-                kind, id, source, type, time, subject = self._by_layout(headers)
-            if kind != _JSON or type != _USAGE or not id or not source or not id.isascii():
-                return None
-            if not value or len(value) > limits.value_bytes_max or b"\\u0000" in value:
-                return None
-            if len(id) + len(source) > limits.id_length_max:
-                return None
-            framed = self._frames.get(source)
-            if framed is None:
-                framed = self._frame(source)
-            event = _decode(value)
-            fraction = time[_SECOND_TEXT:-1]
-            if len(fraction) != 6 or not fraction.isdigit() or time[-1:] != b"Z":
-                return None
-            event_time = self._seconds.get(time[:_SECOND_TEXT], -1) + int(fraction)
-            if event_time < 1_000_000:
-                event_time = self._second(time[:_SECOND_TEXT]) + int(fraction)
-        except (ValueError, TypeError, msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        if not _is_believable(event, limits):
-            return None
-        arrived_at = record.timestamp * 1_000
-        if event_time > arrived_at + limits.future_us_max or event_time < arrived_at - limits.lateness_us_max:
-            return None
-        plan = self._plan(event, subject)
-        if plan is None:
-            return None
-        return _new_row(Row, (record, xxh3_128_digest(framed + id), plan, event, event_time))
-
     def _long_way(self, record: Record) -> Row:
+        """One record that is new in some respect, or wrong; what is new is remembered."""
         reading = read(record, self._limits)
         envelope, event = reading.envelope, reading.event
+        source = envelope.source.encode("utf-8", "surrogatepass")
         digest = identity(envelope.source, envelope.id)
         if not isinstance(event, UsageEvent):
-            return Row(record, digest, None, reading, reading.event_time)
+            return record, digest, None, reading, reading.event_time
         key = _attributes(event, envelope.subject.encode(), self._personal)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._remember(key, reading)
-        return Row(record, digest, plan, event, reading.event_time)
-
-    def _plan(self, event: UsageEvent, subject: bytes) -> Plan | None:
-        """The plan of an event; None where it has none yet or a text of its own may be too long."""
-        longest = self._limits.text_length_max
-        if len(event.key_id) > longest or len(event.user_id) > longest or len(event.session_id) > longest:
-            return None
-        return self._plans.get(_attributes(event, subject, self._personal))
+        if source not in self._frames:
+            _bounded(self._frames)[source] = frame(source)
+        second = envelope.time[:19]
+        if envelope.time[-1:] == "Z" and second[13:14] == second[16:17] == ":":
+            _bounded(self._seconds)[second.encode()] = parse_instant(second + "Z")
+        return record, digest, plan, event, reading.event_time
 
     def _remember(self, key: tuple[Any, ...], reading: Reading) -> Plan:
         event = reading.event
         assert isinstance(event, UsageEvent)
-        if len(self._plans) >= _MEMO_MAX:
-            self._plans.clear()
         dimensions = cells.usage_dimensions(event, reading.envelope.subject, self._org_id)
         personal = (event.key_id, event.user_id) if self._personal else ("", "")
-        plan = self._plans[key] = Plan(dimensions, *personal)
+        plan = _bounded(self._plans)[key] = Plan(dimensions, *personal)
         return plan
 
-    def _by_layout(self, headers: Any) -> tuple[bytes, ...]:
-        """The wanted headers in whatever order a producer writes them; empty where there is none, the last of twins."""
+    def _heads(self, headers: Any) -> tuple[bytes, ...]:
+        """The wanted headers; empty where there is none, the last of twins.
+
+        Raises:
+            TypeError, ValueError: they are not even pairs.
+        """
+        if len(headers) == 8:
+            (n0, kind), (n1, _), (n2, id), (n3, source), (n4, type), (n5, time), (n6, subject), (n7, _) = headers
+            if (n0, n1, n2, n3, n4, n5, n6, n7) == _OURS:
+                return kind, id, source, type, time, subject
         names = tuple([name for name, _ in headers])
         layout = self._layouts.get(names)
         if layout is None:
-            if len(self._layouts) >= _LAYOUTS_MAX:
-                self._layouts.clear()
             places = {name: place for place, name in enumerate(names)}
-            layout = self._layouts[names] = tuple(places.get(name, -1) for name in _WANTED)
+            layout = _bounded(self._layouts)[names] = tuple(places.get(name, -1) for name in _WANTED)
         return tuple([headers[place][1] if place >= 0 else b"" for place in layout])
 
-    def _second(self, text: bytes) -> int:
-        """The instant at which a second begins that is written as ``2026-11-21T06:57:44.``"""
-        if text[-1:] != b".":
-            raise InstantError("no fraction")
-        instant = parse_instant(text[:-1].decode() + "Z")
-        if len(self._seconds) >= _MEMO_MAX:
-            self._seconds.clear()
-        self._seconds[text] = instant
-        return instant
 
-    def _frame(self, source: bytes) -> bytes:
-        source.decode()
-        if len(self._frames) >= _MEMO_MAX:
-            self._frames.clear()
-        framed = self._frames[source] = frame(source)
-        return framed
-
-
-_new_row = tuple.__new__
+def _bounded(memo: dict[Any, Any]) -> dict[Any, Any]:
+    """A memo with room for one more. It is emptied when it is full: anybody can invent names."""
+    if len(memo) >= _MEMO_MAX:
+        memo.clear()
+    return memo
 
 
 def _attributes(event: UsageEvent, subject: bytes, personal: bool) -> tuple[Any, ...]:
@@ -213,20 +192,15 @@ def _attributes(event: UsageEvent, subject: bytes, personal: bool) -> tuple[Any,
     return (*shared, event.key_id, event.user_id) if personal else shared
 
 
-def _is_believable(event: UsageEvent, limits: Limits) -> bool:
-    """The numbers of ``reading._check_usage``, all at once."""
-    most, paid_in, paid_out = limits.tokens_max, event.input_tokens, event.output_tokens
-    if not (0 <= paid_in <= most and 0 <= paid_out <= most):
+def _are_parts_of_their_whole(event: UsageEvent) -> bool:
+    """What ``reading._check_usage`` asks of the rarer numbers."""
+    cached, written = event.cache_read_input_tokens, event.cache_creation_input_tokens
+    if (cached or written) and (cached < 0 or written < 0 or cached + written > event.input_tokens):
         return False
-    read_from_cache, written = event.cache_read_input_tokens, event.cache_creation_input_tokens
-    if (read_from_cache or written) and not (
-        read_from_cache >= 0 and written >= 0 and read_from_cache + written <= paid_in
-    ):
-        return False
-    if event.reasoning_output_tokens and not 0 <= event.reasoning_output_tokens <= paid_out:
+    if event.reasoning_output_tokens and not 0 <= event.reasoning_output_tokens <= event.output_tokens:
         return False
     if (event.audio_input_tokens or event.audio_output_tokens) and not (
-        0 <= event.audio_input_tokens <= paid_in and 0 <= event.audio_output_tokens <= paid_out
+        0 <= event.audio_input_tokens <= event.input_tokens and 0 <= event.audio_output_tokens <= event.output_tokens
     ):
         return False
     duration = event.duration_ms

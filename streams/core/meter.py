@@ -152,8 +152,8 @@ class PartitionState:
 
     def _recall(self, records: Sequence[Record]) -> None:
         rows, _ = self._reader.read(records)
-        known = [row for row in rows if row.record.offset not in self._refused_before]
-        self.window.recall([row.digest for row in known], [row.record.offset for row in known])
+        known = [row for row in rows if row[0].offset not in self._refused_before]
+        self.window.recall([row[1] for row in known], [row[0].offset for row in known])
 
     def _fold_rows(self, rows: Sequence[Row]) -> None:
         """The hot path: calls on known lanes are added up here, all others go to ``_fold_one``."""
@@ -162,7 +162,7 @@ class PartitionState:
         window_us, runaway = self.rules.dedupe_window_us, self.rules.runaway_tokens
         stream_time, arrived_at, folded = self.stream_time, self.arrived_at, self.folded
         suspects = window.suspects([row[1] for row in rows])
-        unsure = rows[0].record.offset < self._sure_from
+        unsure = rows[0][0].offset < self._sure_from
         for row, is_suspect in zip(rows, suspects, strict=True):
             record, id, plan, event, event_time = row
             lane = None
@@ -260,7 +260,7 @@ class PartitionState:
 
     def _add(self, row: Row, dimensions: Dimensions, event: cells.Counted, charge: Charge, late: bool) -> None:
         """Add one event to its cell and its counters, each only if it does not hold the event already."""
-        offset, event_time = row.record.offset, row.event_time
+        offset, event_time = row[0].offset, row[4]
         cell = self._cell(dimensions, event_time, offset)
         # A flush that was cut short can leave a total ahead of the watermark: what it holds is not folded again.
         if offset > cell.offset:
@@ -347,15 +347,16 @@ class PartitionState:
         return counter
 
     def _signal(self, row: Row, dimensions: Dimensions, nanos: int) -> Signal:
-        event, envelope = row.event, read_record(row.record.headers, row.record.value)
+        record, _, _, event, event_time = row
+        envelope = read_record(record.headers, record.value)
         return Signal(
             kind="runaway_request",
             scope=f"feature:{dimensions.feature}",
             event_id=envelope.id,
             event_source=envelope.source,
-            event_time=row.event_time,
+            event_time=event_time,
             source=self.source,
-            offset=row.record.offset,
+            offset=record.offset,
             team_id=dimensions.team_id,
             feature=dimensions.feature,
             model=dimensions.model,
