@@ -92,6 +92,7 @@ def _bind_meter(
     inputs = tuple(topic.name for topic in topics.INPUTS)
     meter = Meter(
         _table(app, "meter"),
+        _table(app, "digests"),
         _rules(settings, budgets, prices),
         outside.ledger,
         inputs,
@@ -165,7 +166,7 @@ def watched_of(budget: Budget) -> WatchedBudget:
 
 def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> Rules:
     return Rules(
-        limits=_limits(settings),
+        limits=limits_of(settings),
         pricing=Charging(prices, frozenset(settings.metered_providers)),
         watchlist=ScopeWatchlist([watched_of(budget) for budget in budgets]),
         org_id=settings.org_id,
@@ -216,11 +217,12 @@ def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: Pri
     return [
         (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike)),
         (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway)),
-        (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, _limits(settings))),
+        (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),
     ]
 
 
-def _limits(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> Limits:
+    """What is believable, as the settings say."""
     return Limits(
         value_bytes_max=settings.value_bytes_max,
         tokens_max=settings.tokens_max,

@@ -17,7 +17,7 @@ from schemas.topics import Topic
 from streams.clock import elapsed_s
 
 #: Faust tables of the service; their changelogs are made here because Faust may not declare topics.
-TABLES = ("meter", "budgets", "spikes", "runaways", "gpus")
+TABLES = ("meter", "digests", "budgets", "spikes", "runaways", "gpus")
 CONNECT_DEADLINE_S = 30.0
 LEADERS_DEADLINE_S = 30.0
 REQUEST_MS = 15_000

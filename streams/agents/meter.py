@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from schemas.statements import Source
 from streams import metrics
-from streams.agents import entries
+from streams.agents import digests, entries
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
 from streams.clock import elapsed_s
 from streams.core.meter import PartitionState
@@ -48,6 +48,7 @@ class Meter:
     def __init__(
         self,
         table: StateTable,
+        digest_table: StateTable,
         rules: Rules,
         ledger: Ledger,
         sources: tuple[str, ...],
@@ -79,6 +80,10 @@ class Meter:
         self._evict_at = 0.0
         self._stated_at: dict[tuple[str, int], float] = {}
         self._awake_at = elapsed_s()
+        self._digest_table = digest_table
+        #: What the table of digests holds, by partition.
+        self._digest_keys: dict[int, set[bytes]] = {}
+        digest_table.on_load = self._load_digests
         table.fenced = True
         table.on_load = self._load
         table.on_drop = self._drop
@@ -101,6 +106,14 @@ class Meter:
             self._fresh.add(where)
         # What earlier writers left is deleted once it has been stated again under this writer's name.
         self._stale |= entries.leftovers(found, self._partitions)
+
+    def _load_digests(self, partition: int, found: dict[bytes, bytes]) -> None:
+        """After the states: the generations of their windows that were kept."""
+        self._digest_keys[partition] = set(found)
+        windows = {state.source.slot(): state.window for where, state in self._states.items() if where[1] == partition}
+        for (slot, mark), pieces in digests.found_generations(found).items():
+            if slot in windows:
+                windows[slot].adopt(mark, pieces)
 
     def _drop(self, partitions: set[int]) -> None:
         for where in [where for where in self._states if where[1] in partitions]:
@@ -258,7 +271,24 @@ class Meter:
                 for event in picture.done:
                     event.ack()
                 self._measure(picture.state)
+        for where, state in list(self._states.items()):
+            await self._keep_digests(where, state)
         return cost_s
+
+    async def _keep_digests(self, where: tuple[str, int], state: PartitionState) -> None:
+        """Keep what was sealed, a generation at a time: one is up to some megabytes."""
+        if not state.is_rebuilt:
+            return
+        keys = self._digest_keys.setdefault(where[1], set())
+        for generation in state.window.sealed:
+            if not generation.is_kept:
+                kept = digests.kept_entries(state.source.slot(), generation)
+                gone = digests.outdated(keys, {state.source.slot(): state.window.marks})
+                await self._digest_table.write(where[1], [*kept, *((key, None) for key in gone)])
+                keys.update(key for key, _ in kept)
+                keys.difference_update(gone)
+                generation.is_kept = True
+                return
 
     def _take_picture(self, where: tuple[str, int], state: PartitionState, evicting: bool) -> "_Picture | None":
         """All that has to be written for a partition, and in what order; the state counts as unchanged from here."""

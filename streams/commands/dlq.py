@@ -287,11 +287,11 @@ def judge_of(settings: Settings) -> Judge:
     Raises:
         SettingsError: the rate card cannot be used.
     """
-    from streams.app import _limits
+    from streams.app import limits_of
     from streams.core.charging import Charging
     from streams.worker import read_prices
 
-    limits = _limits(settings)
+    limits = limits_of(settings)
     pricing = Charging(read_prices(settings), frozenset(settings.metered_providers))
     clock = WallClock()
     return lambda letter: refusal(letter, limits, pricing, clock.now())

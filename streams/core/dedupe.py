@@ -47,6 +47,18 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     first_offset: int
 
 
+class Generation:
+    """The ids of one stretch of the partition, and whether they are kept elsewhere than in memory."""
+
+    __slots__ = ("is_kept", "mark", "table")
+
+    def __init__(self, mark: Mark, expected: int = 0) -> None:
+        self.mark = mark
+        self.table = DigestTable(expected)
+        #: A kept generation need not be rebuilt from the source.
+        self.is_kept = False
+
+
 class DedupeWindow:
     """Ids of one partition.
 
@@ -60,8 +72,7 @@ class DedupeWindow:
         self._ids_max = ids_max
         #: A generation that is full is followed by another of the same number, so that dropping one always helps.
         self._generation_max = max(1, ids_max // GENERATIONS)
-        self._marks: list[Mark] = list(marks)
-        self._tables: list[DigestTable] = [DigestTable() for _ in marks]
+        self._generations = [Generation(mark) for mark in marks]
         #: Of the present generation, and not yet in its table.
         self._noted: dict[bytes, None] = {}
         self._count = 0
@@ -76,17 +87,22 @@ class DedupeWindow:
     @property
     def memory_bytes(self) -> int:
         """What the tables occupy."""
-        return sum(table.memory_bytes for table in self._tables)
+        return sum(generation.table.memory_bytes for generation in self._generations)
 
     @property
     def marks(self) -> tuple[Mark, ...]:
         """The checkpoint: what a successor needs to rebuild this window from the source."""
-        return tuple(self._marks)
+        return tuple(generation.mark for generation in self._generations)
+
+    @property
+    def sealed(self) -> Sequence[Generation]:
+        """The generations that nothing is added to any more."""
+        return self._generations[:-1]
 
     @property
     def rebuild_from(self) -> int | None:
         """The first offset a rebuild has to read; None for an empty window."""
-        return self._marks[0].first_offset if self._marks else None
+        return next((each.mark.first_offset for each in self._generations if not each.is_kept), None)
 
     def is_late(self, event_time: int, stream_time: int) -> bool:
         """Whether an event is older than what the window can vouch for."""
@@ -100,14 +116,14 @@ class DedupeWindow:
         With little room left every digest is a suspect: ``first_seen`` makes room at the very record that needs it.
         """
         noted = self._noted
-        last = len(noted) + (len(self._tables[-1]) if self._tables else 0)
+        last = len(noted) + (len(self._generations[-1].table) if self._generations else 0)
         if len(digests) > min(self._ids_max - len(self), self._generation_max - last):
             return [True] * len(digests)
         lower, upper = halves(b"".join(digests))
         bits = filter_bits(lower)
         found = np.zeros(len(lower), np.bool_)
-        for table in self._tables:
-            found |= table.suspects(upper, bits)
+        for generation in self._generations:
+            found |= generation.table.suspects(upper, bits)
         suspects: list[bool] = found.tolist()
         if len(set(digests)) < len(digests):
             often = {digest for digest, count in Counter(digests).items() if count > 1}
@@ -124,7 +140,7 @@ class DedupeWindow:
 
     def _settle(self) -> None:
         if self._noted:
-            self._tables[-1].add_many(*halves(b"".join(self._noted)))
+            self._generations[-1].table.add_many(*halves(b"".join(self._noted)))
             self._count += len(self._noted)
             self._noted = {}
 
@@ -134,15 +150,16 @@ class DedupeWindow:
         """Remember an id; True where it is new."""
         if stream_time >= self.turns_at:
             self.advance(stream_time, offset)
-        elif len(self._tables[-1]) + len(self._noted) >= self._generation_max:
-            self._begin(self._marks[-1].number, offset)
+        elif len(self._generations[-1].table) + len(self._noted) >= self._generation_max:
+            self._begin(self._generations[-1].mark.number, offset)
+        present = self._generations[-1].table
         is_noted = digest in self._noted
-        seen = is_noted or any(digest in table for table in self._tables)
+        seen = is_noted or any(digest in generation.table for generation in self._generations)
         # A repeat is remembered in its own generation too, or a rebuild that starts after the first would differ.
-        if not is_noted and digest not in self._tables[-1]:
-            self._tables[-1].add(digest)
+        if not is_noted and digest not in present:
+            present.add(digest)
             self._count += 1
-            if len(self) > self._ids_max and len(self._tables) > 1:
+            if len(self) > self._ids_max and len(self._generations) > 1:
                 self._drop_oldest()
                 self.dropped_early += 1
         return not seen
@@ -151,28 +168,27 @@ class DedupeWindow:
         """Begin the generation of a stream time, at the record that moved it there; drop what is over."""
         number = stream_time // self._length_us
         self._begin(number, offset)
-        while len(self._marks) > 1 and self._marks[0].number < number - GENERATIONS:
+        while len(self._generations) > 1 and self._generations[0].mark.number < number - GENERATIONS:
             self._drop_oldest()
 
     def _begin(self, number: int, offset: int) -> None:
         self._settle()
-        expected = len(self._tables[-1]) if self._tables else 0
-        self._marks.append(Mark(number, offset))
-        self._tables.append(DigestTable(expected))
+        expected = len(self._generations[-1].table) if self._generations else 0
+        self._generations.append(Generation(Mark(number, offset), expected))
         self.turns_at = self._end_of_last()
 
     def _end_of_last(self) -> int:
-        return (self._marks[-1].number + 1) * self._length_us if self._marks else -1
+        return (self._generations[-1].mark.number + 1) * self._length_us if self._generations else -1
 
     def _drop_oldest(self) -> None:
-        self._count -= len(self._tables[0])
-        del self._marks[0], self._tables[0]
+        self._count -= len(self._generations[0].table)
+        del self._generations[0]
 
     # -- rebuilding -------------------------------------------------------------------------------------------------
 
     def recall(self, digests: Sequence[bytes], offsets: Sequence[int]) -> None:
         """Rebuild: put ids back into the generations that their (ascending) offsets belong to."""
-        bounds = [mark.first_offset for mark in self._marks]
+        bounds = [mark.first_offset for mark in self.marks]
         first = 0
         while first < len(offsets):
             place = bisect_right(bounds, offsets[first]) - 1
@@ -180,8 +196,19 @@ class DedupeWindow:
             if place + 1 < len(bounds):
                 end = bisect_right(offsets, bounds[place + 1] - 1)
             if place >= 0:
-                self._recall_into(self._tables[place], digests[first:end])
+                self._recall_into(self._generations[place].table, digests[first:end])
             first = end
+
+    def adopt(self, mark: Mark, digests: Iterable[bytes]) -> bool:
+        """Take back the ids of a sealed generation, 16 bytes each in any number of pieces; False if it is not ours."""
+        for generation in self.sealed:
+            if generation.mark == mark and not generation.is_kept and not len(generation.table):
+                for piece in digests:
+                    generation.table.add_many(*halves(piece))
+                generation.is_kept = True
+                self._count += len(generation.table)
+                return True
+        return False
 
     def _recall_into(self, table: DigestTable, digests: Sequence[bytes]) -> None:
         lower, upper = halves(b"".join(digests))

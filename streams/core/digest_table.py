@@ -95,6 +95,10 @@ class DigestTable:
         used = self._lower != 0
         return self._lower[used], self._upper[used]
 
+    def to_bytes(self) -> bytes:
+        """All digests one behind the other, 16 bytes each; ``halves`` reads them back."""
+        return np.column_stack(self.digests()).astype("<u8").tobytes()
+
     def _allocate(self, slots: int) -> None:
         self._slots = slots
         self._lower = np.zeros(slots, np.uint64)

@@ -9,7 +9,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-from schemas.cloudevents import read_record
 from schemas.events import BillingRecord, GpuSample, UsageEvent
 from schemas.instants import HOUR
 from schemas.statements import (
@@ -30,6 +29,7 @@ from streams.core.dedupe import DedupeWindow
 from streams.core.lanes import Lane, contribute
 from streams.core.reading import Record, Rejected
 from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched
+from streams.core.signals import runaway as runaway_signal
 
 _LANES_MAX = 64
 _offset_of = attrgetter("offset")
@@ -65,6 +65,8 @@ class PartitionState:
         self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.personal)
         self._touched: list[Lane] = []
         self._admission = Admission(rules.cells_max, rules.team_cells_max)
+        #: The window is whole once the source was read again up to here.
+        self._rebuilt_at = self.next_offset
         #: Below this offset a restored total may hold a record already: each is asked, one by one.
         self._sure_from = 0
 
@@ -92,6 +94,11 @@ class PartitionState:
         """Where reading has to start: at the watermark, or below it to rebuild the de-duplication window."""
         rebuild = self.window.rebuild_from
         return self.next_offset if rebuild is None else min(rebuild, self.next_offset)
+
+    @property
+    def is_rebuilt(self) -> bool:
+        """Whether the de-duplication window holds again what it held at the watermark that was restored."""
+        return not self._rebuilt_at
 
     def checkpoint(self) -> Checkpoint:
         """The watermark of this instant."""
@@ -140,6 +147,8 @@ class PartitionState:
         if rows:
             self._fold_rows(rows)
         self.next_offset = max(self.next_offset, end)
+        if end >= self._rebuilt_at:
+            self._rebuilt_at = 0
 
     def settle(self) -> None:
         """Bring every total up to date with what was folded."""
@@ -220,7 +229,7 @@ class PartitionState:
             if event.reasoning_output_tokens or event.audio_input_tokens or event.audio_output_tokens:
                 lane.count_special(event)
             if paid_in + paid_out > runaway:
-                self.signals.append(self._signal(row, plan.dimensions, nanos))
+                self.signals.append(runaway_signal(self.source, row, plan.dimensions, nanos))
             folded += 1
         window.note(fresh)
         self.stream_time, self.arrived_at, self.folded = stream_time, arrived_at, folded
@@ -271,7 +280,7 @@ class PartitionState:
         if isinstance(event, UsageEvent):
             tokens, key_id, user_id = event.input_tokens + event.output_tokens, event.key_id, event.user_id
             if tokens > self.rules.runaway_tokens:
-                self.signals.append(self._signal(row, dimensions, charge.nanos))
+                self.signals.append(runaway_signal(self.source, row, dimensions, charge.nanos))
         for watched in self.rules.watchlist.watched(dimensions, cell.dimensions, key_id, user_id, event_time):
             counter = self._counter(watched, offset)
             if offset <= counter.offset:
@@ -345,26 +354,6 @@ class PartitionState:
                 contributors={},
             )
         return counter
-
-    def _signal(self, row: Row, dimensions: Dimensions, nanos: int) -> Signal:
-        record, _, _, event, event_time = row
-        envelope = read_record(record.headers, record.value)
-        return Signal(
-            kind="runaway_request",
-            scope=f"feature:{dimensions.feature}",
-            event_id=envelope.id,
-            event_source=envelope.source,
-            event_time=event_time,
-            source=self.source,
-            offset=record.offset,
-            team_id=dimensions.team_id,
-            feature=dimensions.feature,
-            model=dimensions.model,
-            tokens=event.input_tokens + event.output_tokens,
-            cost_nanos=nanos,
-            key_id=event.key_id,
-            session_id=event.session_id,
-        )
 
     # -- letting go -------------------------------------------------------------------------------------------------
 

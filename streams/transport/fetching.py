@@ -46,8 +46,9 @@ class Unread:
         """Let the records be read more than once: the topic has more than one agent."""
         self._is_kept = True
 
-    def __len__(self) -> int:
-        return len(self._batches)
+    def __bool__(self) -> bool:
+        """Whether it covers anything; a marker that ends a transaction is an offset without a record."""
+        return self.end > self.first
 
     def chunks(self) -> Iterator[list[Any]]:
         """The records in offset order, each list of one batch."""
@@ -99,7 +100,7 @@ def _take(result: Any) -> Sequence[Any] | Unread:
         timestamp = max(timestamp, batch.max_timestamp)
     result._update_position()
     result._partition_records = None
-    return Unread(first, source.next_fetch_offset, timestamp, batches) if batches else []
+    return Unread(first, source.next_fetch_offset, timestamp, batches)
 
 
 def _whole_batches(source: Any) -> Iterator[Any]:
