@@ -4,7 +4,7 @@ It also hears what is commanded in its budgets' names. An owner that was overtak
 and a topic has no fence: whoever owns the budget answers above it, or says again what compaction would lose.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from schemas import topics
@@ -69,9 +69,9 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         taken = budgets.take_in(state, terms, message, above)
         return taken, self._decide(taken, terms)
 
-    def _known(self, budget_id: str) -> list[BudgetState]:
-        """All periods and definitions of a budget; they lie in this partition."""
-        return [state for state in self._states.get(self._reading, {}).values() if state.budget_id == budget_id]
+    def _known(self, budget_id: str) -> Iterator[BudgetState]:
+        """All periods and definitions of a budget; they lie in this partition. Lazy: few steps need to look."""
+        return (state for state in self._states.get(self._reading, {}).values() if state.budget_id == budget_id)
 
     def tick(self, state: BudgetState) -> tuple[BudgetState | None, list[Outgoing]]:
         """Periods end by the clock: a blocked team sends no events. A withdrawn budget lets go of what it blocked."""
@@ -82,16 +82,17 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         return self._terms.get(state.scope) or budgets.withdrawn(state)
 
     def _decide(self, state: BudgetState, terms: Terms) -> list[Outgoing]:
-        now, known = self.clock.now(), self._known(state.budget_id)
+        now = self.clock.now()
         before = state.commanded, state.dry_run
-        decision = budgets.decide(state, terms, now, self._policy, known)
+        decision = budgets.decide(state, terms, now, self._policy, self._known(state.budget_id))
         if before != (state.commanded, state.dry_run):
             self.also_changed(budgets.state_key(state.scope, state.period_start))
         # The command goes first: a gate should close before people read that it did.
         out = [self._record(decision.command)] if decision.command else []
         if decision.stands is not None:
             stands = decision.stands
-            out.append(self._record(budgets.speak(stands, self._terms_of(stands), now, known)))
+            said = budgets.speak(stands, self._terms_of(stands), now, self._known(state.budget_id))
+            out.append(self._record(said))
             self.also_changed(budgets.state_key(stands.scope, stands.period_start))
         return out + [alert_record(alert) for alert in decision.alerts]
 

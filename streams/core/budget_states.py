@@ -4,9 +4,9 @@ import msgspec
 
 from schemas.commands import Action, Target
 from schemas.versions import Versioned
-from streams.core import budget_slots
-from streams.core.budget_slots import Segment, Slot
+from streams.core import slots as stated
 from streams.core.budgets import BudgetState, Crossing, first_revision
+from streams.core.slots import Segment, Slot
 
 
 class _SlotV1(msgspec.Struct, array_like=True):
@@ -34,13 +34,14 @@ class _BudgetStateV1(msgspec.Struct, kw_only=True):
 def _of_v1(value: bytes) -> BudgetState:
     """Version 1 had a slot for each segment (``<source>#<segment>``), and no second revision of one."""
     old = msgspec.json.decode(value, type=_BudgetStateV1)
-    slots: dict[str, Slot] = {}
+    revisions: dict[str, int] = {}
+    segments: dict[str, dict[int, Segment]] = {}
     for name, slot in old.slots.items():
-        source, _, segment = name.rpartition("#")
-        found = slots.setdefault(source, Slot(slot.revision, {}, 0, {}))
-        found.revision = max(found.revision, slot.revision)
-        shares = old.contributors.get(name, {})
-        found.segments[int(segment)] = Segment(slot.offset, slot.cost_nanos, shares)
+        source, _, first = name.rpartition("#")
+        revisions[source] = max(slot.revision, revisions.get(source, 0))
+        found = Segment(slot.offset, slot.cost_nanos, old.contributors.get(name, {}))
+        segments.setdefault(source, {})[int(first)] = found
+    slots = {source: Slot(revisions[source], found) for source, found in segments.items()}
     return BudgetState(
         budget_id=old.budget_id,
         scope=old.scope,
@@ -53,7 +54,7 @@ def _of_v1(value: bytes) -> BudgetState:
         dry_run=old.dry_run,
         has_spoken=old.commanded != "allow" or old.revision != first_revision(old.period_start),
         revision=old.revision,
-        sequence=budget_slots.offsets(slots.values()),
+        sequence=stated.offsets(slots.values()),
         stream_time=old.stream_time,
     )
 

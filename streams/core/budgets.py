@@ -15,8 +15,8 @@ from schemas.commands import Action, Target, ThrottleCommand
 from schemas.instants import HOUR, SECOND, format_instant
 from schemas.money import display_usd, format_usd
 from schemas.statements import ScopeStatement
-from streams.core import budget_slots
-from streams.core.budget_slots import Slot
+from streams.core import slots as stated
+from streams.core.slots import Slot
 
 RULE: Literal["budget_threshold"] = "budget_threshold"
 _SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical", "emergency")
@@ -88,7 +88,7 @@ class BudgetState(msgspec.Struct, kw_only=True):
     @property
     def spent_nanos(self) -> int:
         """Spend of the period so far, over all source slots."""
-        return budget_slots.total(self.slots.values())
+        return stated.total(self.slots.values())
 
     @property
     def is_whole(self) -> bool:
@@ -136,8 +136,8 @@ def take_in(state: BudgetState | None, terms: Terms, statement: ScopeStatement, 
             slots={},
             crossings={},
         )
-    if budget_slots.take_in(state.slots, statement):
-        state.sequence = max(state.sequence + 1, budget_slots.offsets(state.slots.values()))
+    if stated.take_in(state.slots, statement):
+        state.sequence = max(state.sequence + 1, stated.offsets(state.slots.values()))
         state.stream_time = max(state.stream_time, statement.stream_time)
     return state
 
@@ -366,5 +366,5 @@ def _action(terms: Terms, threshold: Threshold, status: Status, crossing: Crossi
 
 
 def _top(state: BudgetState, count: int = 5) -> list[Contributor]:
-    ranked = budget_slots.contributors(state.slots.values())[:count]
+    ranked = stated.contributors(state.slots.values())[:count]
     return [Contributor(name, format_usd(nanos)) for name, nanos in ranked]

@@ -23,8 +23,7 @@ from streams.core.detect_spike_state import (
     is_hot,
     scope_time,
     score_hour,
-    slot_name,
-    slot_of,
+    slot_with,
     total,
 )
 
@@ -49,14 +48,15 @@ def step_spike(
         raise ValueError(f"{statement.scope}: a spike is found in UTC hours; leave budget periods to BUDGET")
     if hour < state.frozen_before:
         return state, []
-    name, slots = slot_name(statement), state.hours.get(hour, {})
+    name, slots = statement.source.slot(), state.hours.get(hour, {})
     known = slots.get(name)
-    if known is not None and (known.revision, known.offset) >= (statement.revision, statement.offset):
+    slot = slot_with(known, statement)
+    if slot is known:
         return state, []
     state = replace(
         state,
-        hours={**state.hours, hour: {**slots, name: slot_of(statement)}},
-        reaches=advance(state.reaches, statement.source.slot(), statement.stream_time, now),
+        hours={**state.hours, hour: {**slots, name: slot}},
+        reaches=advance(state.reaches, name, statement.stream_time, now),
     )
     at = scope_time(state, now, policy)
     state, history = _close(state, hour, at, policy)

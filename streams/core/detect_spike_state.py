@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -11,7 +12,9 @@ from schemas.alerts import Alert, Tier
 from schemas.instants import HOUR, MINUTE
 from schemas.statements import ScopeStatement
 from schemas.versions import Versioned
+from streams.core import slots as stated
 from streams.core.detect_reach import Reach, reached
+from streams.core.slots import Slot, slot_after
 
 #: Contributors that a slot keeps; the rest is not needed to name who drives a spike.
 CONTRIBUTORS_KEPT = 5
@@ -46,15 +49,6 @@ class SpikePolicy:
             raise ValueError("grace_us must be between 0 and keep_us: an hour is learned before it is frozen")
 
 
-class Slot(msgspec.Struct, frozen=True, array_like=True):
-    """The newest cumulative cost of one (source partition, segment) in one hour."""
-
-    revision: int
-    offset: int
-    cost_nanos: int
-    contributors: dict[str, int]
-
-
 class SpikeIncident(msgspec.Struct, frozen=True):
     """An open incident; ``hour`` is the one in which it opened and gives it its name."""
 
@@ -79,7 +73,7 @@ class SpikeState(msgspec.Struct, frozen=True):
     """
 
     scope: str
-    v: int = 1
+    v: int = 2
     hours: dict[int, dict[str, Slot]] = {}
     reaches: dict[str, Reach] = {}
     next_close: int = 0
@@ -94,32 +88,37 @@ class SpikeState(msgspec.Struct, frozen=True):
     last: Alert | None = None
 
 
-SPIKE_STATES = Versioned("a scope's spend", SpikeState)
+def _of_v1(value: bytes) -> SpikeState:
+    """Version 1 had a slot for each segment (``<source>:<segment>``), and no second revision of one."""
+    old = msgspec.json.decode(value)
+    for hour, known in old["hours"].items():
+        slots: dict[str, list[Any]] = {}
+        for name, (revision, *segment) in known.items():
+            source, _, first = name.rpartition(":")
+            slot = slots.setdefault(source, [revision, {}])
+            slot[0] = max(slot[0], revision)
+            slot[1][first] = segment
+        old["hours"][hour] = slots
+    return msgspec.json.decode(msgspec.json.encode(old | {"v": 2}), type=SpikeState)
 
 
-def slot_name(statement: ScopeStatement) -> str:
-    """The slot of a statement: its source partition and segment."""
-    return f"{statement.source.slot()}:{statement.segment}"
+SPIKE_STATES = Versioned("a scope's spend", SpikeState, {1: _of_v1})
 
 
-def slot_of(statement: ScopeStatement) -> Slot:
-    """What is kept of a statement; the largest contributors, in an order that does not depend on arrival."""
+def slot_with(slot: Slot | None, statement: ScopeStatement) -> Slot:
+    """A source's slot with this statement; of contributors the largest, in an order that does not depend on arrival."""
     largest = sorted(statement.contributors.items(), key=lambda item: (-item[1], item[0]))
-    return Slot(statement.revision, statement.offset, statement.cost_nanos, dict(largest[:CONTRIBUTORS_KEPT]))
+    return slot_after(slot, statement, dict(largest[:CONTRIBUTORS_KEPT]))
 
 
 def total(slots: Mapping[str, Slot]) -> int:
     """The hour's cost: the sum over source partitions and segments."""
-    return sum(slot.cost_nanos for slot in slots.values())
+    return stated.total(slots.values())
 
 
 def contributors(slots: Mapping[str, Slot]) -> list[tuple[str, int]]:
     """The largest contributors of an hour, largest first."""
-    sums: dict[str, int] = {}
-    for slot in slots.values():
-        for label, nanos in slot.contributors.items():
-            sums[label] = sums.get(label, 0) + nanos
-    return sorted(sums.items(), key=lambda item: (-item[1], item[0]))[:CONTRIBUTORS_KEPT]
+    return stated.contributors(slots.values())[:CONTRIBUTORS_KEPT]
 
 
 def scope_time(state: SpikeState, now: int, policy: SpikePolicy) -> int:

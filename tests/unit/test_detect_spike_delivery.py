@@ -42,10 +42,11 @@ def test_what_is_not_newer_changes_nothing_and_returns_the_very_state(repeat: Sc
     assert scope.state is before
 
 
-def test_a_higher_revision_replaces_the_amount_whatever_the_offset():
+def test_a_higher_revision_replaces_the_amount_once_it_has_come_as_far():
     scope = taught(20.0)
     scope.hear(say(NOON, 90, offset=10_000))
-    assert brief(scope.hear(say(NOON, 15, offset=3, revision=1))) == ["resolved"]
+    assert scope.hear(say(NOON, 1, offset=3, revision=1)) == []
+    assert brief(scope.hear(say(NOON, 15, offset=10_000, revision=1))) == ["resolved"]
 
 
 def test_an_hour_is_corrected_for_three_hours_and_then_frozen():

@@ -87,7 +87,7 @@ def what_is_known(state: SpikeState) -> bytes:
 
 
 def slots(state: SpikeState) -> dict[int, dict[str, tuple[int, int]]]:
-    return {h: {n: (s.offset, s.cost_nanos) for n, s in found.items()} for h, found in state.hours.items()}
+    return {h: {n: s.segments for n, s in found.items()} for h, found in state.hours.items()}
 
 
 @settings(max_examples=150, deadline=None)

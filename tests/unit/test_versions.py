@@ -17,7 +17,7 @@ from streams.agents.ledger import _acks
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.detect_gpu import GPU_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
-from streams.core.detect_spike_state import SPIKE_STATES
+from streams.core.detect_spike_state import SPIKE_STATES, contributors, total
 from streams.core.rules import Checkpoint
 from tests.unit.records import NOON, RawRecord
 
@@ -47,6 +47,7 @@ FROZEN = {
     "scope_statement.v1.json": "71673d4545f7c994",
     "signal.v1.json": "6e8763e383f8b360",
     "spike_state.v1.json": "1cae42048e004ece",
+    "spike_state.v2.json": "ca7911e2bdb7beda",
     "throttle_ack.v1.json": "f893fc3cb541c3de",
     "throttle_command.v1.json": "1c0275c21edb13d6",
     "watermark.v1.json": "38bacbcc2e1bab6f",
@@ -110,6 +111,17 @@ def test_a_budget_of_version_1_comes_over_with_every_dollar_and_everything_it_sa
         (50, 75, 90, 100), True
     )
     assert state.is_whole
+
+
+def test_a_scope_of_version_1_comes_over_with_every_dollar_and_its_incident():
+    text = (GOLDEN / "spike_state.v1.json").read_bytes()
+    state, old = SPIKE_STATES.decode(text), msgspec.json.decode(text)
+    assert {hour: total(slots) for hour, slots in state.hours.items()} == {
+        int(hour): sum(slot[2] for slot in slots.values()) for hour, slots in old["hours"].items()
+    }
+    assert state.incident is not None
+    assert msgspec.to_builtins(state.history) == old["history"]
+    assert contributors(state.hours[max(state.hours)]) == [("chat", 30_000_000_000)]
 
 
 def test_a_layout_that_would_leave_its_version_out_is_refused_when_it_is_written_down():

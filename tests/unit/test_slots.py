@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.money import NANOS
-from streams.core import budget_slots
-from streams.core.budget_slots import Slot
+from streams.core import slots as stated
+from streams.core.slots import Slot
 from tests.unit.records import NOON
 from tests.unit.test_budgets import DAY_END, Run, said
 
@@ -16,12 +16,12 @@ from tests.unit.test_budgets import DAY_END, Run, said
 def heard(*statements) -> dict[str, Slot]:
     slots: dict[str, Slot] = {}
     for statement in statements:
-        budget_slots.take_in(slots, statement)
+        stated.take_in(slots, statement)
     return slots
 
 
 def total(slots: dict[str, Slot]) -> int:
-    return budget_slots.total(slots.values()) // NANOS
+    return stated.total(slots.values()) // NANOS
 
 
 BEFORE = (said(40, offset=9), said(30, offset=25, segment=20))
@@ -78,7 +78,7 @@ def test_a_repeat_of_everything_changes_nothing(told):
     slots = heard(*statements)
     before = total(slots), {name: slot.revision for name, slot in slots.items()}
     for statement in statements:
-        budget_slots.take_in(slots, statement)
+        stated.take_in(slots, statement)
     assert (total(slots), {name: slot.revision for name, slot in slots.items()}) == before
 
 

@@ -1,18 +1,18 @@
-"""What the source partitions have stated of one budget's period, and whether one of them is being stated anew.
+"""What the source partitions have stated of one scope's period, and whether one of them is being stated anew.
 
 A source states its counter in segments, and each in cumulative totals. When it begins again under a higher revision (a
 re-pricing, a rebuild), what it says first is little. So what it said before counts until the new revision has covered
 all of it, segment by segment, and takes its place at once: a sum is never taken over a source that is half there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 
 import msgspec
 
 from schemas.statements import ScopeStatement
 
 
-class Segment(msgspec.Struct, array_like=True):
+class Segment(msgspec.Struct, frozen=True, array_like=True):
     """The newest total of one segment: the last offset in it, its cost, and who drives it."""
 
     offset: int
@@ -20,7 +20,7 @@ class Segment(msgspec.Struct, array_like=True):
     contributors: dict[str, int]
 
 
-class Slot(msgspec.Struct, array_like=True):
+class Slot(msgspec.Struct, frozen=True, array_like=True):
     """One source partition: the revision that counts, and the one that is being stated and does not cover it yet."""
 
     revision: int
@@ -34,27 +34,33 @@ class Slot(msgspec.Struct, array_like=True):
         return not self.next_segments
 
 
-def take_in(slots: dict[str, Slot], statement: ScopeStatement) -> bool:
-    """Put a statement in its place; False where it says nothing new, so that order and repetition do not matter."""
+def take_in(slots: MutableMapping[str, Slot], statement: ScopeStatement) -> bool:
+    """Put a statement in its place; False where it says nothing new."""
     name = statement.source.slot()
-    slot = slots.get(name)
+    found = slots.get(name)
+    after = slot_after(found, statement, statement.contributors)
+    slots[name] = after
+    return after is not found
+
+
+def slot_after(slot: Slot | None, statement: ScopeStatement, contributors: dict[str, int]) -> Slot:
+    """The slot with this statement in it, or the very slot where it says nothing new: order and repetition do not
+    matter.
+    """
+    revision, first = statement.revision, statement.segment
+    segment = Segment(statement.offset, statement.cost_nanos, contributors)
     if slot is None:
-        slot = slots[name] = Slot(statement.revision, {}, 0, {})
-    segment = Segment(statement.offset, statement.cost_nanos, statement.contributors)
-    newest = max(slot.revision, slot.next_revision if slot.next_segments else 0)
-    if statement.revision < newest:
-        return False
-    if statement.revision > newest:
-        slot.next_revision, slot.next_segments = statement.revision, {}
-    segments = slot.segments if statement.revision == slot.revision else slot.next_segments
-    known = segments.get(statement.segment)
-    if known is not None and known.offset >= statement.offset:
-        return False
-    segments[statement.segment] = segment
-    if slot.next_segments and _covers(slot.next_segments, slot.segments):
-        slot.revision, slot.segments = slot.next_revision, slot.next_segments
-        slot.next_revision, slot.next_segments = 0, {}
-    return True
+        return Slot(revision, {first: segment})
+    if revision < (slot.revision if slot.is_whole else slot.next_revision):
+        return slot
+    present, coming = (slot.revision, slot.segments), (slot.next_revision, slot.next_segments)
+    known = dict((coming, present)).get(revision, {})
+    if first in known and known[first].offset >= segment.offset:
+        return slot
+    segments = {**known, first: segment}
+    if revision == slot.revision or _covers(segments, slot.segments):
+        return Slot(revision, segments)
+    return Slot(slot.revision, slot.segments, revision, segments)
 
 
 def _covers(new: Mapping[int, Segment], old: Mapping[int, Segment]) -> bool:
