@@ -10,8 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from loadtest.bench.machine import ROOT
 from loadtest.bench.peers.place import Place
-from loadtest.bench.stage import Stage, committed, prepare, python_of, stages_of, worker, worker_settings
+from loadtest.bench.stage import Stage, committed, prepare, python_of, worker, worker_settings
 from schemas.topics import USAGE_EVENTS
+from streams.app import group_of
 from streams.embedded.process import ChildProcess
 from streams.kafka_connection import connection
 from streams.settings import load_settings
@@ -46,10 +47,10 @@ def _of_group(group: str) -> Progress:
 
 
 async def sluice(scene: Scene, run: str) -> Contender:
-    """Sluice's worker as an operator starts it, with METER only where this version can run stages apart."""
+    """Sluice's worker as an operator starts it where METER is scaled apart: ``--set stages=meter``."""
     url = await prepare(scene.stage, run, scene.partitions)
-    settings = worker_settings(scene.stage, run, url, scene.partitions, scene.budgets, **stages_of("meter"))
-    return Contender(worker(settings, scene.stage.folder), _of_group(run))
+    settings = worker_settings(scene.stage, run, url, scene.partitions, scene.budgets, stages=["meter"])
+    return Contender(worker(settings, scene.stage.folder), _of_group(group_of(settings)))
 
 
 def _peer(scene: Scene, run: str, python: str, *command: str, progress: Progress | None = None) -> Contender:

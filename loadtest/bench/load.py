@@ -12,9 +12,9 @@ import sys
 from collections import deque
 
 import msgspec
-from aiokafka import AIOKafkaProducer
 
 from loadtest.bench.events import Made, Shape, Stream
+from loadtest.bench.sending import BatchSender
 from schemas.instants import SECOND, format_instant
 from schemas.topics import USAGE_EVENTS
 from streams.clock import WallClock
@@ -47,50 +47,24 @@ class LoadReport(msgspec.Struct, kw_only=True):
 
 async def run(order: LoadOrder) -> LoadReport:
     """Send until the time is over."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=order.bootstrap,
-        acks="all",
-        enable_idempotence=True,
-        compression_type="lz4",
-        max_batch_size=131_072,
-    )
-    await producer.start()
     clock = WallClock()
     stream = Stream(order.shape, order.partitions, order.start)
     due: deque[Made] = deque()
-    flying: set[asyncio.Task[None]] = set()
     sent, behind = 0, 0
     end = order.start + int(order.seconds * SECOND)
-    try:
+    async with BatchSender(order.bootstrap, USAGE_EVENTS, order.partitions) as sender:
         while (now := clock.now()) < end:
             while not due or due[-1].time <= now:
                 due += stream.chunk()
-            slices: dict[int, list[Made]] = {}
-            while due and due[0].time <= now:
+            while due[0].time <= now:
                 made = due.popleft()
                 behind = max(behind, now - made.time)
-                slices.setdefault(made.partition, []).append(made)
+                await sender.add(made, None if order.speed == 1.0 else _at(made, _event_time(made, order)))
                 sent += 1
-            for partition, made_now in slices.items():
-                task = asyncio.create_task(_send(producer, partition, made_now, order))
-                flying.add(task)
-                task.add_done_callback(flying.discard)
+            await sender.flush()
+            sender.check()
             await asyncio.sleep(TICK_S)
-        await asyncio.gather(*flying)
-    finally:
-        await producer.stop()
     return LoadReport(sent=sent, behind_ms_max=behind / 1_000)
-
-
-async def _send(producer: AIOKafkaProducer, partition: int, events: list[Made], order: LoadOrder) -> None:
-    batch = producer.create_batch()
-    for made in events:
-        headers = made.headers if order.speed == 1.0 else _at(made, _event_time(made, order))
-        if batch.append(key=made.key, value=made.value, timestamp=None, headers=headers) is None:
-            await (await producer.send_batch(batch, USAGE_EVENTS, partition=partition))
-            batch = producer.create_batch()
-            batch.append(key=made.key, value=made.value, timestamp=None, headers=headers)
-    await (await producer.send_batch(batch, USAGE_EVENTS, partition=partition))
 
 
 def _event_time(made: Made, order: LoadOrder) -> int:

@@ -42,6 +42,10 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+#: What the running program was read from: later commits are not what is measured.
+COMMIT = commit()
+
+
 def today() -> str:
     """The UTC date and time, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -51,7 +55,7 @@ def store(kind: str, result: dict[str, Any]) -> Path:
     """Write a result as ``<kind>-<date>-<commit>.json``; a second one of the same day and commit gets the time too."""
     RESULTS.mkdir(exist_ok=True)
     moment = today()
-    whole = {"kind": kind, "date": moment, "commit": commit(), **result}
+    whole = {"kind": kind, "date": moment, "commit": COMMIT, **result}
     path = RESULTS / f"{kind}-{moment[:10]}-{whole['commit']}.json"
     if path.exists():
         path = RESULTS / f"{kind}-{moment.replace(':', '')}-{whole['commit']}.json"

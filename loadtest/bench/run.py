@@ -32,7 +32,6 @@ from loadtest.bench.stage import (
 )
 from schemas import topics
 from streams.clock import elapsed_s
-from streams.settings import Settings
 
 
 async def compare(stage: Stage, names: list[str], options: argparse.Namespace, out: Console) -> dict[str, Any]:
@@ -68,7 +67,7 @@ async def compare(stage: Stage, names: list[str], options: argparse.Namespace, o
             "batch_bytes_max": 131_072,
             "warm_up_s": options.warm_up,
             "window_s": options.window,
-            "sluice_stages": "meter" if "stages" in Settings.model_fields else "all",
+            "sluice_stages": "meter",
         },
         "systems": systems,
         "ratios": ratios({name: found["events_per_s"] for name, found in systems.items()}),

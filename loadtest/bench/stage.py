@@ -149,11 +149,6 @@ def worker_settings(
     )
 
 
-def stages_of(*names: str) -> dict[str, Any]:
-    """The setting that lets a worker run only these stages, where this version knows it; else all of them run."""
-    return {"stages": list(names)} if "stages" in Settings.model_fields else {}
-
-
 async def prepare(stage: Stage, name: str, partitions: int) -> str:
     """A database with the ledger's tables and the changelogs of ``name``; returns the database's URL."""
     url = await stage.postgres.create_database(name.replace("-", "_"))
