@@ -57,30 +57,38 @@ class Choice(NamedTuple):
 async def show_piles(settings: Settings, choice: Choice, out: Console) -> int:
     """``list``: a row for each topic and reason."""
     settings = complete(settings, "kafka_url")
+    names = choice.names()
+    check_reasons(choice.reasons)
     async with _plainly(settings):
-        counted = await survey(connection(settings), settings.app_id, choice.names())
+        counted = await survey(connection(settings), settings.app_id, names)
     piles = [pile for pile in counted.piles() if not choice.reasons or pile.reason in choice.reasons]
     if not piles:
         print_line(out, "no dead letters" + (" of this choice" if choice.topics or choice.reasons else ""))
         return 0
-    columns = ("topic", "reason", "letters", "waiting", "replayed", "in doubt", "refused again", "oldest", "newest")
+    columns = ("topic", "reason", "letters", "waiting", "replayed", "in doubt", "again", "oldest", "newest")
     print_table(out, columns, [_row(pile) for pile in piles], columns[2:7])
+    if any(pile.refused_again for pile in piles):
+        print_line(out, "again: of those that wait, so many were brought back before and refused again; times are UTC")
     if any(pile.in_doubt for pile in piles):
         print_line(out, "in doubt: a replay ended before it was done; the next `sluice dlq replay` finds out")
     return 0
 
 
 def _row(pile: Pile) -> list[Cell]:
-    again = f"{pile.refused_again} (up to {pile.replays_max}×)" if pile.refused_again else "0"
+    again = f"{pile.refused_again} (≤{pile.replays_max}×)" if pile.refused_again else "0"
     waiting = (str(pile.waiting), "bold yellow" if pile.waiting else "")
     return [
         pile.topic, escaped(pile.reason), str(pile.count), waiting, str(pile.replayed), str(pile.in_doubt), again,
-        _when(pile.oldest), _when(pile.newest),
+        _minute(pile.oldest), _minute(pile.newest),
     ]  # fmt: skip
 
 
 def _when(instant: int) -> str:
     return format_instant(instant - instant % SECOND)
+
+
+def _minute(instant: int) -> str:
+    return _when(instant)[:16].replace("T", " ")
 
 
 # -- show -----------------------------------------------------------------------------------------------------------
@@ -91,9 +99,11 @@ async def show_letters(
 ) -> int:
     """``show``: the letter at ``place`` (partition, offset), or the newest ``limit``. 1 if there is none."""
     settings = complete(settings, "kafka_url")
+    names = choice.names()
+    check_reasons(choice.reasons)
     async with _plainly(settings):
         progress = await read_progress(connection(settings), settings.app_id)
-        found = await _find(settings, choice, place, limit)
+        found = await _find(settings, choice, names, place, limit)
     for letter in found:
         _print_letter(letter, progress.get(letter.identity()), full, out)
     if not found:
@@ -103,10 +113,12 @@ async def show_letters(
     return 0
 
 
-async def _find(settings: Settings, choice: Choice, place: tuple[int, int] | None, limit: int) -> list[Letter]:
+async def _find(
+    settings: Settings, choice: Choice, names: Sequence[str], place: tuple[int, int] | None, limit: int
+) -> list[Letter]:
     newest: list[Letter] = []
     async with LogReader(connection(settings), committed=False) as log:
-        async for letter in letters(log, choice.names()):
+        async for letter in letters(log, names):
             if choice.takes(letter) and (place is None or place == (letter.partition, letter.offset)):
                 newest.append(letter)
             if len(newest) > 2 * limit:
@@ -262,7 +274,7 @@ async def _chosen(settings: Settings, names: Sequence[str], selection: _Selectio
 
 def _report(selection: _Selection, count: int, asked: Replay, out: Console) -> None:
     done = "would be brought back" if asked.dry_run else "brought back"
-    print_line(out, f"{count} {done}, {selection.replayed_before} were before", "bold")
+    print_line(out, f"{count} {done}; {selection.replayed_before} had been before", "bold")
     for (topic, reason, again), number in sorted(selection.refused.items()):
         example = escaped(selection.example[(topic, reason, again)])
         outlook = "will be refused again" if asked.anyway and not asked.dry_run else "would be refused again"

@@ -18,7 +18,7 @@ def print_table(
     if not out.is_terminal:
         _print_plain(out, columns, [[_text(cell) for cell in row] for row in rows], numbers)
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in columns:
         table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:

@@ -32,6 +32,8 @@ class LogReader:
         try:
             await self._admin.start()
             await self._consumer.start()
+            # A consumer that is stopped before its tasks took their first step raises their cancellation as ours.
+            await asyncio.sleep(0)
         except BaseException:
             await self._close()
             raise

@@ -29,9 +29,11 @@ from streams.dead_letters.reading import progress_topic, read_progress
 from streams.topic_admin import ensure_topics
 from streams.transport import partition_of
 
-BATCH_LETTERS = 100
+BATCH_LETTERS = 500
 BATCH_BYTES = 8 * 1_048_576
 REQUEST_BYTES_MAX = 5 * 1_048_576
+#: A cluster that cannot keep its transaction log never answers.
+TAKE_OVER_S = 60.0
 
 _encode = msgspec.json.Encoder().encode
 
@@ -80,7 +82,8 @@ class Replayer:
             await self._producer.start()
             await self._log.__aenter__()
             # From here on an earlier run can write nothing more: its transactions are refused, its open one is aborted.
-            await self._write({})
+            async with asyncio.timeout(TAKE_OVER_S):
+                await self._write({})
             self.progress = await read_progress(self._connection, self._app_id)
             await self._settle()
         except BaseException as error:

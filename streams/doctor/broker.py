@@ -60,7 +60,8 @@ async def _problem(connection: Mapping[str, Any], name: str) -> str:
     except SaslAuthenticationFailed as error:
         return f"refuses the login: {error}; see kafka_sasl_username and kafka_sasl_password"
     except (KafkaError, OSError) as error:
-        return f"hangs up ({type(error).__name__}): no Kafka listener for kafka_security={security}?"
+        said = f"{type(error).__name__}: {error}".rstrip(": ")
+        return f"hangs up ({said}): no Kafka listener for kafka_security={security}?"
     return ""
 
 

@@ -61,7 +61,7 @@ async def piles(settings):
 async def test_a_letter_goes_back_untouched_to_its_partition_and_says_where_it_was(empty):
     record = raw(17)
     await bury(empty.kafka_url, [(3, record, MENDED)])
-    assert "1 brought back, 0 were before" in await bring_back(empty)
+    assert "1 brought back; 0 had been before" in await bring_back(empty)
     (back,) = await records_of(empty.kafka_url, topics.USAGE_EVENTS, lambda record: True)
     (letter,) = await records_of(empty.kafka_url, EVENTS_DLT, lambda record: True)
     assert (back.partition, back.key, back.value) == (3, record.key, record.value)
@@ -74,8 +74,8 @@ async def test_a_letter_goes_back_untouched_to_its_partition_and_says_where_it_w
 
 async def test_a_second_replay_brings_nothing_back(empty):
     await bury(empty.kafka_url, [(number % 4, raw(number), MENDED) for number in range(250)])
-    assert "250 brought back, 0 were before" in await bring_back(empty)
-    assert "0 brought back, 250 were before" in await bring_back(empty)
+    assert "250 brought back; 0 had been before" in await bring_back(empty)
+    assert "0 brought back; 250 had been before" in await bring_back(empty)
     found = await came_back(empty.kafka_url)
     assert (len(found), set(found.values())) == (250, {1})
 
@@ -112,7 +112,7 @@ async def test_what_a_filter_does_not_match_stays_and_waits(empty, asked, back):
     for topic in (topics.USAGE_EVENTS, topics.USAGE_GPU):
         found.update(r.value.decode() for r in await records_of(empty.kafka_url, topic, lambda record: True))
     assert found == back
-    assert f"{4 - sum(back.values())} brought back, {sum(back.values())} were before" in await bring_back(
+    assert f"{4 - sum(back.values())} brought back; {sum(back.values())} had been before" in await bring_back(
         empty, anyway=True
     )
 
@@ -132,7 +132,7 @@ async def test_what_would_be_refused_again_stays_unless_it_is_sent_anyway(empty)
     said = await bring_back(empty)
     assert "1 brought back" in said, "39 days are within lateness_s_max"
     assert "1 of usage.events.v1.dlt (unknown_currency) would be refused again and stay: too_late" in said
-    assert "1 brought back, 1 were before" in await bring_back(empty, anyway=True)
+    assert "1 brought back; 1 had been before" in await bring_back(empty, anyway=True)
 
 
 async def test_a_letter_without_a_key_goes_to_its_original_partition(empty):
@@ -182,10 +182,10 @@ async def test_a_replay_killed_in_the_middle_of_a_batch_loses_nothing_and_repeat
     assert (await came_back(empty.kafka_url)).total() == sent, "METER reads what is not committed"
     assert (await piles(empty)).splitlines()[1].split()[2:6] == ["6", "0", "0", "6"], "all are in doubt"
     said = await bring_back(empty)
-    assert f"{6 - sent} brought back, {sent} were before" in said
+    assert f"{6 - sent} brought back; {sent} had been before" in said
     back = await came_back(empty.kafka_url)
     assert (len(back), set(back.values())) == (6, {1})
-    assert "0 brought back, 6 were before" in await bring_back(empty)
+    assert "0 brought back; 6 had been before" in await bring_back(empty)
 
 
 async def test_the_command_killed_again_and_again_brings_every_letter_back_once(empty):
@@ -206,7 +206,7 @@ async def test_the_command_killed_again_and_again_brings_every_letter_back_once(
     assert kills >= 1, said.decode()
     found = await came_back(empty.kafka_url)
     assert (len(found), set(found.values())) == (count, {1})
-    assert f"0 brought back, {count} were before" in await bring_back(empty)
+    assert f"0 brought back; {count} had been before" in await bring_back(empty)
 
 
 async def test_a_second_replay_takes_over_from_the_first_and_nothing_goes_twice(empty):
@@ -219,7 +219,7 @@ async def test_a_second_replay_takes_over_from_the_first_and_nothing_goes_twice(
 
     async with Replayer(connection(empty.kafka_url), empty.app_id, 1, WallClock()) as first:
         assert await first.replay(these(found[:2])) == 2
-        assert "6 brought back, 2 were before" in await bring_back(empty)
+        assert "6 brought back; 2 had been before" in await bring_back(empty)
         with pytest.raises(DeadLetterError, match="another replay has taken over"):
             await first.replay(these(found[2:]))
     # The fenced producer leaves failed futures behind; they are shouted about here and not under another test.
@@ -243,3 +243,19 @@ async def test_what_nobody_can_tell_any_more_stays_in_doubt_until_it_is_asked_fo
     assert "0 brought back" in said
     assert "1 in doubt stay" in said
     assert "1 brought back" in await bring_back(empty, in_doubt=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["show", "usage.x", "1", "2"], "--topic usage.x: no such dead-letter topic", id="topic"),
+        pytest.param(["replay", "--reason", "nonsense"], "--reason nonsense: there are empty_value", id="reason"),
+        pytest.param(["show", "usage.events.v1", "1"], "a partition goes with an offset", id="half a place"),
+    ],
+)
+async def test_what_there_is_not_is_refused_in_words(empty, arguments, says):
+    running = await start_sluice(empty, "dlq", *arguments)
+    _, wrong = await running.communicate()
+    assert running.returncode == 2
+    assert says in " ".join(wrong.decode().split())
+    assert "Traceback" not in wrong.decode()
