@@ -135,16 +135,17 @@ class BrokerFacts:
                 await asyncio.sleep(POLL_S)
         return False
 
-    async def committed(self, group_id: str) -> dict[TopicPartition, int]:
-        """What the group has committed."""
-        if not await self._has_coordinator(group_id):
+    async def committed(self, group_id: str, topics: Mapping[str, int]) -> dict[TopicPartition, int]:
+        """What the group has committed of these topics (name: partitions)."""
+        if not topics or not await self._has_coordinator(group_id):
             return {}
-        found = await self._admin.list_consumer_group_offsets(group_id)
+        # Asked for one by one: some brokers hang up on a question for all.
+        found = await self._admin.list_consumer_group_offsets(group_id, partitions=_places(topics))
         return {place: known.offset for place, known in found.items() if known.offset >= 0}
 
     async def reaches(self, topics: Mapping[str, int], committed: Mapping[TopicPartition, int]) -> list[Reach]:
         """How far the group is on each partition of these topics (name: partitions), without ages."""
-        places = [TopicPartition(name, number) for name, count in sorted(topics.items()) for number in range(count)]
+        places = _places(topics)
         if not places:
             return []
         begins = await self._consumer.beginning_offsets(places)
@@ -173,3 +174,7 @@ class BrokerFacts:
                 place for place in waiting if place not in found and await self._consumer.position(place) < ends[place]
             }
         return found
+
+
+def _places(topics: Mapping[str, int]) -> list[TopicPartition]:
+    return [TopicPartition(name, number) for name, count in sorted(topics.items()) for number in range(count)]

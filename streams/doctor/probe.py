@@ -130,11 +130,10 @@ async def _ask(facts: Facts, how: Mapping[str, Any], settings: Settings, clock: 
 async def _read_offsets(
     facts: Facts, broker: BrokerFacts, counts: Mapping[str, int], settings: Settings, now: int
 ) -> None:
-    committed = await broker.committed(settings.app_id)
     read = {
         topic.name: counts[topic.name] for topic in (*contract.INPUTS, *contract.STATEMENTS) if topic.name in counts
     }
-    reaches = await broker.reaches(read, committed)
+    reaches = await broker.reaches(read, await broker.committed(settings.app_id, read))
     # A group that nobody has ever been in has read nothing yet; everything there is unread.
     starts = {
         TopicPartition(reach.topic, reach.partition): _start(reach) for reach in reaches if _start(reach) < reach.end
