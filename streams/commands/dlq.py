@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from rich.console import Console
 
 from schemas import topics
@@ -25,7 +25,6 @@ from streams.settings import Settings, SettingsError
 
 #: Without ``--full`` a body is shown up to here.
 BODY_BYTES = 4_096
-SHOWN = 10
 
 Judge = Callable[[Letter], Rejected | None]
 
@@ -188,9 +187,11 @@ class _Selection:
 
     @property
     def is_full(self) -> bool:
+        """Whether as many are chosen as were asked for."""
         return self._asked.limit is not None and self.chosen >= self._asked.limit
 
     def takes(self, letter: Letter) -> bool:
+        """Whether this one is to come back; counts why if not."""
         identity = letter.identity()
         if identity in self._seen or not self._asked.choice.takes(letter):
             return False
@@ -257,6 +258,8 @@ async def _plainly(settings: Settings) -> AsyncIterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
+    except KafkaConnectionError as error:
+        raise DeadLetterError(f"no Kafka broker answers at {settings.kafka_url}; see `sluice doctor`") from error
     except (KafkaError, TimeoutError) as error:
         raise DeadLetterError(
             f"Kafka at {settings.kafka_url} did not do as asked: {error!r}; see `sluice doctor`"
@@ -282,7 +285,9 @@ def _report(selection: _Selection, count: int, asked: Replay, out: Console) -> N
         print_line(out, f"{number} of {topic} ({escaped(reason)}) {outlook}{stays}: {again}: {example}", "yellow")
     if selection.refused and not asked.anyway:
         print_line(out, "--anyway sends those too; the judgement is by the settings and the rate card given here")
-    if selection.unknown:
+    if selection.unknown and asked.dry_run:
+        print_line(out, f"{selection.unknown} in doubt: a replay ended early; the next one finds out", "yellow")
+    elif selection.unknown:
         print_line(
             out,
             f"{selection.unknown} in doubt stay: a replay ended early, and where they would lie is no longer kept;"

@@ -1,7 +1,6 @@
 """Which dead letters were brought back, and what becomes of those that a crash in the middle left open. Pure."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -131,12 +130,3 @@ def standing(known: Progress | None) -> Standing:
     if known is None:
         return "waiting"
     return "replayed" if known.state == "replayed" else "in doubt"
-
-
-def waiting_by_topic(piles: Iterable[Pile]) -> dict[str, int]:
-    """How many letters of each dead-letter topic were not brought back."""
-    counts: Counter[str] = Counter()
-    for pile in piles:
-        if pile.waiting or pile.in_doubt:
-            counts[pile.topic] += pile.waiting + pile.in_doubt
-    return dict(counts)
