@@ -19,9 +19,10 @@ from streams.core.letters import (
     refusal,
     replayed_headers,
 )
-from streams.core.meter import DeadLetter, PartitionState
+from streams.core.meter import PartitionState
 from streams.core.reading import Limits, Reason
 from streams.core.replay_progress import Found, Progress, Survey, settle
+from streams.core.rules import DeadLetter
 from streams.transport import partition_of
 from tests.unit.records import NOON, SOURCE, FlatPricing, rules, state, usage_record
 
