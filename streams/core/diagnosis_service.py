@@ -9,21 +9,34 @@ RESTORED_PER_S = 200_000
 
 def workers(facts: Facts, bounds: Bounds) -> Finding:
     """Whether the consumer group has members and is stable."""
-    group = facts.group
-    if group is None:
+    if facts.groups is None:
         return skipped("workers", "the broker")
-    if group.state == "Stable" and group.members:
-        found = f"{group.members} active in group {bounds.app_id}, which is stable"
-        if group.members > bounds.partitions:
-            idle = group.members - bounds.partitions
-            return Finding("workers", Level.WARN, found, f"stop {idle}: only {bounds.partitions} can have a partition")
-        return Finding("workers", Level.OK, found)
-    if group.members:
-        found = f"group {bounds.app_id} has {group.members} members and is {group.state} since {group.watched_s:.0f} s"
+    restless = [group for group in facts.groups if group.members and group.state != "Stable"]
+    if restless:
+        lines = tuple(f"{group.name} is {group.state} since {group.watched_s:.0f} s" for group in restless)
+        found = "; ".join(
+            f"group {group.name} has {group.members} members and does not come to rest" for group in restless
+        )
         todo = "nothing is counted meanwhile: see which worker comes and goes (its log ends with the reason)"
-        return Finding("workers", Level.FAIL, found, todo)
-    return Finding("workers", Level.FAIL, f"no worker is active in group {bounds.app_id}",
-                   "start one (`sluice worker`); one that ended says why in the last line of its log")  # fmt: skip
+        return Finding("workers", Level.FAIL, found, todo, lines)
+    active = [group for group in facts.groups if group.is_active]
+    start = "start one (`sluice worker`); one that ended says why in the last line of its log"
+    if not active:
+        return Finding("workers", Level.FAIL, f"no worker is active in group {bounds.app_id}", start)
+    idle = [stage for stage in facts.stages if not any(stage in group.stages for group in active)]
+    if idle:
+        found = f"no worker runs {', '.join(idle)}"
+        return Finding("workers", Level.FAIL, found, start, tuple(f"{group.name}: {group.members}" for group in active))
+    found = ", ".join(f"{group.members} active in group {group.name}" for group in active) + ": stable"
+    spare = [
+        f"{group.name}: stop {group.members - bounds.partitions}"
+        for group in active
+        if group.members > bounds.partitions
+    ]
+    if spare:
+        todo = f"{'; '.join(spare)}: only {bounds.partitions} can have a partition"
+        return Finding("workers", Level.WARN, found, todo)
+    return Finding("workers", Level.OK, found)
 
 
 def lag(facts: Facts, bounds: Bounds) -> Finding:
@@ -36,11 +49,10 @@ def lag(facts: Facts, bounds: Bounds) -> Finding:
         if reach.unread_us is None:
             continue
         start = reach.begin if reach.committed is None else max(reach.committed, reach.begin)
-        unread[reach.topic] = unread.get(reach.topic, 0) + max(0, reach.end - start)
-        oldest[reach.topic] = max(oldest.get(reach.topic, 0.0), reach.unread_us / SECOND)
-    lines = tuple(
-        f"{topic}: {unread[topic]:,} unread, the oldest for {_span(oldest[topic])}" for topic in sorted(unread)
-    )
+        name = reach.topic if reach.group in ("", bounds.app_id) else f"{reach.topic} ({reach.group})"
+        unread[name] = unread.get(name, 0) + max(0, reach.end - start)
+        oldest[name] = max(oldest.get(name, 0.0), reach.unread_us / SECOND)
+    lines = tuple(f"{name}: {unread[name]:,} unread, the oldest for {_span(oldest[name])}" for name in sorted(unread))
     worst = max(oldest.values(), default=0.0)
     if worst < min(bounds.lag_s_warn, bounds.lag_s_fail):
         found = "everything is read" if not unread else f"{sum(unread.values()):,} records are on their way"
@@ -59,7 +71,7 @@ def tables(facts: Facts, bounds: Bounds) -> Finding:
     seconds = total / RESTORED_PER_S
     found = f"a restart reads up to {total:,} changelog records, about {_span(seconds)}" if total else "they are empty"
     lines = tuple(f"{name}: {records:,}" for name, records in sorted(facts.changelogs.items()))
-    active = facts.group is not None and facts.group.state == "Stable" and facts.group.members > 0
+    active = any(group.is_active and "meter" in group.stages for group in facts.groups or ())
     silent = facts.ledger_silent_s
     if active and silent is not None and silent >= bounds.silent_s_warn:
         level = Level.FAIL if silent >= bounds.silent_s_fail else Level.WARN

@@ -65,16 +65,24 @@ class TopicFact(NamedTuple):
 
 
 class GroupFact(NamedTuple):
-    """The workers' consumer group, as its coordinator describes it."""
+    """A consumer group of workers, as its coordinator describes it."""
 
     state: str
     members: int
     #: How long it was watched, for want of a stable state.
     watched_s: float = 0.0
+    name: str = ""
+    #: What its members run.
+    stages: tuple[str, ...] = ()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has members and they have their partitions."""
+        return self.state == "Stable" and self.members > 0
 
 
 class Reach(NamedTuple):
-    """How far the group is on one partition. ``committed`` is None before the first commit."""
+    """How far a group is on one partition. ``committed`` is None before the first commit."""
 
     topic: str
     partition: int
@@ -83,6 +91,7 @@ class Reach(NamedTuple):
     committed: int | None
     #: Age of the first record that was not read, in microseconds; None where none is left but transaction markers.
     unread_us: int | None = None
+    group: str = ""
 
 
 class SlotFact(NamedTuple):
@@ -137,7 +146,10 @@ class Facts(msgspec.Struct, kw_only=True):
     addresses: Sequence[Address]
     wanted: Sequence[Topic] = ()
     topics: Mapping[str, TopicFact] | None = None
-    group: GroupFact | None = None
+    #: Those that have members, or where none has, all that there are.
+    groups: Sequence[GroupFact] | None = None
+    #: What workers run between them.
+    stages: Sequence[str] = ()
     reaches: Sequence[Reach] | None = None
     changelogs: Mapping[str, int] | None = None
     database: str = ""

@@ -21,6 +21,7 @@ from aiokafka.errors import (
 from schemas.topics import Topic
 from streams.clock import elapsed_s
 from streams.core.facts import Address, GroupFact, Reach, TopicFact
+from streams.doctor.groups import stages_of
 
 ADDRESS_TIMEOUT_S = 5.0
 #: A rebalance is ordinary; one that lasts longer than this is not.
@@ -106,14 +107,21 @@ class BrokerFacts:
         told = [resource for answer in answers for resource in answer.resources if resource[0] == 0]
         return {resource[3]: {entry[0]: entry[1] for entry in resource[4] if entry[1] is not None} for resource in told}
 
-    async def group(self, group_id: str) -> GroupFact:
+    async def groups(self, app_id: str) -> list[GroupFact]:
+        """The groups of this deployment that have members; where none has, all that there are."""
+        listed = {name for name, *_ in await self._admin.list_consumer_groups()}
+        names = sorted(name for name in listed | {app_id} if stages_of(app_id, name))
+        found = await asyncio.gather(*(self._settled(app_id, name) for name in names))
+        return [group for group in found if group.members] or list(found)
+
+    async def _settled(self, app_id: str, name: str) -> GroupFact:
         """The group, once it is at rest or after ``SETTLE_S``."""
         began = elapsed_s()
         while True:
-            found = await self._describe(group_id)
+            found = await self._describe(name)
             watched = elapsed_s() - began
             if found.state in SETTLED or watched >= SETTLE_S:
-                return found._replace(watched_s=watched)
+                return found._replace(watched_s=watched, name=name, stages=stages_of(app_id, name))
             await asyncio.sleep(POLL_S)
 
     async def _describe(self, group_id: str) -> GroupFact:

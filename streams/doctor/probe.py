@@ -19,8 +19,10 @@ from streams.core.replay_progress import Survey
 from streams.dead_letters.reading import survey
 from streams.doctor import clocks, database
 from streams.doctor.broker import BrokerFacts, try_addresses
+from streams.doctor.groups import read_by
 from streams.kafka_connection import connection
 from streams.settings import Settings
+from streams.settings_checks import STAGES
 from streams.topic_admin import changelogs
 
 KAFKA_TIMEOUT_S = 120.0
@@ -49,7 +51,9 @@ async def gather(settings: Settings, clock: Clock) -> Facts:
     if ledger.ledger is not None:
         facts.ledger_silent_s = ledger.ledger.silent_s
         if facts.reaches is not None:
-            facts.slots = await _slots(settings, ledger.ledger.offsets, facts.reaches, _broker_now(facts.clocks, clock))
+            metering = {group.name for group in facts.groups or () if "meter" in group.stages}
+            reaches = [reach for reach in facts.reaches if reach.group in metering]
+            facts.slots = await _slots(settings, ledger.ledger.offsets, reaches, _broker_now(facts.clocks, clock))
     return facts
 
 
@@ -117,7 +121,7 @@ async def _ask(facts: Facts, how: Mapping[str, Any], settings: Settings, clock: 
             return
         await consumer.start()
         facts.clocks = (await clocks.kafka_clock(how, settings.app_id, settings.replication_factor, clock),)
-        facts.group = await broker.group(settings.app_id)
+        facts.groups, facts.stages = await broker.groups(settings.app_id), STAGES
         counts = {name: topic.partitions for name, topic in found.items() if not topic.leaderless}
         await _read_offsets(facts, broker, counts, settings, _broker_now(facts.clocks, clock))
         facts.letters = await _letters(broker, how, settings.app_id, counts)
@@ -130,18 +134,19 @@ async def _ask(facts: Facts, how: Mapping[str, Any], settings: Settings, clock: 
 async def _read_offsets(
     facts: Facts, broker: BrokerFacts, counts: Mapping[str, int], settings: Settings, now: int
 ) -> None:
-    read = {
-        topic.name: counts[topic.name] for topic in (*contract.INPUTS, *contract.STATEMENTS) if topic.name in counts
-    }
-    reaches = await broker.reaches(read, await broker.committed(settings.app_id, read))
-    # A group that nobody has ever been in has read nothing yet; everything there is unread.
-    starts = {
-        TopicPartition(reach.topic, reach.partition): _start(reach) for reach in reaches if _start(reach) < reach.end
-    }
-    ages = await broker.ages(starts, now)
-    facts.reaches = [
-        reach._replace(unread_us=ages.get(TopicPartition(reach.topic, reach.partition))) for reach in reaches
-    ]
+    reaches: list[Reach] = []
+    for group in facts.groups or ():
+        read = {name: counts[name] for name in read_by(group.stages) if name in counts}
+        own = await broker.reaches(read, await broker.committed(group.name, read))
+        # What a group has never committed it has not read: everything there is unread.
+        starts = {
+            TopicPartition(reach.topic, reach.partition): _start(reach) for reach in own if _start(reach) < reach.end
+        }
+        ages = await broker.ages(starts, now)
+        for reach in own:
+            age = ages.get(TopicPartition(reach.topic, reach.partition))
+            reaches.append(reach._replace(unread_us=age, group=group.name))
+    facts.reaches = reaches
     names = {topic.name: counts[topic.name] for topic in changelogs(settings.app_id) if topic.name in counts}
     sizes: dict[str, int] = dict.fromkeys(names, 0)
     for reach in await broker.reaches(names, {}):

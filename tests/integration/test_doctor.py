@@ -226,6 +226,15 @@ async def test_a_stopped_worker_is_missed(prepared):
     assert found["found"] == f"no worker is active in group {prepared.app_id}"
 
 
+async def test_stages_that_run_apart_are_all_looked_for(prepared):
+    url, app_id = prepared.kafka_url, prepared.app_id
+    deployment = Deployment(prepared, None)
+    async with member_of(url, f"{app_id}-meter"), member_of(url, f"{app_id}-budget-detect"):
+        assert (await deployment.fails("workers"))["found"] == "no worker runs ledger, notify"
+        async with member_of(url, f"{app_id}-ledger-notify"):
+            await deployment.fails()
+
+
 async def test_a_group_that_does_not_come_to_rest_is_told(prepared):
     url, group = prepared.kafka_url, prepared.app_id
     frozen = await asyncio.create_subprocess_exec(
@@ -238,7 +247,7 @@ async def test_a_group_that_does_not_come_to_rest_is_told(prepared):
         second = AIOKafkaConsumer(topics.USAGE_EVENTS, bootstrap_servers=url, group_id=group)
         joining = asyncio.create_task(second.start())
         found = await Deployment(prepared, None).fails("workers")
-        assert "PreparingRebalance" in found["found"]
+        assert "PreparingRebalance" in found["details"][0]
     finally:
         frozen.kill()
         await frozen.wait()

@@ -21,6 +21,7 @@ from streams.core.facts import (
 )
 
 BOUNDS = Bounds(partitions=4, app_id="sluice", servers="k1:9092,k2:9092")
+STAGES = ("meter", "budget", "detect", "ledger", "notify")
 WANTED = {topic.name: topic for topic in ALL}
 
 
@@ -30,7 +31,8 @@ def well(**changes):
         addresses=[Address("k1:9092", ""), Address("k2:9092", "")],
         wanted=ALL,
         topics={topic.name: TopicFact(4, topic.config()) for topic in ALL},
-        group=GroupFact("Stable", 2),
+        groups=[GroupFact("Stable", 2, 0.0, "sluice", STAGES)],
+        stages=STAGES,
         reaches=[Reach(USAGE_EVENTS, 0, 0, 10, 10)],
         changelogs={"sluice-meter-changelog": 5_000},
         database="PostgreSQL at db/ledger",
@@ -86,10 +88,12 @@ CASES = [
     pytest.param(topics_with(USAGE_EVENTS, retention_ms=str(2 * 86_400_000)), "retention", "WARN", "retention.ms=604800000", id="events are kept for two days"),
     pytest.param(topics_with(USAGE_EVENTS, message_timestamp_type="CreateTime"), "arrival time", "FAIL", "message.timestamp.type=LogAppendTime", id="a producer's time"),
     pytest.param(topics_with(USAGE_EVENTS, max_message_bytes="1000000"), "record size", "WARN", "max.message.bytes=4194304", id="small records only"),
-    pytest.param({"group": GroupFact("Empty", 0)}, "workers", "FAIL", "sluice worker", id="no worker"),
-    pytest.param({"group": GroupFact("Dead", 0)}, "workers", "FAIL", "sluice worker", id="never a worker"),
-    pytest.param({"group": GroupFact("PreparingRebalance", 2, 10.0)}, "workers", "FAIL", "PreparingRebalance since 10 s", id="an endless rebalance"),
-    pytest.param({"group": GroupFact("Stable", 6)}, "workers", "WARN", "stop 2", id="more workers than partitions"),
+    pytest.param({"groups": [GroupFact("Empty", 0, 0.0, "sluice", STAGES)]}, "workers", "FAIL", "sluice worker", id="no worker"),
+    pytest.param({"groups": [GroupFact("Dead", 0, 0.0, "sluice", STAGES)]}, "workers", "FAIL", "sluice worker", id="never a worker"),
+    pytest.param({"groups": [GroupFact("PreparingRebalance", 2, 10.0, "sluice", STAGES)]}, "workers", "FAIL", "sluice is PreparingRebalance since 10 s", id="an endless rebalance"),
+    pytest.param({"groups": [GroupFact("Stable", 6, 0.0, "sluice", STAGES)]}, "workers", "WARN", "stop 2", id="more workers than partitions"),
+    pytest.param({"groups": [GroupFact("Stable", 1, 0.0, "sluice-meter", ("meter",)), GroupFact("Stable", 1, 0.0, "sluice-budget-ledger", ("budget", "ledger"))]}, "workers", "FAIL", "no worker runs detect, notify", id="a stage that nobody runs"),
+    pytest.param(unread(400, group="sluice-meter"), "lag", "FAIL", "usage.events.v1 (sluice-meter): 20 unread", id="unread in a group of some stages"),
     pytest.param(unread(400), "lag", "FAIL", "20 unread, the oldest for 6 min", id="unread for long"),
     pytest.param(unread(100), "lag", "WARN", "the oldest for 100 s", id="unread for a while"),
     pytest.param(unread(400, committed=None), "lag", "FAIL", "30 unread", id="never read"),
@@ -125,7 +129,7 @@ def test_what_is_wrong_is_the_one_item_that_is_not_well(changes, item, level, sa
 
 AWAY = {
     "topics": None,
-    "group": None,
+    "groups": None,
     "reaches": None,
     "changelogs": None,
     "slots": None,
@@ -145,6 +149,7 @@ FINE = [
     pytest.param(slot(ledger_next=4, lacking_us=2 * SECOND), id="a ledger that is a moment behind"),
     pytest.param(slot(ledger_next=0, committed=None), id="nothing was counted yet"),
     pytest.param({"reaches": [Reach(USAGE_EVENTS, 0, 0, 11, 10, None)]}, id="a transaction's marker at the end"),
+    pytest.param({"groups": [GroupFact("Stable", 1, 0.0, "sluice-meter", ("meter",)), GroupFact("Stable", 1, 0.0, "sluice-rest", STAGES[1:])]}, id="stages that run apart"),
     pytest.param(unread(2), id="records on their way"),
     pytest.param(slot(ledger_next=9, begin=10, committed=9), id="a transaction's marker deleted"),
     pytest.param(topics_with(USAGE_EVENTS, retention_ms="-1"), id="kept for ever"),
