@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -48,6 +49,17 @@ async def serve(settings: Settings) -> int:
         return await _serve(worker, settings.ready_file)
 
 
+def _collect_rarely() -> None:
+    """Look for reference cycles rarely: a batch makes many thousand objects that are gone by the next one.
+
+    Every 700 of them, which is Python's own threshold, a collection would walk through what is live, ten thousand
+    cells with their histograms among it: measured at four fifths of the time of reading records.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
 async def _serve(worker: Worker, ready_file: Path | None) -> int:
     app: Any = worker.app
     stop = asyncio.Event()
@@ -55,6 +67,7 @@ async def _serve(worker: Worker, ready_file: Path | None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     app.finalize()
+    _collect_rarely()
     await app.start()
     # The loops outlive the application's stop: its last commit waits for what only they acknowledge.
     tasks = [asyncio.create_task(_keep(part)) for part in worker.loops]

@@ -20,7 +20,7 @@ class Lane:
     """The sums of a lane since it was last settled, and what they go to."""
 
     __slots__ = (
-        "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "end", "input", "is_hit", "late",
+        "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "end", "input", "is_hit", "is_success", "late",
         "latency_histogram", "long_from", "offset", "output", "per_request", "rate_cached", "rate_in", "rate_out",
         "rate_written", "reported", "requests", "start", "written",
     )  # fmt: skip
@@ -32,7 +32,7 @@ class Lane:
         cell: CellStatement,
         counters: Sequence[tuple[ScopeStatement, str]],
         terms: FlatTerms,
-        is_hit: bool,
+        event: UsageEvent,
     ) -> None:
         self.start, self.end = start, end
         self.cell, self.counters = cell, tuple(counters)
@@ -43,7 +43,7 @@ class Lane:
         self.long_from, self.divisor, self.per_request = terms.long_from, rates.divisor, rates.per_request
         self.rate_in, self.rate_out = rates.input, rates.output
         self.rate_cached, self.rate_written = rates.cache_read_more, rates.cache_creation_more
-        self.is_hit = is_hit
+        self.is_success, self.is_hit = event.status == "success", event.cache_hit
         self._clear()
 
     def _clear(self) -> None:
@@ -58,10 +58,13 @@ class Lane:
         totals.audio_tokens += event.audio_input_tokens + event.audio_output_tokens
 
     def settle(self, stream_time: int, arrived_at: int) -> None:
-        """Carry the sums to the cell and the counters; lanes are of successful calls only."""
+        """Carry the sums to the cell and the counters."""
         cell, totals, calls, cost = self.cell, self.cell.totals, self.requests, self.cost
         totals.requests += calls
-        totals.successes += calls
+        if self.is_success:
+            totals.successes += calls
+        else:
+            totals.errors += calls
         if self.is_hit:
             totals.cache_hits += calls
         totals.input_tokens += self.input

@@ -309,7 +309,7 @@ class PartitionState:
             counters.append((self._counter(watched, offset), watched.label))
         if len(plan.lanes) >= _LANES_MAX:
             plan.lanes.clear()
-        plan.lane = Lane(start, end, cell, counters, terms, event.cache_hit)
+        plan.lane = Lane(start, end, cell, counters, terms, event)
         plan.lanes.append(plan.lane)
 
     def _dead_letter(self, record: Record, refused: Rejected) -> None:

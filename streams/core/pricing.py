@@ -210,10 +210,8 @@ class PriceBook:
     def flat_terms(self, event: UsageEvent, event_time: int) -> FlatTerms | None:
         """The rates that price every call with the attributes of this one, and how long they hold; None: price each.
 
-        What they give equals ``price_usage`` for calls that succeeded or were answered by the gateway's cache.
+        What they give equals ``price_usage``. A call that failed pays for its tokens, and nothing where it has none.
         """
-        if event.status != "success":
-            return None
         if event.cache_hit:
             return FlatTerms(-_ALWAYS, _ALWAYS, FREE, _ALWAYS)
         key = (event.provider, event.model, event.service_tier)
@@ -226,6 +224,8 @@ class PriceBook:
             return None
         # An estimate stands on each call's own figure, so contract and catalogue are all that can be flat.
         tariff = offer.first.tariff
+        if event.status != "success" and tariff.base.per_request:
+            return None
         return FlatTerms(offer.start, offer.end, tariff.base, _ALWAYS if tariff.long_from is None else tariff.long_from)
 
     def price_gpu(self, sample: GpuSample, event_time: int) -> Priced:
