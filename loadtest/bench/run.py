@@ -49,11 +49,20 @@ async def compare(stage: Stage, names: list[str], options: argparse.Namespace, o
     out.print(f"{total:,} events of {size:.0f} bytes in {took:.0f} s; partitions hold {sorted(ends.values())}")
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     scene = Scene(stage, options.partitions, budgets)
+    failures: list[str] = []
     # Round and round, so that what else the machine does falls on all alike.
     for repetition in range(options.repetitions):
         for name in names:
-            runs[name].append(await _one_run(scene, name, repetition, total, options, out))
-    systems = {name: middle(found) for name, found in runs.items()}
+            try:
+                runs[name].append(await _one_run(scene, name, repetition, total, options, out))
+            except BenchError as error:
+                # One that broke must not cost what the others showed; it is in the result, and the exit code tells.
+                failures.append(f"{name}, repetition {repetition}")
+                out.print(f"{failures[-1]}: {error}")
+            # What one run stated is nothing that the next should read.
+            await delete_topics(stage, [topic.name for topic in topics.STATEMENTS])
+            await make_topics(stage, options.partitions)
+    systems = {name: middle(found) for name, found in runs.items() if found}
     return {
         "machine": describe(f"Apache Kafka {stage.broker.version}", f"PostgreSQL {stage.postgres.version}"),
         "parameters": {
@@ -72,6 +81,7 @@ async def compare(stage: Stage, names: list[str], options: argparse.Namespace, o
         "systems": systems,
         "ratios": ratios({name: found["events_per_s"] for name, found in systems.items()}),
         "cpu_ratios": cpu_ratios({name: found["cpu_s_per_million"] for name, found in systems.items()}),
+        "failures": failures,
         "runs": runs,
     }
 
@@ -99,9 +109,6 @@ async def _one_run(
         f"  {run:16} {found['events_per_s']:>9,} events/s {found['cpu_s_per_million']:>8.2f} CPU-s/million "
         f"{found['peak_memory_mib']:>6.0f} MiB over {found['seconds']:.1f} s, load {found['load_average'][0]}"
     )
-    # What one run stated is nothing that the next should read.
-    await delete_topics(stage, [topic.name for topic in topics.STATEMENTS])
-    await make_topics(stage, scene.partitions)
     return found
 
 
@@ -154,7 +161,7 @@ async def main(arguments: list[str]) -> int:
         show(result, out)
         if not options.no_store:
             out.print(f"stored as {store('bench', result)}")
-        failed = False
+        failed = bool(result["failures"])
     except BenchError as error:
         out.print(str(error))
     finally:
