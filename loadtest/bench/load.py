@@ -10,6 +10,7 @@ It prints one JSON line at its end: how many events were sent, and how far it wa
 import asyncio
 import sys
 from collections import deque
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -49,22 +50,30 @@ async def run(order: LoadOrder) -> LoadReport:
     """Send until the time is over."""
     clock = WallClock()
     stream = Stream(order.shape, order.partitions, order.start)
-    due: deque[Made] = deque()
+    due: deque[tuple[int, Made]] = deque()
     sent, behind = 0, 0
     end = order.start + int(order.seconds * SECOND)
     async with BatchSender(order.bootstrap, USAGE_EVENTS, order.partitions) as sender:
         while (now := clock.now()) < end:
-            while not due or due[-1].time <= now:
-                due += stream.chunk()
-            while due[0].time <= now:
-                made = due.popleft()
-                behind = max(behind, now - made.time)
+            while not due or due[-1][0] <= now:
+                due += schedule(stream.chunk(), due[-1][0] if due else 0)
+            while due[0][0] <= now:
+                at, made = due.popleft()
+                behind = max(behind, now - at)
                 await sender.add(made, None if order.speed == 1.0 else _at(made, _event_time(made, order)))
                 sent += 1
             await sender.flush()
             sender.check()
             await asyncio.sleep(TICK_S)
     return LoadReport(sent=sent, behind_ms_max=behind / 1_000)
+
+
+def schedule(events: Iterable[Made], not_before: int) -> Iterator[tuple[int, Made]]:
+    """When each event is due, in order: at its time, and a repeat, whose time is its original's, with its neighbours."""
+    at = not_before
+    for made in events:
+        at = max(at, made.time)
+        yield at, made
 
 
 def _event_time(made: Made, order: LoadOrder) -> int:

@@ -4,6 +4,7 @@ import pytest
 
 from loadtest.bench.events import Made, Shape
 from loadtest.bench.load import LoadOrder, _at, _event_time
+from loadtest.bench.load import schedule as due_times
 from loadtest.latency.run import PROBE_BUDGET_USD, PROBE_MODEL, PROBE_TOKENS, budgets_of_probes, probe_name, schedule
 from loadtest.scale.run import FACTORS, Point, points, shape_of
 from loadtest.soak.flatness import judge
@@ -55,6 +56,12 @@ def test_event_time_can_run_faster_than_the_clock():
     assert time == START - 10**12 + 120 * SECOND
     assert dict(_at(made, time))["ce_time"].startswith(b"2026-")
     assert dict(_at(made, time))["ce_id"] == b"1"
+
+
+def test_a_repeat_is_due_with_its_neighbours_and_not_at_its_originals_time():
+    times = [START, START + 5, START + 1, START + 9]
+    due = [at for at, _ in due_times([Made(0, b"k", b"v", [], time) for time in times], START + 2)]
+    assert due == [START + 2, START + 5, START + 5, START + 9]
 
 
 # -- scale --------------------------------------------------------------------------------------------------------
