@@ -69,7 +69,7 @@ async def run(order: LoadOrder) -> LoadReport:
 
 
 def schedule(events: Iterable[Made], not_before: int) -> Iterator[tuple[int, Made]]:
-    """When each event is due, in order: at its time, and a repeat, whose time is its original's, with its neighbours."""
+    """When each event is due, in order: at its time; a repeat, whose time is its original's, with its neighbours."""
     at = not_before
     for made in events:
         at = max(at, made.time)
