@@ -18,6 +18,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from schemas.statements import Source
@@ -32,6 +33,8 @@ from streams.transport import Outgoing, RecordBatch, StateTable
 
 logger = logging.getLogger("sluice.meter")
 
+#: Chunks that are folded at once, some 500 records: each folding has a cost of its own.
+CHUNKS = 16
 #: Folding lets other tasks have a turn after this long.
 SLICE_S = 0.015
 #: Stating and flushing may take this part of the time; under load they come less often, and say more at once.
@@ -140,16 +143,17 @@ class Meter:
         if state is None:
             return  # revoked while it waited; whoever owns it now reads it again
         self._check_continuity(state, where, batch)
-        count, turn_at = 0, elapsed_s() + SLICE_S
-        for chunk in batch.chunks():
-            count += len(chunk)
+        count, taken, turn_at = 0, 1, elapsed_s() + SLICE_S
+        chunks = batch.chunks()
+        while taken:
             async with self._folding:
-                state.take(chunk, chunk[-1].offset + 1)
+                taken = state.take(islice(chunks, CHUNKS))
+            count += taken
             if elapsed_s() >= turn_at:
                 await asyncio.sleep(0)
                 turn_at = elapsed_s() + SLICE_S
         async with self._folding:
-            state.take((), batch.end)
+            state.skip_to(batch.end)
             if self._states.get(where) is state:
                 self._pending[where].append(event)
         metrics.EVENTS_READ.labels(topic=batch.topic).inc(count)

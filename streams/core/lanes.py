@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from schemas.events import UsageEvent
 from schemas.statements import CellStatement, ScopeStatement
+from streams.core.batch_reading import Plan, Row
+from streams.core.cells import reported_nanos
 from streams.core.rates import FlatTerms
 
 #: A counter names this many contributors; the rest share one label.
@@ -20,9 +22,9 @@ class Lane:
     """The sums of a lane since it was last settled, and what they go to."""
 
     __slots__ = (
-        "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "end", "input", "is_hit", "is_success", "late",
-        "latency_histogram", "long_from", "offset", "output", "per_request", "rate_cached", "rate_in", "rate_out",
-        "rate_written", "reported", "requests", "start", "written",
+        "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "end", "input", "is_hit", "is_success",
+        "late", "latency_histogram", "long_from", "offset", "output", "per_request", "rate_cached", "rate_in",
+        "rate_out", "rate_written", "reported", "requests", "start", "written",
     )  # fmt: skip
 
     def __init__(
@@ -50,12 +52,6 @@ class Lane:
         self.requests = self.input = self.output = self.cached = self.written = 0
         self.cost = self.reported = self.late = 0
         self.offset = -1
-
-    def count_special(self, event: UsageEvent) -> None:
-        """Reasoning and audio tokens, which few calls have."""
-        totals = self.cell.totals
-        totals.reasoning_output_tokens += event.reasoning_output_tokens
-        totals.audio_tokens += event.audio_input_tokens + event.audio_output_tokens
 
     def settle(self, stream_time: int, arrived_at: int) -> None:
         """Carry the sums to the cell and the counters."""
@@ -86,6 +82,42 @@ class Lane:
             if cost:
                 contribute(counter.contributors, label, cost)
         self._clear()
+
+
+#: A call on its way into a lane: digest, lane, offset, arrival, event time, input, output, cached and written tokens,
+#: the gateway's own figure, duration. Where there is no lane only the offset, the time and the row behind it count.
+Call = tuple[bytes, Lane | None, int, int, int, int, int, int, int, int, int | None, Row | None]
+
+
+def call_of(row: Row, sure_from: int, runaway_tokens: int) -> Call:
+    """What the fold needs of a row: numbers, where its lane is known, so that the texts need not be kept."""
+    record, digest, plan, event, event_time = row
+    offset = record.offset
+    if plan is None or offset < sure_from:
+        return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, row
+    lane = plan.lane
+    if lane is None or not lane.start <= event_time < lane.end:
+        lane = lane_at(plan, event_time)
+    paid_in, paid_out = event.input_tokens, event.output_tokens
+    is_rare = event.reasoning_output_tokens or event.audio_input_tokens or event.audio_output_tokens
+    if lane is None or is_rare or paid_in > lane.long_from or paid_in + paid_out > runaway_tokens:
+        return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, row
+    cached, written = event.cache_read_input_tokens, event.cache_creation_input_tokens
+    reported = 0 if event.reported_cost is None else reported_nanos(event)
+    arrived = record.timestamp * 1_000
+    return (
+        digest, lane, offset, arrived, event_time, paid_in, paid_out, cached, written, reported,
+        event.duration_ms, None,
+    )  # fmt: skip
+
+
+def lane_at(plan: Plan, event_time: int) -> Lane | None:
+    """The lane of a plan at an instant; None where it has none (yet)."""
+    for lane in plan.lanes:
+        if lane.start <= event_time < lane.end:
+            plan.lane = lane
+            return lane  # type: ignore[no-any-return]
+    return None
 
 
 def contribute(contributors: dict[str, int], label: str, nanos: int) -> None:

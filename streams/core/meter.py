@@ -26,7 +26,7 @@ from streams.core.admission import Admission
 from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
-from streams.core.lanes import Lane, contribute
+from streams.core.lanes import Call, Lane, call_of, contribute, lane_at
 from streams.core.reading import Record, Rejected
 from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched
 from streams.core.signals import runaway as runaway_signal
@@ -54,7 +54,7 @@ class PartitionState:
         self.counters: dict[tuple[str, int], ScopeStatement] = {}
         self.changed_cells: dict[int, CellStatement] = {}
         self.changed_counters: dict[int, ScopeStatement] = {}
-        #: Changed since they were last stated; statements leave more often than state becomes durable.
+        #: Changed since they were last stated, which is more often than state becomes durable.
         self.unstated: dict[int, ScopeStatement] = {}
         self.letters: list[DeadLetter] = []
         self.signals: list[Signal] = []
@@ -129,23 +129,36 @@ class PartitionState:
     # -- folding ----------------------------------------------------------------------------------------------------
 
     def fold(self, records: Sequence[Record], end: int) -> None:
-        """Fold records in offset order and bring every total up to date."""
-        self.take(records, end)
+        """Fold records in offset order and bring every total up to date; ``end`` is one past what they cover."""
+        self.take([records])
+        self.skip_to(end)
         self.settle()
 
-    def take(self, records: Sequence[Record], end: int) -> None:
-        """Fold records in offset order; ``end`` is one past the last offset that they cover. Totals lag until settled.
+    def take(self, parts: Iterable[Sequence[Record]]) -> int:
+        """Fold records in offset order, part by part; return how many. Totals lag until they are settled.
 
-        Records below the watermark were folded before: they only rebuild the de-duplication window.
+        Records below the watermark were folded before: they only rebuild the de-duplication window. Parts should be
+        small: all that is left of a part, once the next is read, is its calls' numbers.
         """
-        first = bisect_left(records, self.next_offset, key=_offset_of)
-        if first:
-            self._recall(records[:first])
-        rows, refused = self._reader.read(records[first:])
-        for record, reason in refused:
-            self._dead_letter(record, reason)
-        if rows:
-            self._fold_rows(rows)
+        count, end = 0, 0
+        calls: list[Call] = []
+        for records in parts:
+            count += len(records)
+            first = bisect_left(records, self.next_offset, key=_offset_of)
+            if first:
+                self._recall(records[:first])
+            rows, refused = self._reader.read(records[first:])
+            for record, reason in refused:
+                self._dead_letter(record, reason)
+            calls += [call_of(row, self._sure_from, self.rules.runaway_tokens) for row in rows]
+            end = records[-1].offset + 1
+        if calls:
+            self._fold_calls(calls)
+        self.skip_to(end)
+        return count
+
+    def skip_to(self, end: int) -> None:
+        """Note that there is nothing more below an offset."""
         self.next_offset = max(self.next_offset, end)
         if end >= self._rebuilt_at:
             self._rebuilt_at = 0
@@ -164,44 +177,35 @@ class PartitionState:
         known = [row for row in rows if row[0].offset not in self._refused_before]
         self.window.recall([row[1] for row in known], [row[0].offset for row in known])
 
-    def _fold_rows(self, rows: Sequence[Row]) -> None:
+    def _fold_calls(self, calls: Sequence[Call]) -> None:
         """The hot path: calls on known lanes are added up here, all others go to ``_fold_one``."""
-        window, touched = self.window, self._touched
+        window, touched, window_us = self.window, self._touched, self.rules.dedupe_window_us
         fresh: list[bytes] = []
-        window_us, runaway = self.rules.dedupe_window_us, self.rules.runaway_tokens
         stream_time, arrived_at, folded = self.stream_time, self.arrived_at, self.folded
-        suspects = window.suspects([row[1] for row in rows])
-        unsure = rows[0][0].offset < self._sure_from
-        for row, is_suspect in zip(rows, suspects, strict=True):
-            record, id, plan, event, event_time = row
-            lane = None
-            if plan is not None and not is_suspect and not unsure:
-                lane = plan.lane
-                if lane is None or not lane.start <= event_time < lane.end:
-                    lane = _lane_at(plan, event_time)
-            if plan is None or lane is None or event.input_tokens > lane.long_from:
+        suspects = window.suspects([call[0] for call in calls])
+        for call, is_suspect in zip(calls, suspects, strict=True):
+            digest, lane, offset, arrived, event_time, paid_in, paid_out, cached, written, reported, ms, row = call
+            if lane is None:
+                assert row is not None
                 self.stream_time, self.arrived_at, self.folded = stream_time, arrived_at, folded
                 window.note(fresh)
                 fresh.clear()
                 self._fold_one(row, is_suspect)
                 stream_time, arrived_at, folded = self.stream_time, self.arrived_at, self.folded
-                unsure = record.offset + 1 < self._sure_from
                 continue
-            arrived = record.timestamp * 1_000
             if arrived > arrived_at:
                 arrived_at = arrived
             if event_time > stream_time:
                 # A time in the future never moves stream time.
                 stream_time = event_time if event_time <= arrived else max(stream_time, arrived)
-                if stream_time >= window.turns_at:
-                    window.note(fresh)
-                    fresh.clear()
-                    window.advance(stream_time, record.offset)
-            elif event_time < stream_time - window_us:
-                lane.late += 1
-            fresh.append(id)
-            paid_in, paid_out = event.input_tokens, event.output_tokens
-            cached, written = event.cache_read_input_tokens, event.cache_creation_input_tokens
+            if is_suspect or stream_time >= window.turns_at:
+                window.note(fresh)
+                fresh.clear()
+                if not window.first_seen(digest, offset, stream_time):
+                    self.duplicates += 1
+                    continue
+            else:
+                fresh.append(digest)
             # The sum of UnitRates.nanos, written out: a test holds the two together.
             units = lane.per_request + paid_in * lane.rate_in + paid_out * lane.rate_out
             if cached or written:
@@ -219,17 +223,14 @@ class PartitionState:
             lane.input += paid_in
             lane.output += paid_out
             lane.cost += nanos
-            lane.offset = record.offset
+            lane.offset = offset
+            if reported:
+                lane.reported += reported
+            if event_time < stream_time - window_us:
+                lane.late += 1
             lane.cost_histogram[bisect_right(COST_BOUNDS_NANOS, nanos)] += 1
-            duration = event.duration_ms
-            if duration is not None:
-                lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, duration)] += 1
-            if event.reported_cost is not None:
-                lane.reported += cells.reported_nanos(event)
-            if event.reasoning_output_tokens or event.audio_input_tokens or event.audio_output_tokens:
-                lane.count_special(event)
-            if paid_in + paid_out > runaway:
-                self.signals.append(runaway_signal(self.source, row, plan.dimensions, nanos))
+            if ms is not None:
+                lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, ms)] += 1
             folded += 1
         window.note(fresh)
         self.stream_time, self.arrived_at, self.folded = stream_time, arrived_at, folded
@@ -264,7 +265,7 @@ class PartitionState:
         self._add(row, plan.dimensions if plan else self._dimensions(event), event, charge, late)
         if charge.unpriced:
             self.unpriced += 1
-        if plan is not None and _lane_at(plan, event_time) is None:
+        if plan is not None and lane_at(plan, event_time) is None:
             self._open_lane(plan, event, event_time, offset)
 
     def _add(self, row: Row, dimensions: Dimensions, event: cells.Counted, charge: Charge, late: bool) -> None:
@@ -377,11 +378,3 @@ class PartitionState:
         if gone:
             self._reader.close_lanes(horizon)
         return gone
-
-
-def _lane_at(plan: Plan, event_time: int) -> Lane | None:
-    for lane in plan.lanes:
-        if lane.start <= event_time < lane.end:
-            plan.lane = lane
-            return lane  # type: ignore[no-any-return]
-    return None
