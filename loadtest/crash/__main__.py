@@ -12,6 +12,8 @@ from loadtest.crash.plan import KINDS, Plan, make_plan
 from loadtest.crash.run import Run, Verdict
 
 DIFFERENCES_SHOWN = 10
+REASONS_SHOWN = 3
+WORDS_MAX = 200
 SHORT = {"events": 12_000, "duration_s": 14.0, "faults": 4}
 
 
@@ -91,7 +93,20 @@ def _print_verdict(verdict: Verdict, state: Path) -> None:
     facts = ", ".join(f"{name} {value}" for name, value in verdict.facts.items())
     print(f"  seed {verdict.seed} {'holds' if verdict.holds else 'DOES NOT HOLD'}: {facts}", flush=True)
     if not verdict.holds:
+        for line in last_words(state / "crash" / f"seed-{verdict.seed}" / "logs"):
+            print(f"  a worker's last words: {line}")
         print(f"  logs: crash/seed-{verdict.seed}/logs in the state folder ({state})", flush=True)
+
+
+def last_words(logs: Path) -> list[str]:
+    """Why workers stopped themselves, each reason once, without its time."""
+    found: dict[str, None] = {}
+    for log in sorted(logs.glob("*worker*.log")):
+        for line in log.read_text(errors="replace").splitlines():
+            _, critical, reason = line.partition(" CRITICAL ")
+            if critical:
+                found[reason[:WORDS_MAX]] = None
+    return list(found)[-REASONS_SHOWN:]
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def _cells(rows: Iterable[Mapping[str, Any]]) -> dict[Cell, Counter[str]]:
     cells: dict[Cell, Counter[str]] = {}
     for row in rows:
         found = cells.setdefault((row["hour"], *(row[name] for name in DIMENSIONS)), Counter())
-        found.update({name: row[name] for name in TOTALS})
+        # Sums of money are numeric in PostgreSQL, and whole.
+        found.update({name: int(row[name]) for name in TOTALS})
         for name in HISTOGRAMS:
             found.update({f"{name} {bucket}": count for bucket, count in enumerate(row[name])})
     return cells
