@@ -18,9 +18,12 @@ from aiokafka.errors import IllegalStateError
 from faust.transport.consumer import ensure_TP
 from faust.types import TP, ConsumerMessage, EventT, StreamT
 from faust.types.tuples import Message
+from mode import Service
 
 from streams.transport.batch import RecordBatch
 from streams.transport.fetching import Unread, hand_out_unread
+
+COORDINATION_POLL_S = 1.0
 
 
 class LogTruncatedError(Exception):
@@ -101,6 +104,16 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         return {tp: await consumer.committed(driver.ensure_aiokafka_TP(tp)) for tp in tps}
 
+    def coordination_error(self) -> BaseException | None:
+        """What ended our membership of the group, or suspends it until somebody is told; None while all is well."""
+        coordinator = getattr(self._consumer, "_coordinator", None)
+        if coordinator is None:
+            return None
+        task = coordinator._coordination_task
+        ended: BaseException | None = task.exception() if task.done() and not task.cancelled() else None
+        pending: BaseException | None = coordinator._pending_exception
+        return ended or pending
+
 
 class BatchConsumer(driver.Consumer):
     """See the module's text."""
@@ -116,6 +129,19 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @Service.task
+    async def _watch_coordination(self) -> None:
+        """Raise what aiokafka would only tell to whoever polls for records.
+
+        Nobody polls while an assignment is awaited, and the coordinator waits until it is heard: a broker that answers
+        a join with an error, as one that is stopping does, would leave a worker alive and idle for ever.
+        """
+        while not self.should_stop:
+            await self.sleep(COORDINATION_POLL_S)
+            error = self._thread.coordination_error()
+            if error is not None and not self.should_stop:
+                raise error
 
     async def create_topic(self, topic: str, *args: Any, **kwargs: Any) -> None:
         """Topics are created beforehand (``sluice topics create``), with the right retention; never by a worker."""

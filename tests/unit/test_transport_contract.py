@@ -22,6 +22,13 @@ from streams.transport.producer import BatchProducer
 from streams.transport.recovery import BatchRecovery, BatchTableManager
 
 
+def test_a_group_coordinator_keeps_its_errors_where_they_are_looked_for():
+    source = inspect.getsource(GroupCoordinator)
+    for line in ("self._pending_exception = exc", "self._coordination_task = create_task(", "self._error_consumed_fut"):
+        assert line in source
+    assert "self._coordinator" in inspect.getsource(AIOKafkaConsumer.start)
+
+
 def test_the_pinned_versions_are_the_ones_this_was_written_against():
     assert (version("faust-streaming"), version("aiokafka")) == ("0.15.3", "0.14.0")
 
