@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.integration]
 
 ROOT = Path(__file__).parents[2]
 #: Two SIGKILLs of workers, a third worker, and a SIGKILL of the broker.
-SEED = 2
+SEED = 5
 DEADLINE_S = 240
 
 
