@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from loadtest.crash.compare import Found, Letter
 from loadtest.crash.expected import DIMENSIONS, HISTOGRAMS, TOTALS, Cell
 from loadtest.crash.load import BILLS, EVENTS, SAMPLES
+from loadtest.crash.plan import WORKERS
 from loadtest.crash.refusals import Raw
 
 INPUTS = (EVENTS, SAMPLES, BILLS)
@@ -59,7 +60,10 @@ class Topics:
             await consumer.stop()
 
     async def lag(self) -> dict[str, int]:
-        """``{"topic[partition]": records}`` that the workers have not acknowledged yet."""
+        """``{"topic[partition]": records}`` that the workers have not acknowledged yet, and how many workers are out.
+
+        A worker that is alive and in no group does nothing, and nobody would miss it while another has its partitions.
+        """
         places = [TopicPartition(name, number) for name in CONSUMED for number in range(self._partitions)]
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=REQUEST_MS)
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, request_timeout_ms=REQUEST_MS)
@@ -68,12 +72,15 @@ class Topics:
             await admin.start()
             ends = await consumer.end_offsets(places)
             committed = await admin.list_consumer_group_offsets(self._group)
+            (group,) = (await admin.describe_consumer_groups([self._group]))[0].to_object()["groups"]
         finally:
             await admin.close()
             await consumer.stop()
         done = {place: max(0, committed[place].offset) if place in committed else 0 for place in places}
         behind = [place for place in places if ends[place] > done[place]]
-        return {f"{place.topic}[{place.partition}]": ends[place] - done[place] for place in behind}
+        found = {f"{place.topic}[{place.partition}]": ends[place] - done[place] for place in behind}
+        out = WORKERS - len(group["members"])
+        return found | ({f"workers that are not in the group ({group['state']})": out} if out else {})
 
 
 def raw_of(record: Any) -> Raw:
