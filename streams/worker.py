@@ -35,6 +35,7 @@ async def serve(settings: Settings) -> int:
     if settings.database_url is None:
         raise SettingsError(["database_url is not set: give postgresql://…, or use `sluice up`, which starts one"])
     url = settings.database_url.get_secret_value()
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
     await migrate(url)
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(url)
