@@ -20,14 +20,16 @@ from gateway.publisher import close_producer, new_producer
 from schemas.cloudevents import binary_headers
 from schemas.commands import APPLIED_TYPE, ThrottleAck, ThrottleCommand
 from schemas.instants import InstantError, format_instant
+from schemas.readers import COMMANDS
 from schemas.topics import GATEWAY_ACKS, GATEWAY_COMMANDS
+from schemas.versions import UnknownVersionError
 
 log = logging.getLogger(__name__)
 
 BACKOFF_S = 1.0
 POLL_MS = 500
 _encode = msgspec.json.Encoder().encode
-_decode_command = msgspec.json.Decoder(ThrottleCommand).decode
+_decode_command = COMMANDS.decode
 
 NOT_READY = Decision(
     False,
@@ -188,7 +190,7 @@ class ThrottleGate:
             name = (key or b"").decode()
             command = None if value is None else _decode_command(value)
             news = self._book.apply(name, command)
-        except (msgspec.DecodeError, UnicodeDecodeError, InstantError, OverflowError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, UnknownVersionError, InstantError, OverflowError) as error:
             self.unreadable += 1
             log.error("a throttle command under key %r can't be read and has no effect: %s", key, error)
             return

@@ -8,7 +8,7 @@ OPENED_TYPE = "ai.alert.opened.v1"
 UPDATED_TYPE = "ai.alert.updated.v1"
 RESOLVED_TYPE = "ai.alert.resolved.v1"
 
-Rule = Literal["budget_threshold", "spend_spike", "runaway_request", "gpu_idle"]
+Rule = Literal["budget_threshold", "spend_spike", "runaway_request", "gpu_idle", "cells_overflow"]
 Severity = Literal["info", "warning", "critical", "emergency"]
 Status = Literal["opened", "updated", "resolved"]
 #: What the finding asks of people: wake somebody, work in hours, or only show it.

@@ -174,6 +174,8 @@ def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> 
         dedupe_window_us=settings.dedupe_window_s * SECOND,
         dedupe_ids_max=settings.dedupe_ids_max,
         cells_idle_us=settings.cells_idle_s * SECOND,
+        cells_max=settings.cells_max,
+        team_cells_max=settings.team_cells_max,
     )
 
 
@@ -226,6 +228,9 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(
         value_bytes_max=settings.value_bytes_max,
         tokens_max=settings.tokens_max,
+        id_length_max=settings.id_length_max,
+        text_length_max=settings.text_length_max,
+        tags_max=settings.tags_max,
         lateness_us_max=settings.lateness_s_max * SECOND,
         future_us_max=settings.future_s_max * SECOND,
     )

@@ -28,6 +28,12 @@ DUPLICATES = Gauge(
     "sluice_duplicates", "Events that came again, since the partition's beginning.", ["slot"], registry=WORKER
 )
 DEDUPE_IDS = Gauge("sluice_dedupe_ids", "Ids in the de-duplication window.", ["slot"], registry=WORKER)
+OVERFLOWS = Counter(
+    "sluice_cells_overflow_total",
+    "Hours in which a team had more cells than it may have; the rest is under __other__.",
+    ["status"],
+    registry=WORKER,
+)
 CELLS_LIVE = Gauge("sluice_cells_live", "Cells in memory.", registry=WORKER)
 FLUSH_SECONDS = Histogram("sluice_flush_seconds", "Making state durable.", buckets=_SECONDS, registry=WORKER)
 

@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     cells_idle_s: int = Field(7_200, ge=600, description="A cell untouched for this long leaves memory.")
     value_bytes_max: int = Field(1_000_000, ge=1_024, description="Larger records are dead-lettered.")
     tokens_max: int = Field(100_000_000, ge=1, description="Of one kind in one call; more is absurd.")
+    id_length_max: int = Field(512, ge=64, le=4_096, description="Of an event's source and id together.")
+    text_length_max: int = Field(256, ge=32, le=2_048, description="Of each name and tag of an event.")
+    tags_max: int = Field(64, ge=0, le=1_000, description="Tags of one event.")
+    cells_max: int = Field(200_000, ge=100, description="Live cells of a source partition; the excess: __other__.")
+    team_cells_max: int = Field(20_000, ge=10, description="Of one team among them; the excess: __other__.")
     rate_card: Path | None = Field(None, description="Contract prices, YAML; they go before the catalogue.")
     self_hosted_providers: TextList = ["vllm", "ollama", "tgi", "self-hosted"]
     metered_providers: TextList = Field(
@@ -110,6 +115,7 @@ class Settings(BaseSettings):
 
     # BUDGET, DETECT
     budgets: Path | None = Field(None, description="budgets.yaml")
+    budgets_max: int = Field(20_000, ge=1, description="More budgets than this are refused at the start.")
     clock: Literal["wall", "stream"] = Field(
         "wall",
         description="stream (`--as-live`): the newest event time is now; replays page and throttle.",

@@ -114,9 +114,12 @@ def read_budgets(settings: Settings) -> tuple[Budget, ...]:
     if settings.budgets is None:
         return ()
     try:
-        return load_budgets(settings.budgets.read_text())
+        found = load_budgets(settings.budgets.read_text())
     except ValueError as error:
         raise SettingsError([f"{settings.budgets}: {line}" for line in str(error).splitlines()]) from error
+    if len(found) > settings.budgets_max:
+        raise SettingsError([f"{settings.budgets}: {len(found)} budgets, and budgets_max is {settings.budgets_max}"])
+    return found
 
 
 def read_prices(settings: Settings) -> PriceBook:

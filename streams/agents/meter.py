@@ -24,9 +24,11 @@ from typing import Any, NamedTuple
 from schemas.statements import Source
 from streams import metrics
 from streams.agents import digests, entries
+from streams.agents.keyed import alert_record
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
 from streams.clock import elapsed_s
 from streams.core.meter import PartitionState
+from streams.core.overflow import overflow_alert
 from streams.core.rules import Rules
 from streams.ports import Ledger
 from streams.transport import Outgoing, RecordBatch, StateTable
@@ -233,6 +235,11 @@ class Meter:
         for letter in state.letters:
             metrics.DEAD_LETTERS.labels(topic=state.source.topic, reason=letter.reason.value).inc()
         records += entries.signal_records(state)
+        for overflow, status in state.overflows.items():
+            alert = overflow_alert(overflow, status, self._rules.team_cells_max, state.arrived_at)
+            records.append(alert_record(alert))
+            metrics.OVERFLOWS.labels(status=status).inc()
+        state.overflows = {}
         records += [
             entries.scope_record(counter, self._writer, self._partitions) for counter in state.unstated.values()
         ]

@@ -106,6 +106,7 @@ class BatchReader:
                     and len(event.key_id) <= longest
                     and len(event.user_id) <= longest
                     and len(event.session_id) <= longest
+                    and not event.tags
                     and _are_parts_of_their_whole(event)
                 ):
                     rows.append((record, digest_of(framed + id), plan, event, event_time))

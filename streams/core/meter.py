@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
+from schemas.alerts import Status
 from schemas.events import BillingRecord, GpuSample, UsageEvent
 from schemas.instants import HOUR
 from schemas.statements import (
@@ -22,11 +23,12 @@ from schemas.statements import (
     Watermark,
 )
 from streams.core import cells
-from streams.core.admission import Admission
+from streams.core.admission import Admission, is_other
 from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
 from streams.core.lanes import Call, Lane, call_of, contribute, lane_at
+from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
 from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched
 from streams.core.signals import runaway as runaway_signal
@@ -58,8 +60,8 @@ class PartitionState:
         self.unstated: dict[int, ScopeStatement] = {}
         self.letters: list[DeadLetter] = []
         self.signals: list[Signal] = []
-        #: Teams with more cells than they may have, and the hour: to be told.
-        self.overflows: set[tuple[str, str, int]] = set()
+        #: Teams that have more cells than they may have, and those whose hour is over: to be told.
+        self.overflows: dict[Overflow, Status] = {}
         self.folded = 0
         self.unpriced = 0
         self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.personal)
@@ -328,8 +330,9 @@ class PartitionState:
         if cell is None:
             admitted = self._admission.decide(dimensions)
             if admitted is not dimensions:
-                self.overflows.add((dimensions.org_id, dimensions.team_id, hour))
                 cell = self.cells.get((admitted, hour))
+                if cell is None:
+                    self.overflows[Overflow(dimensions.org_id, dimensions.team_id, hour)] = "opened"
             if cell is None:
                 self._admission.enter(admitted)
                 cell = self.cells[(admitted, hour)] = cells.new_cell(admitted, hour, self.source, offset, self.revision)
@@ -372,6 +375,8 @@ class PartitionState:
             if idle and id(cell) not in self.changed_cells:
                 gone.append(self.cells.pop(cell_key))
                 self._admission.leave([cell.dimensions])
+                if is_other(cell.dimensions):
+                    self.overflows[Overflow(cell.dimensions.org_id, cell.dimensions.team_id, cell.hour)] = "resolved"
         for counter_key, counter in list(self.counters.items()):
             if counter.period_end < horizon and id(counter) not in self.changed_counters:
                 gone.append(self.counters.pop(counter_key))

@@ -4,6 +4,7 @@ Every check is against the record alone (its bytes and the broker's arrival time
 accepts and refuses exactly what the first run did.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -60,6 +61,7 @@ class Limits(NamedTuple):
     tokens_max: int = 100_000_000
     id_length_max: int = 512
     text_length_max: int = 256
+    tags_max: int = 64
     lateness_us_max: int = 40 * 86_400 * SECOND
     future_us_max: int = 300 * SECOND
     #: Dollars of one bill line; a cell holds nanodollars in 64 bits, so 900 such lines.
@@ -186,6 +188,16 @@ def _check_usage(event: UsageEvent, limits: Limits) -> None:
     if event.duration_ms is not None and not 0 <= event.duration_ms <= 86_400_000:
         raise Rejected(Reason.ABSURD_NUMBER, f"duration_ms is {event.duration_ms}; 0 to one day is believable")
     _check_texts(event, limits, _TEXT_FIELDS)
+    if event.tags:
+        _check_tags(event.tags, limits)
+
+
+def _check_tags(tags: Mapping[str, str], limits: Limits) -> None:
+    if len(tags) > limits.tags_max:
+        raise Rejected(Reason.TOO_LONG, f"{len(tags)} tags; the limit is {limits.tags_max}")
+    for name, text in tags.items():
+        _check_text("a tag's name", name, limits)
+        _check_text("a tag", text, limits)
 
 
 def _check_texts(event: Usage, limits: Limits, names: tuple[str, ...]) -> None:
@@ -223,4 +235,6 @@ def _check_bill(bill: BillingRecord, limits: Limits) -> None:
         amount = getattr(bill, name)
         if amount is not None and not (amount.is_finite() and abs(amount) <= limits.amount_max):
             raise Rejected(Reason.ABSURD_NUMBER, f"{name} is {amount}; at most {limits.amount_max} is believable")
+    if bill.tags:
+        _check_tags(bill.tags, limits)
     _check_texts(bill, limits, ("service_provider_name", "service_name", "team_id", "project_id", "feature", "org_id"))

@@ -10,12 +10,14 @@ RULE_WORDS = {
     "spend_spike": "Spend spike",
     "runaway_request": "Runaway request",
     "gpu_idle": "Idle GPU",
+    "cells_overflow": "Too many cells",
 }
 NEXT_STEPS = {
     "budget_threshold": "Find who spends it. The gates open once the budget is raised or the period is over.",
     "spend_spike": "Look at the top contributors: a retry loop, a launch, or a new model?",
     "runaway_request": "Find the caller by key or session and check what it puts into its prompts.",
     "gpu_idle": "Release the GPU, or give it work; check whether its job hangs.",
+    "cells_overflow": "Find the producer that invents features, models or projects; or raise team_cells_max.",
 }
 
 

@@ -28,7 +28,7 @@ FROZEN = {
     "json/scope_statement.v1.json": "2bdaf23b29bff1bca59561b381f66e75e70f6ab5aab4af582daa6d5ffa8c1b5e",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "06f08860e4c9c694099bfafe1c787c4389db9538ca83f159e4491f4f7bc8bc7a",
-    "json/alert.v1.json": "8657fcc3e5d971017846294556c3ef4e6222967302b0866479400eda1341b4c1",
+    "json/alert.v1.json": "230ac68ce2a2fd409f7152e9479272145a4841f3a7e4b7ee6fc835e4269c42cb",
     "json/throttle_command.v1.json": "0f6a6259a28749b1a3739c7f2ea923561ce170adeac52edd2bb0d8d8386fd344",
     "json/throttle_ack.v1.json": "ec7e4fe4a05e111a350966fdb32989d1afa7b8302eb0c57b641685754fc43571",
     "asyncapi.yaml": "b66a1c8226ab118a129c4e90ee8110faadaea509939300598f356b17b64032db",
