@@ -110,7 +110,7 @@ class BatchReader:
                 ):
                     rows.append((record, digest_of(framed + id), plan, event, event_time))
                     continue
-            except (KeyError, ValueError, TypeError, msgspec.DecodeError):
+            except (KeyError, ValueError, TypeError, RecursionError, msgspec.DecodeError):
                 pass
             try:
                 rows.append(self._long_way(record))
