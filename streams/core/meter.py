@@ -49,7 +49,6 @@ class PartitionState:
         self.duplicates = checkpoint.duplicates if checkpoint else 0
         self.window = DedupeWindow(rules.dedupe_window_us, rules.dedupe_ids_max, checkpoint.marks if checkpoint else ())
         self.refused: list[int] = list(checkpoint.refused) if checkpoint else []
-        self._refused_before = frozenset(self.refused)
         self.cells: dict[tuple[Dimensions, int], CellStatement] = {}
         self.counters: dict[tuple[str, int], ScopeStatement] = {}
         self.changed_cells: dict[int, CellStatement] = {}
@@ -152,7 +151,8 @@ class PartitionState:
 
     def _recall(self, records: Sequence[Record]) -> None:
         rows, _ = self._reader.read(records)
-        known = [row for row in rows if row[0].offset not in self._refused_before]
+        refused = frozenset(self.refused)
+        known = [row for row in rows if row[0].offset not in refused]
         self.window.recall([row[1] for row in known], [row[0].offset for row in known])
 
     def _fold_rows(self, rows: Sequence[Row]) -> None:

@@ -1,6 +1,7 @@
 """Reading by the batch: what it takes, refuses and calls each record is what ``reading.read`` says of the record alone."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -260,7 +261,7 @@ def _agree(drafts: list[list[str]], splits: list[int], limits: Limits, personal:
     for _ in range(3):
         found: list[tuple[Any, ...]] = []
         bounds = [0, *sorted({min(split, len(batch)) for split in splits}), len(batch)]
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in pairwise(bounds):
             found += _together(reader, batch[start:end])
         assert found == expected
 
