@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from schemas.events import UsageEvent
 from schemas.statements import CellStatement, ScopeStatement
+from streams.core.batch_reading import Plan
 from streams.core.rates import FlatTerms
 
 #: A counter names this many contributors; the rest share one label.
@@ -83,6 +84,15 @@ class Lane:
             if cost:
                 contribute(counter.contributors, label, cost)
         self._clear()
+
+
+def lane_at(plan: Plan, event_time: int) -> Lane | None:
+    """The lane of a plan's call at a time, which becomes its present one; None where there is none yet."""
+    for lane in plan.lanes:
+        if lane.start <= event_time < lane.end:
+            plan.lane = lane
+            return lane  # type: ignore[no-any-return]
+    return None
 
 
 def contribute(contributors: dict[str, int], label: str, nanos: int) -> None:

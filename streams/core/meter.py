@@ -27,7 +27,7 @@ from streams.core.admission import Admission
 from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
-from streams.core.lanes import Lane, contribute
+from streams.core.lanes import Lane, contribute, lane_at
 from streams.core.reading import Record, Rejected
 from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched
 
@@ -66,6 +66,8 @@ class PartitionState:
         self._admission = Admission(rules.cells_max, rules.team_cells_max)
         #: Below this offset a restored total may hold a record already: each is asked, one by one.
         self._sure_from = 0
+        #: Below this offset an earlier owner may have stated totals that no state holds: nothing leaves memory.
+        self.said_until = 0
 
     # -- restoring --------------------------------------------------------------------------------------------------
 
@@ -169,7 +171,7 @@ class PartitionState:
             if plan is not None and not is_suspect and not unsure:
                 lane = plan.lane
                 if lane is None or not lane.start <= event_time < lane.end:
-                    lane = _lane_at(plan, event_time)
+                    lane = lane_at(plan, event_time)
             if plan is None or lane is None or event.input_tokens > lane.long_from:
                 self.stream_time, self.arrived_at, self.folded = stream_time, arrived_at, folded
                 window.note(fresh)
@@ -255,7 +257,7 @@ class PartitionState:
         self._add(row, plan.dimensions if plan else self._dimensions(event), event, charge, late)
         if charge.unpriced:
             self.unpriced += 1
-        if plan is not None and _lane_at(plan, event_time) is None:
+        if plan is not None and lane_at(plan, event_time) is None:
             self._open_lane(plan, event, event_time, offset)
 
     def _add(self, row: Row, dimensions: Dimensions, event: cells.Counted, charge: Charge, late: bool) -> None:
@@ -373,8 +375,11 @@ class PartitionState:
 
         Nothing of this partition may be folded or stated before the deletions are durable, and they follow the
         watermark: a later event opens a new segment, and two segments may not both hold the same event. A cell is idle
-        by its hour, a counter by the end of its period, both in stream time.
+        by its hour, a counter by the end of its period, both in stream time. What an earlier owner stated before it
+        died is stated once more under the same segments first, so until then everything stays.
         """
+        if self.next_offset < max(self.said_until, self._sure_from):
+            return []
         horizon = self.stream_time - self.rules.cells_idle_us
         gone: list[CellStatement | ScopeStatement] = []
         for cell_key, cell in list(self.cells.items()):
@@ -388,11 +393,3 @@ class PartitionState:
         if gone:
             self._reader.close_lanes(horizon)
         return gone
-
-
-def _lane_at(plan: Plan, event_time: int) -> Lane | None:
-    for lane in plan.lanes:
-        if lane.start <= event_time < lane.end:
-            plan.lane = lane
-            return lane  # type: ignore[no-any-return]
-    return None
