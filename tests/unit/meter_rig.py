@@ -92,8 +92,8 @@ COUNTS: tuple[dict[str, int], ...] = (
     {},
 )  # fmt: skip
 #: Microseconds that an event is older than its arrival; below zero it is ahead.
-AGES = (0, 0, 0, 0, SECOND, 20 * MINUTE, HOUR, 3 * HOUR, 9 * HOUR, 50 * HOUR, -200 * SECOND, -400 * SECOND)
-STEPS = (0, 0, SECOND, 7 * MINUTE, 40 * MINUTE, 3 * HOUR)
+AGES = (0, 0, 0, 0, SECOND, 20 * MINUTE, HOUR, 3 * HOUR, 9 * HOUR, 50 * HOUR, -200 * SECOND, -400 * SECOND, 2 * HOUR)
+STEPS = (0, 0, SECOND, 7 * MINUTE, 40 * MINUTE, 3 * HOUR, HOUR)
 Plan = Sequence[tuple[int, int, int, int, int]]
 
 

@@ -21,6 +21,13 @@ from tests.unit.meter_rig import CALLS, CARD, Oracle, Rig, Store, plain, records
 from tests.unit.records import NOON, SOURCE, usage_record
 
 plans = st.lists(
+    #: By whole hours, of two kinds: late calls come to cells that are there already, or were.
+    st.tuples(
+        st.integers(0, 99), st.sampled_from([0, 2]), st.just(2), st.sampled_from([0, 6, 12, 7]), st.sampled_from([0, 6])
+    ),
+    min_size=4,
+    max_size=40,
+) | st.lists(
     st.tuples(
         st.integers(0, 40),
         st.one_of(st.sampled_from([0, 0, 1, 2]), st.integers(-2, len(CALLS) - 1)),
