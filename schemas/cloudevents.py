@@ -89,6 +89,8 @@ def read_structured(body: bytes) -> Envelope:
         return _to_envelope(_decode_structured(body))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"not a structured CloudEvent: {error}") from error
+    except RecursionError as error:
+        raise EnvelopeError("not a structured CloudEvent: nested too deeply") from error
 
 
 def read_batch(body: bytes) -> list[Envelope]:
@@ -101,6 +103,8 @@ def read_batch(body: bytes) -> list[Envelope]:
         return [_to_envelope(event) for event in _decode_batch(body)]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"not a batch of CloudEvents: {error}") from error
+    except RecursionError as error:
+        raise EnvelopeError("not a batch of CloudEvents: nested too deeply") from error
 
 
 def _to_envelope(event: _Structured) -> Envelope:

@@ -30,7 +30,8 @@ def parse_nanos(amount: str | int | Decimal) -> int:
         value = Decimal(amount)
     except (InvalidOperation, ValueError, TypeError) as error:
         raise MoneyError(f"not an amount of money: {amount!r}") from error
-    if not value.is_finite() or abs(value) >= Decimal(10) ** 20:
+    # Not abs(): it rounds, and overflows where the exponent is a crafted one.
+    if not value.is_finite() or value.copy_abs() >= Decimal(10) ** 20:
         raise MoneyError(f"not a finite amount below 10^20 dollars: {amount!r}")
     return int(_EXACT.multiply(value, Decimal(NANOS)).to_integral_value(ROUND_HALF_EVEN))
 

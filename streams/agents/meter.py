@@ -21,6 +21,9 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+from aiokafka.errors import IllegalStateError
+from faust.types import TP
+
 from schemas.statements import Source
 from streams import metrics
 from streams.agents import digests, entries
@@ -43,6 +46,8 @@ SLICE_S = 0.015
 SHARE = 0.1
 LEDGER_POLL_S = 5.0
 EVICT_EVERY_S = 10.0
+#: Beyond every offset.
+_UNKNOWN = 1 << 62
 #: An idle partition states its watermark this often, so that a quiet one can be told from a dead worker.
 IDLE_STATEMENT_S = 15.0
 
@@ -106,6 +111,7 @@ class Meter:
             if known:
                 state.restore(known.statements)
             where = (topic, partition)
+            state.said_until = _UNKNOWN
             self._states[where] = state
             self._pending.pop(where, None)
             self._fresh.add(where)
@@ -144,6 +150,9 @@ class Meter:
         state = self._states.get(where)
         if state is None:
             return  # revoked while it waited; whoever owns it now reads it again
+        if where in self._fresh:
+            # Earlier owners read no further than the partition reached when this one began to read.
+            state.said_until = max(batch.end, self._end_of(TP(*where)))
         self._check_continuity(state, where, batch)
         count, taken, turn_at = 0, 1, elapsed_s() + SLICE_S
         chunks = batch.chunks()
@@ -159,6 +168,13 @@ class Meter:
             if self._states.get(where) is state:
                 self._pending[where].append(event)
         metrics.EVENTS_READ.labels(topic=batch.topic).inc(count)
+
+    def _end_of(self, tp: TP) -> int:
+        app: Any = self._table.app
+        try:
+            return int(app.consumer.highwater(tp) or 0)
+        except IllegalStateError:
+            return _UNKNOWN  # the assignment went away under us, and this state with it
 
     def _check_continuity(self, state: PartitionState, where: tuple[str, int], batch: RecordBatch) -> None:
         missing = batch.begin - state.next_offset

@@ -187,7 +187,11 @@ class DedupeWindow:
     # -- rebuilding -------------------------------------------------------------------------------------------------
 
     def recall(self, digests: Sequence[bytes], offsets: Sequence[int]) -> None:
-        """Rebuild: put ids back into the generations that their (ascending) offsets belong to."""
+        """Rebuild: put ids back into the generations that their (ascending) offsets belong to.
+
+        What comes again while the window lives is known already.
+        """
+        self._settle()
         bounds = [mark.first_offset for mark in self.marks]
         first = 0
         while first < len(offsets):

@@ -51,7 +51,6 @@ class PartitionState:
         self.duplicates = checkpoint.duplicates if checkpoint else 0
         self.window = DedupeWindow(rules.dedupe_window_us, rules.dedupe_ids_max, checkpoint.marks if checkpoint else ())
         self.refused: list[int] = list(checkpoint.refused) if checkpoint else []
-        self._refused_before = frozenset(self.refused)
         self.cells: dict[tuple[Dimensions, int], CellStatement] = {}
         self.counters: dict[tuple[str, int], ScopeStatement] = {}
         self.changed_cells: dict[int, CellStatement] = {}
@@ -71,6 +70,8 @@ class PartitionState:
         self._rebuilt_at = self.next_offset
         #: Below this offset a restored total may hold a record already: each is asked, one by one.
         self._sure_from = 0
+        #: Below this offset an earlier owner may have stated totals that no state holds: nothing leaves memory.
+        self.said_until = 0
 
     # -- restoring --------------------------------------------------------------------------------------------------
 
@@ -176,7 +177,8 @@ class PartitionState:
 
     def _recall(self, records: Sequence[Record]) -> None:
         rows, _ = self._reader.read(records)
-        known = [row for row in rows if row[0].offset not in self._refused_before]
+        refused = frozenset(self.refused)
+        known = [row for row in rows if row[0].offset not in refused]
         self.window.recall([row[1] for row in known], [row[0].offset for row in known])
 
     def _fold_calls(self, calls: Sequence[Call]) -> None:
@@ -366,8 +368,11 @@ class PartitionState:
 
         Nothing of this partition may be folded or stated before the deletions are durable, and they follow the
         watermark: a later event opens a new segment, and two segments may not both hold the same event. A cell is idle
-        by its hour, a counter by the end of its period, both in stream time.
+        by its hour, a counter by the end of its period, both in stream time. What an earlier owner stated before it
+        died is stated once more under the same segments first, so until then everything stays.
         """
+        if self.next_offset < max(self.said_until, self._sure_from):
+            return []
         horizon = self.stream_time - self.rules.cells_idle_us
         gone: list[CellStatement | ScopeStatement] = []
         for cell_key, cell in list(self.cells.items()):

@@ -325,7 +325,7 @@ def _remember(memo: dict[_Key, _Offer], key: tuple[str, str, str], offer: _Offer
 def _exact(amount: Decimal, name: str) -> Fraction:
     """A believable amount as a fraction; the bounds keep a crafted exponent from becoming a huge integer."""
     exponent = amount.as_tuple().exponent
-    if not isinstance(exponent, int) or exponent < -_DECIMALS_MAX or abs(amount) > _AMOUNT_MAX:
+    if not isinstance(exponent, int) or exponent < -_DECIMALS_MAX or amount.copy_abs() > _AMOUNT_MAX:
         raise PriceError(f"{name} is no believable number: up to {_AMOUNT_MAX:,}, with up to {_DECIMALS_MAX} decimals")
     return Fraction(amount)
 

@@ -159,6 +159,8 @@ def _read_data(envelope: Envelope, limits: Limits) -> tuple[Usage, int]:
         raise Rejected(Reason.WRONG_SHAPE, str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Rejected(Reason.NOT_JSON, str(error)) from error
+    except RecursionError as error:
+        raise Rejected(Reason.WRONG_SHAPE, "nested too deeply") from error
     raise Rejected(Reason.UNKNOWN_TYPE, f"type {kind[:64]!r} is not read here; see schemas/asyncapi.yaml")
 
 
@@ -220,7 +222,8 @@ def _check_gpu(sample: GpuSample, limits: Limits) -> tuple[GpuSample, int]:
         raise Rejected(Reason.ABSURD_NUMBER, "a window is longer than 0 and at most an hour")
     if sample.allocated_seconds.is_signed() or not sample.allocated_seconds.is_finite():
         raise Rejected(Reason.NEGATIVE_USAGE, "allocated_seconds is negative or not a number")
-    if sample.allocated_seconds * SECOND > end - start:
+    # Compared, not multiplied: a comparison is exact and knows no exponent that is too large.
+    if sample.allocated_seconds > Decimal(end - start) / SECOND:
         raise Rejected(Reason.IMPOSSIBLE_USAGE, "allocated_seconds is longer than the window")
     if not 1 <= sample.shared_by <= 1_000:
         raise Rejected(Reason.ABSURD_NUMBER, f"shared_by is {sample.shared_by}; 1 to 1000 is believable")
@@ -233,7 +236,7 @@ def _check_gpu(sample: GpuSample, limits: Limits) -> tuple[GpuSample, int]:
 def _check_bill(bill: BillingRecord, limits: Limits) -> None:
     for name in ("billed_cost", "effective_cost", "list_cost", "contracted_cost"):
         amount = getattr(bill, name)
-        if amount is not None and not (amount.is_finite() and abs(amount) <= limits.amount_max):
+        if amount is not None and not (amount.is_finite() and amount.copy_abs() <= limits.amount_max):
             raise Rejected(Reason.ABSURD_NUMBER, f"{name} is {amount}; at most {limits.amount_max} is believable")
     if bill.tags:
         _check_tags(bill.tags, limits)
