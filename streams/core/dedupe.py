@@ -22,7 +22,7 @@ from streams.core.digest_table import DigestTable, filter_bits, halves
 #: The window is kept in this many generations; it is exact to one generation's length.
 GENERATIONS = 6
 #: A table is filled this many at a time: each filling has a cost of its own.
-_NOTED_MAX = 4096
+_NOTED_MAX = 16_384
 
 
 def frame(source: bytes) -> bytes:
@@ -74,7 +74,7 @@ class DedupeWindow:
         self._generation_max = max(1, ids_max // GENERATIONS)
         self._generations = [Generation(mark) for mark in marks]
         #: Of the present generation, and not yet in its table.
-        self._noted: dict[bytes, None] = {}
+        self._noted: set[bytes] = set()
         self._count = 0
         #: Stream time at which the present generation ends; a record at or after it begins the next.
         self.turns_at = self._end_of_last()
@@ -128,13 +128,13 @@ class DedupeWindow:
         if len(set(digests)) < len(digests):
             often = {digest for digest, count in Counter(digests).items() if count > 1}
             suspects = [is_one or digest in often for is_one, digest in zip(suspects, digests, strict=True)]
-        if not noted.keys().isdisjoint(digests):
+        if not noted.isdisjoint(digests):
             suspects = [is_one or digest in noted for is_one, digest in zip(suspects, digests, strict=True)]
         return suspects
 
     def note(self, digests: Iterable[bytes]) -> None:
         """Remember ids that were no suspects, in the present generation. Tables take them in by the thousand."""
-        self._noted.update(dict.fromkeys(digests))
+        self._noted.update(digests)
         if len(self._noted) >= _NOTED_MAX:
             self._settle()
 
@@ -142,7 +142,7 @@ class DedupeWindow:
         if self._noted:
             self._generations[-1].table.add_many(*halves(b"".join(self._noted)))
             self._count += len(self._noted)
-            self._noted = {}
+            self._noted = set()
 
     # -- one at a time ----------------------------------------------------------------------------------------------
 

@@ -22,9 +22,9 @@ class Lane:
     """The sums of a lane since it was last settled, and what they go to."""
 
     __slots__ = (
-        "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "end", "input", "is_hit", "is_success",
-        "late", "latency_histogram", "long_from", "offset", "output", "per_request", "rate_cached", "rate_in",
-        "rate_out", "rate_written", "reported", "requests", "start", "written",
+        "by_id", "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "end", "input", "is_hit",
+        "is_plain", "is_success", "late", "latency_histogram", "long_from", "offset", "output", "per_request",
+        "rate_cached", "rate_in", "rate_out", "rate_written", "reported", "requests", "start", "written",
     )  # fmt: skip
 
     def __init__(
@@ -38,12 +38,15 @@ class Lane:
     ) -> None:
         self.start, self.end = start, end
         self.cell, self.counters = cell, tuple(counters)
+        self.by_id = {id(counter): counter for counter, _ in counters}
         # Buckets are counted in place: whoever states the cell settles the rest first.
         self.cost_histogram = cell.totals.cost_histogram
         self.latency_histogram = cell.totals.latency_histogram
         rates = terms.rates
         self.long_from, self.divisor, self.per_request = terms.long_from, rates.divisor, rates.per_request
         self.rate_in, self.rate_out = rates.input, rates.output
+        #: Whether reasoning and audio tokens cost what all tokens do.
+        self.is_plain = rates.is_plain
         self.rate_cached, self.rate_written = rates.cache_read_more, rates.cache_creation_more
         self.is_success, self.is_hit = event.status == "success", event.cache_hit
         self._clear()
@@ -53,7 +56,12 @@ class Lane:
         self.cost = self.reported = self.late = 0
         self.offset = -1
 
-    def settle(self, stream_time: int, arrived_at: int) -> None:
+    def count_special(self, reasoning_tokens: int, audio_tokens: int) -> None:
+        """What few calls have is added to the cell at once."""
+        self.cell.totals.reasoning_output_tokens += reasoning_tokens
+        self.cell.totals.audio_tokens += audio_tokens
+
+    def settle(self) -> None:
         """Carry the sums to the cell and the counters."""
         cell, totals, calls, cost = self.cell, self.cell.totals, self.requests, self.cost
         totals.requests += calls
@@ -70,23 +78,28 @@ class Lane:
         totals.cost_nanos += cost
         totals.reported_cost_nanos += self.reported
         totals.unverified_late += self.late
-        cell.offset = max(cell.offset, self.offset)
-        tokens = self.input + self.output
+        offset, tokens = self.offset, self.input + self.output
+        if offset > cell.offset:
+            cell.offset = offset
         for counter, label in self.counters:
-            counter.offset = max(counter.offset, self.offset)
+            if offset > counter.offset:
+                counter.offset = offset
             counter.cost_nanos += cost
             counter.requests += calls
             counter.tokens += tokens
-            counter.stream_time = stream_time
-            counter.arrived_at = arrived_at
-            if cost:
-                contribute(counter.contributors, label, cost)
+            shares = counter.contributors
+            if label in shares:
+                shares[label] += cost
+            elif cost:
+                contribute(shares, label, cost)
         self._clear()
 
 
 #: A call on its way into a lane: digest, lane, offset, arrival, event time, input, output, cached and written tokens,
-#: the gateway's own figure, duration. Where there is no lane only the offset, the time and the row behind it count.
-Call = tuple[bytes, Lane | None, int, int, int, int, int, int, int, int, int | None, Row | None]
+#: the gateway's own figure, duration, reasoning and audio tokens. Without a lane only the row at the end counts.
+Call = tuple[
+    bytes, Lane | None, int, int, int, int, int, int, int, int, int | None, tuple[int, int] | None, Row | None
+]  # fmt: skip
 
 
 def call_of(row: Row, sure_from: int, runaway_tokens: int) -> Call:
@@ -94,20 +107,24 @@ def call_of(row: Row, sure_from: int, runaway_tokens: int) -> Call:
     record, digest, plan, event, event_time = row
     offset = record.offset
     if plan is None or offset < sure_from:
-        return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, row
+        return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, row
     lane = plan.lane
     if lane is None or not lane.start <= event_time < lane.end:
         lane = lane_at(plan, event_time)
     paid_in, paid_out = event.input_tokens, event.output_tokens
-    is_rare = event.reasoning_output_tokens or event.audio_input_tokens or event.audio_output_tokens
-    if lane is None or is_rare or paid_in > lane.long_from or paid_in + paid_out > runaway_tokens:
-        return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, row
+    if lane is None or paid_in > lane.long_from or paid_in + paid_out > runaway_tokens:
+        return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, row
+    special = None
+    if event.reasoning_output_tokens or event.audio_input_tokens or event.audio_output_tokens:
+        if not lane.is_plain:
+            return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, row
+        special = event.reasoning_output_tokens, event.audio_input_tokens + event.audio_output_tokens
     cached, written = event.cache_read_input_tokens, event.cache_creation_input_tokens
     reported = 0 if event.reported_cost is None else reported_nanos(event)
     arrived = record.timestamp * 1_000
     return (
         digest, lane, offset, arrived, event_time, paid_in, paid_out, cached, written, reported,
-        event.duration_ms, None,
+        event.duration_ms, special, None,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from streams.core.dedupe import DedupeWindow
 from streams.core.lanes import Call, Lane, call_of, contribute, lane_at
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
-from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched
+from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, new_counter
 from streams.core.signals import runaway as runaway_signal
 
 _LANES_MAX = 64
@@ -168,11 +168,15 @@ class PartitionState:
 
     def settle(self) -> None:
         """Bring every total up to date with what was folded."""
+        counted: dict[int, ScopeStatement] = {}
         for lane in self._touched:
-            lane.settle(self.stream_time, self.arrived_at)
+            lane.settle()
             self.changed_cells[id(lane.cell)] = lane.cell
-            for counter, _ in lane.counters:
-                self.changed_counters[id(counter)] = self.unstated[id(counter)] = counter
+            counted |= lane.by_id
+        for counter in counted.values():
+            counter.stream_time, counter.arrived_at = self.stream_time, self.arrived_at
+        self.changed_counters |= counted
+        self.unstated |= counted
         self._touched.clear()
 
     def _recall(self, records: Sequence[Record]) -> None:
@@ -185,22 +189,32 @@ class PartitionState:
         """The hot path: calls on known lanes are added up here, all others go to ``_fold_one``."""
         window, touched, window_us = self.window, self._touched, self.rules.dedupe_window_us
         fresh: list[bytes] = []
-        stream_time, arrived_at, folded = self.stream_time, self.arrived_at, self.folded
+        stream_time, folded = self.stream_time, self.folded
         suspects = window.suspects([call[0] for call in calls])
         for call, is_suspect in zip(calls, suspects, strict=True):
-            digest, lane, offset, arrived, event_time, paid_in, paid_out, cached, written, reported, ms, row = call
+            (
+                digest,
+                lane,
+                offset,
+                arrived,
+                event_time,
+                paid_in,
+                paid_out,
+                cached,
+                written,
+                reported,
+                ms,
+                special,
+                row,
+            ) = call
             if lane is None:
-                assert row is not None
-                self.stream_time, self.arrived_at, self.folded = stream_time, arrived_at, folded
+                self.stream_time, self.folded = stream_time, folded
                 window.note(fresh)
                 fresh.clear()
-                self._fold_one(row, is_suspect)
-                stream_time, arrived_at, folded = self.stream_time, self.arrived_at, self.folded
+                self._fold_one(row, is_suspect)  # type: ignore[arg-type]
+                stream_time, folded = self.stream_time, self.folded
                 continue
-            if arrived > arrived_at:
-                arrived_at = arrived
-            if event_time > stream_time:
-                # A time in the future never moves stream time.
+            if event_time > stream_time:  # a time in the future never moves stream time
                 stream_time = event_time if event_time <= arrived else max(stream_time, arrived)
             if is_suspect or stream_time >= window.turns_at:
                 window.note(fresh)
@@ -217,8 +231,8 @@ class PartitionState:
                 lane.cached += cached
                 lane.written += written
             divisor = lane.divisor
-            nanos = units // divisor
-            rest = (units - nanos * divisor) * 2
+            nanos, rest = divmod(units, divisor)
+            rest *= 2
             if rest > divisor or (rest == divisor and nanos & 1):
                 nanos += 1
             if not lane.requests:
@@ -235,9 +249,12 @@ class PartitionState:
             lane.cost_histogram[bisect_right(COST_BOUNDS_NANOS, nanos)] += 1
             if ms is not None:
                 lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, ms)] += 1
+            if special is not None:
+                lane.count_special(*special)
             folded += 1
         window.note(fresh)
-        self.stream_time, self.arrived_at, self.folded = stream_time, arrived_at, folded
+        self.stream_time, self.folded = stream_time, folded
+        self.arrived_at = max(self.arrived_at, max([call[3] for call in calls]))
 
     def _fold_one(self, row: Row, is_suspect: bool) -> None:
         """One record with every check: the first of a lane, a possible duplicate, whatever is not a plain call."""
@@ -344,21 +361,7 @@ class PartitionState:
         key = (watched.scope, watched.period_start)
         counter = self.counters.get(key)
         if counter is None:
-            counter = self.counters[key] = ScopeStatement(
-                scope=watched.scope,
-                period_start=watched.period_start,
-                period_end=watched.period_end,
-                source=self.source,
-                segment=offset,
-                revision=self.revision,
-                offset=-1,
-                cost_nanos=0,
-                requests=0,
-                tokens=0,
-                stream_time=self.stream_time,
-                arrived_at=self.arrived_at,
-                contributors={},
-            )
+            counter = self.counters[key] = new_counter(watched, self.source, offset, self.revision)
         return counter
 
     # -- letting go -------------------------------------------------------------------------------------------------

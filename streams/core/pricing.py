@@ -210,7 +210,8 @@ class PriceBook:
     def flat_terms(self, event: UsageEvent, event_time: int) -> FlatTerms | None:
         """The rates that price every call with the attributes of this one, and how long they hold; None: price each.
 
-        What they give equals ``price_usage``. A call that failed pays for its tokens, and nothing where it has none.
+        What they give equals ``price_usage`` for calls without reasoning and audio tokens, and for all calls where the
+        rates are plain. A call that failed pays for its tokens, and nothing where it has none.
         """
         if event.cache_hit:
             return FlatTerms(-_ALWAYS, _ALWAYS, FREE, _ALWAYS)
@@ -220,13 +221,16 @@ class PriceBook:
             return FlatTerms(-_ALWAYS, _ALWAYS, FREE, _ALWAYS)
         if event_time >= offer.end or event_time < offer.start:
             offer.move(event_time)
-        if offer.first is None or not offer.first.tariff.base.is_simple:
+        if offer.first is None:
+            return None
+        base = offer.first.tariff.base
+        if not (base.prices_input and base.prices_output):
             return None
         # An estimate stands on each call's own figure, so contract and catalogue are all that can be flat.
         tariff = offer.first.tariff
-        if event.status != "success" and tariff.base.per_request:
+        if event.status != "success" and base.per_request:
             return None
-        return FlatTerms(offer.start, offer.end, tariff.base, _ALWAYS if tariff.long_from is None else tariff.long_from)
+        return FlatTerms(offer.start, offer.end, base, _ALWAYS if tariff.long_from is None else tariff.long_from)
 
     def price_gpu(self, sample: GpuSample, event_time: int) -> Priced:
         """What one GPU, or a pod's share of it, cost over its window: allocated time at the hourly price.

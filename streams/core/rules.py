@@ -7,7 +7,7 @@ import msgspec
 
 from schemas.events import BillingRecord, UsageEvent
 from schemas.instants import HOUR
-from schemas.statements import Dimensions, Source
+from schemas.statements import Dimensions, ScopeStatement, Source
 from schemas.versions import Versioned
 from streams.core.cells import Charge
 from streams.core.dedupe import Mark
@@ -23,6 +23,25 @@ class Watched(NamedTuple):
     period_end: int
     #: What the counter is broken down by, for people.
     label: str
+
+
+def new_counter(watched: Watched, source: Source, segment: int, revision: int) -> ScopeStatement:
+    """A counter without anything in it, whose segment begins at this offset."""
+    return ScopeStatement(
+        scope=watched.scope,
+        period_start=watched.period_start,
+        period_end=watched.period_end,
+        source=source,
+        segment=segment,
+        revision=revision,
+        offset=-1,
+        cost_nanos=0,
+        requests=0,
+        tokens=0,
+        stream_time=0,
+        arrived_at=0,
+        contributors={},
+    )
 
 
 class Watchlist(Protocol):
