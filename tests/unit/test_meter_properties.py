@@ -296,6 +296,17 @@ def test_dimensions_of_the_excess_keep_the_team_while_the_partition_has_room():
     assert all(isinstance(d, Dimensions) and d.team_id != OTHER for d, _ in rig.state.cells)
 
 
+def test_what_had_no_price_stays_unseen_also_where_its_generation_was_kept():
+    # A bill in an unknown currency, between calls; then time goes on by a generation.
+    records = records_of([(0, 0, 0, 0, 0), (1, -2, 0, 0, 0), (2, 0, 0, 0, 4)])
+    partition = PartitionState(SOURCE, rig_rules(dedupe_window_us=2 * HOUR))
+    partition.fold(records, 3)
+    assert [letter.reason.value for letter in partition.letters] == ["unknown_currency"]
+    for generation in partition.window.sealed:
+        generation.is_kept = True
+    assert (partition.read_from, partition.checkpoint().refused) == (2, (1,))
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     before=st.lists(st.integers(0, 11), max_size=8),
