@@ -309,7 +309,8 @@ class Meter:
         keys = self._digest_keys.setdefault(where[1], set())
         for generation in state.window.sealed:
             if not generation.is_kept:
-                kept = digests.kept_entries(state.source.slot(), generation)
+                # In a thread: putting some millions in order takes longer than folding may wait.
+                kept = await asyncio.to_thread(digests.kept_entries, state.source.slot(), generation)
                 gone = digests.outdated(keys, {state.source.slot(): state.window.marks})
                 await self._digest_table.write(where[1], [*kept, *((key, None) for key in gone)])
                 keys.update(key for key, _ in kept)

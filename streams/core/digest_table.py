@@ -96,8 +96,10 @@ class DigestTable:
         return self._lower[used], self._upper[used]
 
     def to_bytes(self) -> bytes:
-        """All digests one behind the other, 16 bytes each; ``halves`` reads them back."""
-        return np.column_stack(self.digests()).astype("<u8").tobytes()
+        """All digests one behind the other, 16 bytes each; ``halves`` reads them back. Equal sets give equal bytes."""
+        lower, upper = self.digests()
+        order = np.lexsort((upper, lower))
+        return np.column_stack((lower[order], upper[order])).astype("<u8").tobytes()
 
     def _allocate(self, slots: int) -> None:
         self._slots = slots

@@ -105,7 +105,9 @@ class PartitionState:
 
     def checkpoint(self) -> Checkpoint:
         """The watermark of this instant."""
-        self.refused = [offset for offset in self.refused if offset >= self.read_from]
+        # Kept generations are not read again as a rule, but they are where what was kept is not found whole.
+        oldest = self.window.marks[0].first_offset if self.window.marks else self.next_offset
+        self.refused = [offset for offset in self.refused if offset >= oldest]
         return Checkpoint(
             source=self.source,
             revision=self.revision,

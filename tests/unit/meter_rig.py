@@ -17,7 +17,7 @@ from schemas.events import BILLING_TYPE, GPU_TYPE, USAGE_TYPE, BillingRecord, Us
 from schemas.instants import HOUR, MINUTE, SECOND, format_instant, parse_instant
 from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS
 from schemas.statements import COST_BOUNDS_NANOS, LATENCY_BOUNDS_MS, Dimensions, Totals
-from streams.agents import entries
+from streams.agents import digests, entries
 from streams.agents.meter import Meter
 from streams.core import cells
 from streams.core.charging import Charging
@@ -85,7 +85,7 @@ CALLS: tuple[dict[str, Any], ...] = (
     {"provider": "openai", "request_model": "tie", "team_id": "search", "reported_cost": "0.1", "duration_ms": 99},
 )  # fmt: skip
 COUNTS: tuple[dict[str, int], ...] = (
-    {"input_tokens": 1, "output_tokens": 0}, {"input_tokens": 3, "output_tokens": 1}, {"input_tokens": 1_001},
+    {"input_tokens": 1, "output_tokens": 0}, {"input_tokens": 3}, {"input_tokens": 1_001},
     {"input_tokens": 1_000, "cache_read_input_tokens": 999, "output_tokens": 3}, {"input_tokens": 200_000},
     {"input_tokens": 777, "cache_read_input_tokens": 1, "cache_creation_input_tokens": 2, "output_tokens": 77},
     {"input_tokens": 200_001, "output_tokens": 9}, {"input_tokens": 5, "output_tokens": 7, "reasoning_output_tokens": 7},
@@ -272,12 +272,18 @@ class Store:
         return found
 
 
+def _nothing() -> Any:
+    return SimpleNamespace(app=SimpleNamespace(partitions=4))
+
+
 class Rig:
     """One partition's owners, one after the other, over one changelog."""
 
     def __init__(self, rules: Rules, records: Sequence[RawRecord], writer: Callable[[], str]) -> None:
         self.records, self.log, self.store, self.said = records, dict[bytes, bytes](), Store(), list[Outgoing]()
         self._rules, self._writer = rules, writer
+        #: The changelog of sealed generations.
+        self.kept: dict[bytes, bytes] = {}
         self._where = (SOURCE.topic, SOURCE.partition)
         #: One past the last record that any owner ever read.
         self.reached = 0
@@ -285,13 +291,14 @@ class Rig:
 
     def begin(self) -> None:
         """A new owner takes over what is durable; whatever the one before had in memory is gone."""
-        table: Any = SimpleNamespace(app=SimpleNamespace(partitions=4))
-        ledger: Any = None
+        # Neither table is written to by what is driven here; the ledger is asked by nobody.
+        table, kept, ledger = _nothing(), _nothing(), _nothing()
         self._meter = Meter(
-            table, self._rules, ledger, (SOURCE.topic,), epoch=0, writer=self._writer, flush_interval_s=1.0,
+            table, kept, self._rules, ledger, (SOURCE.topic,), epoch=0, writer=self._writer, flush_interval_s=1.0,
             scope_interval_s=1.0,
         )  # fmt: skip
         self._meter._load(SOURCE.partition, dict(self.log))
+        self._meter._load_digests(SOURCE.partition, dict(self.kept))
         self.state: PartitionState = self._meter._states[self._where]
         self.state.said_until = self.reached
         self.position = self.state.read_from if self.state.next_offset else 0
@@ -299,9 +306,9 @@ class Rig:
     def take(self, count: int, chunk: int) -> None:
         """Read on, so many at a time."""
         batch = self.records[self.position : self.position + count]
-        for start in range(0, len(batch), chunk):
-            part = batch[start : start + chunk]
-            self.state.take(part, part[-1].offset + 1)
+        parts = [batch[start : start + chunk] for start in range(0, len(batch), chunk)]
+        for start in range(0, len(parts), 2):
+            self.state.take(parts[start : start + 2])
         self.position += len(batch)
         self.reached = max(self.reached, self.position)
 
@@ -319,6 +326,8 @@ class Rig:
         if not evicting:
             self.take(meanwhile, 3)
         writes: list[Any] = [*picture.consequences, *picture.entries, *picture.deletions]
+        if cut == 1.0 and self.state.is_rebuilt:
+            self._keep_digests()
         for write in writes[: round(cut * len(writes))]:
             if isinstance(write, Outgoing):
                 self._say([write])
@@ -326,6 +335,12 @@ class Rig:
                 self.log.pop(write[0], None)
             else:
                 self.log[write[0]] = write[1]
+
+    def _keep_digests(self) -> None:
+        for generation in self.state.window.sealed:
+            if not generation.is_kept:
+                self.kept.update((key, value or b"") for key, value in digests.kept_entries(SOURCE.slot(), generation))
+                generation.is_kept = True
 
     def _say(self, records: Sequence[Outgoing]) -> None:
         self.said += records

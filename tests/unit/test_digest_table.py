@@ -91,3 +91,17 @@ def test_adding_from_the_outside_leaves_the_givers_bytes_alone():
     assert (lower.tolist(), upper.tolist()) == ([1, 5], [1, 6])
     assert _digest(0, 1) in table
     assert _digest(0, 6) not in table
+
+
+@settings(max_examples=50, deadline=None)
+@given(digests=st.sets(DIGESTS, min_size=1, max_size=60), expected=st.integers(0, 300))
+def test_the_bytes_of_a_table_follow_from_what_is_in_it_and_not_from_how_it_grew(digests, expected):
+    """Pieces of them are kept, and a piece of one writer may stand beside a piece of another."""
+    grown, filled = DigestTable(), DigestTable(expected)
+    for digest in digests:
+        grown.add(digest)
+    filled.add_many(*halves(b"".join(sorted(digests))))
+    assert grown.to_bytes() == filled.to_bytes()
+    again = DigestTable()
+    again.add_many(*halves(filled.to_bytes()))
+    _check(again, digests, set())

@@ -186,10 +186,10 @@ def test_settling_at_any_moment_changes_nothing(plan, at):
     records = records_of(plan)
     settled, once = (PartitionState(SOURCE, rig_rules()) for _ in range(2))
     for record in records:
-        settled.take([record], record.offset + 1)
+        settled.take([[record]])
         if record.offset in at:
             settled.settle()
-    once.take(records, len(records))
+    once.take([part for part in (records[:3], records[3:]) if part])
     for each in (settled, once):
         each.settle()
     assert settled.cells == once.cells
@@ -294,3 +294,55 @@ def test_dimensions_of_the_excess_keep_the_team_while_the_partition_has_room():
     rig.finish()
     assert {d.feature for d, _ in rig.state.cells} >= {OTHER}
     assert all(isinstance(d, Dimensions) and d.team_id != OTHER for d, _ in rig.state.cells)
+
+
+def test_what_had_no_price_stays_unseen_also_where_its_generation_was_kept():
+    # A bill in an unknown currency, between calls; then time goes on by a generation.
+    records = records_of([(0, 0, 0, 0, 0), (1, -2, 0, 0, 0), (2, 0, 0, 0, 4)])
+    partition = PartitionState(SOURCE, rig_rules(dedupe_window_us=2 * HOUR))
+    partition.fold(records, 3)
+    assert [letter.reason.value for letter in partition.letters] == ["unknown_currency"]
+    for generation in partition.window.sealed:
+        generation.is_kept = True
+    assert (partition.read_from, partition.checkpoint().refused) == (2, (1,))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    before=st.lists(st.integers(0, 11), max_size=8),
+    idle=st.booleans(),
+    after=st.lists(st.integers(0, 11), min_size=1, max_size=10),
+    cut=st.floats(0, 1),
+    evicting=st.booleans(),
+    cells_max=st.integers(1, 5),
+    team_cells_max=st.integers(1, 3),
+)
+def test_a_replay_admits_what_the_first_run_admitted(before, idle, after, cut, evicting, cells_max, team_cells_max):
+    """Cells fill up, some are let go, and a flush is cut short: the next owner decides as the one that died."""
+    changes = {"cells_max": cells_max, "team_cells_max": team_cells_max, "cells_idle_us": HOUR // 2}
+    # The same names come before and after room is made for them, nine hours after the first cells.
+    names = [(0, name) for name in before] + [(9 * idle, name) for name in after * 2]
+    records = [
+        usage_record(
+            offset,
+            at=NOON + hours * HOUR,
+            team=f"t{name % 3}",
+            feature=f"f{name}",
+            key_id="k1",
+            input_tokens=1 << offset,
+        )
+        for offset, (hours, name) in enumerate(names)
+    ]
+    rig, undying = (Rig(rig_rules(**changes), records, iter("abcd").__next__) for _ in range(2))
+    for each in (rig, undying):
+        each.take(len(before) + len(after), 100)
+        each.flush(evicting=False)
+        each.flush(evicting=True)
+        each.take(len(after) // 2, 100)
+    rig.flush(evicting=evicting, cut=cut)
+    rig.begin()
+    for each in (rig, undying):
+        each.finish()
+    assert rig.store.rows == undying.store.rows
+    held = rig.store.sums(of_cells=True)
+    assert sum(cell["cost_nanos"] for cell in held.values()) == Oracle(rig_rules(**changes), records).nanos
