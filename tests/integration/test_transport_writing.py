@@ -55,6 +55,6 @@ async def test_what_a_write_returned_from_can_be_read_from_the_log_in_the_order_
     table = member.table(on_load=lambda partition, entries: None)
     await member.start()
     await scene.commits(topic, 1)
-    (written, records, entries), = found
+    ((written, records, entries),) = found
     assert written == 5_000
     assert [(record.key, record.value) for record in records] == entries

@@ -208,7 +208,9 @@ class Scene:
     @asynccontextmanager
     async def eager_cleaner(self) -> AsyncIterator[None]:
         """Let the broker look for what it can compact all the time, not every 15 seconds."""
-        await self.admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", {"log.cleaner.backoff.ms": "100"})])
+        await self.admin.alter_configs(
+            [ConfigResource(ConfigResourceType.BROKER, "1", {"log.cleaner.backoff.ms": "100"})]
+        )
         yield
         await self.admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", {})])
 
@@ -262,7 +264,9 @@ class Scene:
     async def log(self, topic: str, partition: int = 0) -> list[Any]:
         """All records of a partition up to its present end."""
         place = TopicPartition(topic, partition)
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.url, enable_auto_commit=False, fetch_max_wait_ms=50)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.url, enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=50
+        )
         await consumer.start()
         try:
             consumer.assign([place])
