@@ -2,24 +2,37 @@
 release, compare with docs/transport.md, and only then move the pin in pyproject.toml."""
 
 import inspect
+from collections import OrderedDict
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import faust
 import faust.streams
 import faust.transport.drivers.aiokafka as driver
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from faust.tables.table import Table
 from faust.transport.consumer import Consumer
 
-from streams.transport import make_app
+from streams.transport import BatchSchema, make_app
 from streams.transport.consumer import BatchConsumer
 from streams.transport.driver import require_c_extension
+from streams.transport.fetching import Unread, hand_out_unread
 from streams.transport.producer import BatchProducer
 from streams.transport.recovery import BatchRecovery, BatchTableManager
+
+#: What is read of a record batch before its records are.
+BATCH_NAMES = (
+    "base_offset", "next_offset", "max_timestamp", "producer_id", "is_control_batch", "is_transactional", "validate_crc",
+)  # fmt: skip
 
 
 def test_a_group_coordinator_keeps_its_errors_where_they_are_looked_for():
@@ -74,6 +87,18 @@ def test_the_c_extension_is_there():
         (AIOKafkaProducer, "send_batch"),
         (driver.Producer, "send_and_wait"),
         (GroupCoordinator, "_do_heartbeat"),
+        (fetcher.FetchResult, "getall"),
+        (fetcher.FetchResult, "check_assignment"),
+        (fetcher.FetchResult, "has_more"),
+        (fetcher.FetchResult, "_update_position"),
+        (fetcher.PartitionRecords, "_unpack_records"),
+        (fetcher.PartitionRecords, "_consume_aborted_up_to"),
+        (fetcher.PartitionRecords, "_contains_abort_marker"),
+        (fetcher.Fetcher, "fetched_records"),
+        (fetcher.Fetcher, "seek_to"),
+        (MemoryRecords, "has_next"),
+        (MemoryRecords, "next_batch"),
+        *((DefaultRecordBatch, name) for name in BATCH_NAMES),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -114,3 +139,80 @@ def test_a_heartbeat_is_of_the_generation_and_the_member_that_recovery_asks_abou
     source = inspect.getsource(GroupCoordinator._do_heartbeat)
     assert "HeartbeatRequest(self.group_id, self.generation, self.member_id)" in source
     assert "self._coordinator = GroupCoordinator(" in inspect.getsource(AIOKafkaConsumer.start)
+
+
+PLACE = TopicPartition("usage.events.v1", 0)
+
+
+def _fetch_result(position: int) -> fetcher.FetchResult:
+    """What aiokafka's fetcher makes of ten records in one batch, the offset asked for being ``position``."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
+        batch_size=1_000_000,
+    )  # fmt: skip
+    for offset in range(10):
+        builder.append(offset, 1_000 + offset, None, b"v", [])
+    subscriptions = SubscriptionState()
+    subscriptions.assign_from_user([PLACE])
+    assignment = subscriptions.subscription.assignment
+    assignment.state_value(PLACE).seek(position)
+    records = MemoryRecords(bytes(builder.build()))
+    source = fetcher.PartitionRecords(PLACE, records, [], position, None, None, True, fetcher.READ_COMMITTED)
+    return fetcher.FetchResult(PLACE, assignment=assignment, partition_records=source, backoff=0)
+
+
+async def test_a_fetch_keeps_what_is_read_of_it_under_these_names():
+    result = _fetch_result(0)
+    source = result._partition_records
+    assert result._topic_partition == PLACE
+    assert (source._tp, source.next_fetch_offset, source._isolation_level) == (PLACE, 0, fetcher.READ_COMMITTED)
+    assert (source._check_crcs, source._aborted_producers) == (True, set())
+    batch = source._records.next_batch()
+    assert (batch.base_offset, batch.next_offset, batch.max_timestamp) == (0, 10, 1_009)
+    assert (batch.producer_id, batch.is_control_batch, batch.is_transactional) == (-1, False, False)
+
+
+def test_a_fetcher_keeps_its_results_in_a_dictionary_and_asks_them_for_all_they_have():
+    assert "self._records = collections.OrderedDict()" in inspect.getsource(fetcher.Fetcher.__init__)
+    fetched = inspect.getsource(fetcher.Fetcher.fetched_records)
+    assert "type(res_or_error) is FetchResult" in fetched
+    assert "res_or_error.getall(max_records)" in fetched
+    assert "if not records:" in fetched
+    assert "del self._records[tp]" in inspect.getsource(fetcher.Fetcher.seek_to)
+
+
+@pytest.mark.parametrize("position", [0, 4])
+async def test_a_fetch_is_handed_over_unread_and_says_the_same_as_aiokafkas_own_reading(position):
+    plain, unread = _fetch_result(position), _fetch_result(position)
+    # A fetcher's only part in it is its dictionary: what was there before is taken over, what comes later as well.
+    owner = SimpleNamespace(_records=OrderedDict({PLACE: unread}))
+    hand_out_unread(owner)
+    taken = owner._records[PLACE].getall(None)
+    assert isinstance(taken, Unread)
+    expected = plain.getall()
+    assert [record.offset for chunk in taken.chunks() for record in chunk] == [record.offset for record in expected]
+    assert (taken.first, taken.end, taken.timestamp) == (position, 10, 1_009)
+    for result in (plain, unread):
+        assert not result.has_more()
+        assert result._assignment.state_value(PLACE).position == 10
+
+
+async def test_a_fetch_that_was_sought_away_from_hands_nothing_over():
+    result = _fetch_result(0)
+    owner = SimpleNamespace(_records=OrderedDict({PLACE: result}))
+    hand_out_unread(owner)
+    result._assignment.state_value(PLACE).seek(3)
+    assert owner._records[PLACE].getall(None) == []
+
+
+async def test_the_agents_of_a_topic_are_counted_where_faust_keeps_them(app):
+    for name in ("one", "two"):
+
+        async def agent(stream):
+            """Never run here."""
+
+        app.agent(app.topic("shared", schema=BatchSchema()), name=name, concurrency=1)(agent)
+    for agent in app.agents.values():
+        app.topics.add(agent.channel)
+    await app.topics._update_indices()
+    assert len(app.topics._topic_name_index["shared"]) == 2

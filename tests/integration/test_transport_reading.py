@@ -1,0 +1,165 @@
+"""Where reading begins and how much is read at a time, on a real broker."""
+
+import asyncio
+import random
+
+import pytest
+
+from streams.transport.consumer import LogTruncatedError
+from tests.integration.transport_parts import Scene, until
+
+pytestmark = pytest.mark.integration
+#: Of the fetches that may wait for an agent: ``stream_buffer_maxsize``, one in hands, one on its way to the queue.
+WAITING_MAX = 18
+
+
+@pytest.fixture
+async def scene(kafka_url, topics, app_id, tmp_path):
+    async with Scene(kafka_url, topics, app_id, tmp_path) as scene:
+        yield scene
+
+
+def _noise(size: int, seed: int = 0) -> bytes:
+    """Bytes that do not compress."""
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.mark.parametrize(("wish", "start"), [(5, 5), (15, 12)], ids=["below", "above and is not heard"])
+async def test_reading_begins_where_a_restored_table_asks_for_it_when_that_is_below_the_commit(scene, wish, start):
+    topic = await scene.topic()
+    await scene.changelog()
+    loaded = []
+    earlier = scene.member(topic)
+    table = earlier.table(on_load=lambda partition, entries: None)
+    await (await earlier.start()).ready()
+    await scene.append(topic, [b"%d" % number for number in range(12)])
+    await table.write(0, [(b"wanted", b"%d" % wish)])
+    await scene.commits(topic, 12)
+    await earlier.stop()
+    # In batches of one, so that what is fetched before the seek would be a batch that must not be there.
+    for number in range(12, 20):
+        await scene.append(topic, [b"%d" % number])
+    later = scene.member(topic)
+    later.table(
+        on_load=lambda partition, entries: loaded.append(int(entries[b"wanted"])),
+        start_of=lambda topic, partition: loaded[-1],
+    )
+    await later.start()
+    await scene.commits(topic, 20)
+    assert loaded == [wish]
+    assert later.seen[0][0].begin == start
+    assert later.offsets() == list(range(start, 20))
+
+
+async def test_a_log_that_ends_below_what_was_committed_stops_the_worker(scene):
+    topic = await scene.topic()
+    await scene.append(topic, [b"a", b"b", b"c"])
+    await scene.commit(topic, 10)
+    member = await scene.member(topic).start()
+    await until(lambda: member.app.crashed)
+    assert isinstance(member.app.crash_reason, LogTruncatedError)
+    assert member.seen == [[]]
+    assert await scene.committed(topic) == 10
+
+
+async def test_a_topic_made_anew_that_ends_below_what_a_table_remembers_stops_the_worker(scene):
+    topic = await scene.topic()
+    await scene.changelog()
+    await scene.append(topic, [b"old"] * 10)
+    await scene.remake(topic)
+    await scene.append(topic, [b"new"] * 3)
+    member = scene.member(topic)
+    member.table(on_load=lambda partition, entries: None, start_of=lambda topic, partition: 10)
+    await member.start()
+    await until(lambda: member.app.crashed)
+    assert isinstance(member.app.crash_reason, LogTruncatedError)
+    assert member.seen == [[]]
+
+
+async def test_a_fetch_that_begins_inside_a_producers_batch_delivers_exactly_the_records_from_there(scene):
+    compressions = (None, "gzip", "lz4", "zstd")
+    topic = await scene.topic(partitions=len(compressions))
+    for partition, compression in enumerate(compressions):
+        values = [b"%d" % number for number in range(600)]
+        await scene.append(topic, values, partition, compression=compression)
+        await scene.commit(topic, 300, partition)
+    member = await scene.running(topic, partitions=len(compressions))
+    for partition in range(len(compressions)):
+        await scene.commits(topic, 600, partition)
+        assert member.offsets(partition) == list(range(300, 600))
+        seen = [seen for seen in member.seen[0] if seen.partition == partition]
+        assert (seen[0].begin, seen[-1].end) == (300, 600)
+        assert [int(value) for one in seen for value in one.values] == list(range(300, 600))
+
+
+async def test_a_record_as_large_as_the_broker_takes_and_many_megabytes_at_once_arrive_whole(scene):
+    topic = await scene.topic()
+    largest = _noise(5 * 1_048_576 - 1_000)
+    await scene.append(topic, [largest])
+    for number in range(8):
+        await scene.append(topic, [_noise(500_000, seed) for seed in (number, number + 100)])
+    member = await scene.running(topic, fetch_max_bytes=16 * 1_048_576)
+    await scene.commits(topic, 17)
+    values = [value for seen in member.seen[0] for value in seen.values]
+    assert values[0] == largest
+    assert values[1:] == [_noise(500_000, seed) for number in range(8) for seed in (number, number + 100)]
+    assert max(sum(map(len, seen.values)) for seen in member.seen[0]) > 8_000_000
+
+
+async def test_a_record_larger_than_a_fetch_and_one_record_at_a_time_arrive_in_order(scene):
+    topic = await scene.topic()
+    values = [b"%d" % number for number in range(20)]
+    for value in values:
+        await scene.append(topic, [value])
+    await scene.append(topic, [_noise(100_000)])
+    member = await scene.running(topic, fetch_max_bytes=1)
+    await scene.commits(topic, 21)
+    assert [seen.offsets for seen in member.seen[0]] == [[offset] for offset in range(21)]
+    assert [(seen.begin, seen.end) for seen in member.seen[0]] == [(offset, offset + 1) for offset in range(21)]
+
+
+async def test_two_agents_of_a_topic_both_get_every_record_and_one_agent_reads_a_batch_once(scene):
+    two, one = await scene.topic("two"), await scene.topic("one")
+    kept = {}
+
+    def remember(name):
+        async def work(event, seen):
+            # Between the two agents' readings.
+            await asyncio.sleep(0)
+            kept[name] = event.value.unread._kept is not None
+            event.ack()
+
+        return work
+
+    for topic in (two, one):
+        await scene.append(topic, [b"%d" % number for number in range(1_000)], compression="lz4")
+    member = scene.member(two, remember("two"), remember("two"))
+    member.bind(one, remember("one"))
+    await member.start()
+    await scene.commits(two, 1_000)
+    await scene.commits(one, 1_000)
+    assert [member.offsets(agent=agent) for agent in range(3)] == [list(range(1_000))] * 3
+    assert kept == {"two": True, "one": False}
+
+
+async def test_an_agent_that_takes_nothing_lets_few_fetches_pile_up_and_gets_everything_once_it_goes_on(scene):
+    topic = await scene.topic()
+    go = asyncio.Event()
+    waiting = []
+
+    async def stands(event, seen):
+        await go.wait()
+        waiting.append(member.unread(topic))
+        event.ack()
+
+    await scene.append_each(topic, [b"%d" % number for number in range(100)])
+    member = await scene.running(topic, stands, fetch_max_bytes=1)
+    await until(lambda: member.is_held_back(topic))
+    end = asyncio.get_running_loop().time() + 1.0
+    while asyncio.get_running_loop().time() < end:
+        assert member.unread(topic) <= WAITING_MAX
+        await asyncio.sleep(0.02)
+    go.set()
+    await scene.commits(topic, 100)
+    assert member.offsets() == list(range(100))
+    assert [len(seen.records) for seen in member.seen[0]] == [1] * 100
