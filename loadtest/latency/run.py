@@ -135,38 +135,49 @@ async def drained(stage: Stage, group: str) -> bool:
 
 
 async def measure(stage: Stage, options: argparse.Namespace, out: Console) -> dict[str, Any]:
-    """One worker, rate after rate."""
+    """METER in one worker and what follows in another, rate after rate."""
     rates = [int(rate) for rate in options.rates.split(",")]
     await make_topics(stage, PARTITIONS)
     budgets = stage.folder / "budgets.yaml"
     budgets.write_text(budgets_of_probes(rates, options.samples, options.budgets, Shape().teams))
     url = await prepare(stage, "latency", PARTITIONS)
-    child = worker(worker_settings(stage, "latency", url, PARTITIONS, budgets), stage.folder)
-    ready = child.log.with_suffix(".ready")
+    # Apart, as an operator has them where delay matters: folding a full fetch takes its time, and in one process a
+    # command would wait for it.
+    stages = {"meter": ["meter"], "rest": ["budget", "detect", "ledger", "notify"]}
+    children = [
+        worker(worker_settings(stage, "latency", url, PARTITIONS, budgets, stages=names), stage.folder, index)
+        for index, names in enumerate(stages.values())
+    ]
 
-    async def is_ready() -> bool:
-        return ready.exists()
+    async def are_ready() -> bool:
+        return all(child.log.with_suffix(".ready").exists() for child in children)
 
-    child.start()
+    for child in children:
+        child.start()
     found: list[dict[str, Any]] = []
     try:
-        await child.ready(is_ready, 120.0)
+        await children[0].ready(are_ready, 120.0)
         for rate in rates:
             async with Watchers(stage.broker.bootstrap, url) as watchers:
-                before, began = cpu_s(child.pid), elapsed_s()
+                before, began = [cpu_s(child.pid) for child in children], elapsed_s()
                 figures = await one_rate(stage, watchers, rate, options)
-                figures["worker_cpu_share"] = round((cpu_s(child.pid) - before) / (elapsed_s() - began), 2)
-            figures["kept_up"] = await drained(stage, "latency")
+                took = elapsed_s() - began
+                figures["cpu_share"] = {
+                    name: round((cpu_s(child.pid) - spent) / took, 2)
+                    for name, child, spent in zip(stages, children, before, strict=True)
+                }
+            figures["kept_up"] = await drained(stage, "latency-meter")
             found.append(figures)
             out.print(f"  {rate:,}/s: " + ", ".join(f"{k} {figures[k]['p50']:.0f} ms" for k in _kinds(figures)))
             if not figures["kept_up"]:
                 out.print("  the worker did not work off the backlog; higher rates are left out")
                 break
     finally:
-        await child.stop()
+        for child in children:
+            await child.stop()
     return {
         "machine": describe(f"Apache Kafka {stage.broker.version}", f"PostgreSQL {stage.postgres.version}"),
-        "parameters": {**vars(options), "partitions": PARTITIONS, "warm_up_s": WARM_UP_S, "workers": 1},
+        "parameters": {**vars(options), "partitions": PARTITIONS, "warm_up_s": WARM_UP_S, "workers": stages},
         "unit": "ms from the intended send time",
         "rates": found,
     }
