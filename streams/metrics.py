@@ -28,6 +28,9 @@ DUPLICATES = Gauge(
     "sluice_duplicates", "Events that came again, since the partition's beginning.", ["slot"], registry=WORKER
 )
 DEDUPE_IDS = Gauge("sluice_dedupe_ids", "Ids in the de-duplication window.", ["slot"], registry=WORKER)
+DEDUPE_DROPPED_EARLY = Counter(
+    "sluice_dedupe_dropped_early_total", "Parts of the window dropped because it was full.", registry=WORKER
+)
 OVERFLOWS = Counter(
     "sluice_cells_overflow_total",
     "Hours in which a team had more cells than it may have; the rest is under __other__.",

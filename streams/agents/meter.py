@@ -366,6 +366,8 @@ class Meter:
         state.folded = state.unpriced = 0
         metrics.DUPLICATES.labels(slot=state.source.slot()).set(state.duplicates)
         metrics.DEDUPE_IDS.labels(slot=state.source.slot()).set(len(state.window))
+        metrics.DEDUPE_DROPPED_EARLY.inc(state.window.dropped_early)
+        state.window.dropped_early = 0
 
 
 class _Picture(NamedTuple):
