@@ -307,7 +307,7 @@ def test_what_had_no_price_stays_unseen_also_where_its_generation_was_kept():
     assert (partition.read_from, partition.checkpoint().refused) == (2, (1,))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     before=st.lists(st.integers(0, 11), max_size=8),
     idle=st.booleans(),
