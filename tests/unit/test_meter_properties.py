@@ -354,6 +354,8 @@ def test_a_lane_ends_where_a_budgets_hour_ends_within_an_hour_of_utc():
         usage_record(n, at=when, arrived=NOON + HOUR, feature="chat", input_tokens=1 << n) for n, when in enumerate(at)
     ]
     rig = Rig(rig_rules(), records, iter("ab").__next__)
+    for _ in records:
+        rig.take(1, 1)
     rig.finish()
     assert plain(rig.store.sums(of_cells=False)) == plain(Oracle(rig_rules(), records).counters)
 
