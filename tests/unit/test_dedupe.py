@@ -121,7 +121,7 @@ def _splits(draw, records: Sequence[Seen]) -> list[Sequence[Seen]]:
     return [piece for piece in pieces if piece]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     records=streams(),
     ids_max=st.sampled_from([1, 5, 12, 30, 61, 1000]),
@@ -141,7 +141,7 @@ def test_any_batches_give_the_verdicts_of_one_by_one_and_of_the_rule(records, id
             assert len(batched) <= ids_max or len(batched.marks) == 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(records=streams(), ids_max=st.sampled_from([5, 12, 30, 1000]), deaths=st.integers(1, 3), data=st.data())
 def test_a_window_rebuilt_from_its_first_mark_answers_like_the_one_that_never_died(records, ids_max, deaths, data):
     naive, window = Naive(ids_max), DedupeWindow(WINDOW, ids_max)

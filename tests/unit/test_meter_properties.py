@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.events import UsageEvent
-from schemas.instants import HOUR
+from schemas.instants import HOUR, SECOND
 from schemas.statements import Dimensions
 from streams.agents import entries
 from streams.core.admission import OTHER
@@ -307,7 +307,7 @@ def test_what_had_no_price_stays_unseen_also_where_its_generation_was_kept():
     assert (partition.read_from, partition.checkpoint().refused) == (2, (1,))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     before=st.lists(st.integers(0, 11), max_size=8),
     idle=st.booleans(),
@@ -346,3 +346,26 @@ def test_a_replay_admits_what_the_first_run_admitted(before, idle, after, cut, e
     assert rig.store.rows == undying.store.rows
     held = rig.store.sums(of_cells=True)
     assert sum(cell["cost_nanos"] for cell in held.values()) == Oracle(rig_rules(**changes), records).nanos
+
+
+def test_a_lane_ends_where_a_budgets_hour_ends_within_an_hour_of_utc():
+    at = [NOON + minutes * 60 * SECOND for minutes in (5, 6, 14, 15, 16, 59, 7)]
+    records = [
+        usage_record(n, at=when, arrived=NOON + HOUR, feature="chat", input_tokens=1 << n) for n, when in enumerate(at)
+    ]
+    rig = Rig(rig_rules(), records, iter("ab").__next__)
+    for _ in records:
+        rig.take(1, 1)
+    rig.finish()
+    assert plain(rig.store.sums(of_cells=False)) == plain(Oracle(rig_rules(), records).counters)
+
+
+def test_halves_of_a_nanodollar_go_to_the_even_one_on_the_hot_path_too():
+    # Half a nanodollar a token and one a call: 1.5, 2.5, 3.5, 4.5.
+    partition = PartitionState(SOURCE, rig_rules())
+    costs = []
+    for offset, tokens in enumerate((0, 1, 3, 5, 7)):
+        before = sum(cell.totals.cost_nanos for cell in partition.cells.values())
+        partition.fold([usage_record(offset, response_model="tie", input_tokens=tokens)], offset + 1)
+        costs.append(sum(cell.totals.cost_nanos for cell in partition.cells.values()) - before)
+    assert costs == [1, 2, 2, 4, 4]
