@@ -49,6 +49,8 @@ async def test_what_a_stalled_worker_writes_late_is_not_restored_and_its_success
     await (await successor.start()).ready()
     assert loaded[-1][b"mine"] >= before.value or len(loaded[-1][b"mine"]) > len(before.value)
     await table.write(0, [(b"mine", b"the successor's")])
+    await scene.commits(topic, 10)
+    assert successor.offsets() == list(range(5, 10))
     taken_over_at = await scene.end(changelog)
     stalled.resume()
 
@@ -59,12 +61,8 @@ async def test_what_a_stalled_worker_writes_late_is_not_restored_and_its_success
     await until(wrote_late)
     await until(lambda: "not ours any more" in stalled.log.read_text())
     stalled.kill()
-    await scene.append(topic, [b"late"] * 5)
     third = scene.member(topic)
-    third.table(fenced=True, on_load=lambda partition, entries: loaded.append(dict(entries)))
-    await successor.stop()
-    await (await third.start()).ready()
+    table = third.table(fenced=True, on_load=lambda partition, entries: loaded.append(dict(entries)))
+    async with third.app.producer:
+        await table.restore({0})
     assert loaded[-1] == {b"mine": b"the successor's"}
-    await scene.commits(topic, 15)
-    assert sorted(set(successor.offsets() + third.offsets())) == list(range(5, 15))
-    assert successor.offsets() == sorted(successor.offsets())

@@ -74,6 +74,9 @@ class Member:
             folder=scene.folder / f"member-{len(scene.members)}",
             **{"partitions": 1, "session_timeout_s": SESSION_S, "rebalance_timeout_s": 20.0} | settings,
         )
+        # Ten times as often as in production: tests wait for them.
+        self.app.conf.broker_commit_interval = 0.1
+        self.app.conf.broker_heartbeat_interval = 0.2
         #: By agent.
         self.seen: list[list[Seen]] = []
         for work in works:
