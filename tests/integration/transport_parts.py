@@ -214,8 +214,10 @@ class Scene:
         await self.admin.alter_configs(
             [ConfigResource(ConfigResourceType.BROKER, "1", {"log.cleaner.backoff.ms": "100"})]
         )
-        yield
-        await self.admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", {})])
+        try:
+            yield
+        finally:
+            await self.admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", {})])
 
     async def remake(self, topic: str) -> None:
         """Delete a topic of one partition and make it anew."""
