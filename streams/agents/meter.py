@@ -273,6 +273,8 @@ class Meter:
                     cost_s = await self._flush(evicting=True)
             else:
                 cost_s = await self._flush(evicting=False)
+            for where, state in list(self._states.items()):
+                await self._keep_digests(where, state)
             metrics.FLUSH_SECONDS.observe(elapsed_s() - began)
             metrics.CELLS_LIVE.set(sum(len(state.cells) for state in self._states.values()))
             return cost_s
@@ -298,8 +300,6 @@ class Meter:
                 for event in picture.done:
                     event.ack()
                 self._measure(picture.state)
-        for where, state in list(self._states.items()):
-            await self._keep_digests(where, state)
         return cost_s
 
     async def _keep_digests(self, where: tuple[str, int], state: PartitionState) -> None:

@@ -28,6 +28,7 @@ _FRACTIONS = {20: 0, 22: 100_000, 23: 10_000, 24: 1_000, 25: 100, 26: 10, 27: 1}
 _Z, _DOT = ord("Z"), ord(".")
 _DURATION_MS_MAX = 86_400_000
 _MEMO_MAX = 50_000
+_PLANS_MAX = 200_000
 _NUL = "\0"
 _decode = msgspec.json.Decoder(UsageEvent).decode
 
@@ -159,7 +160,7 @@ class BatchReader:
         assert isinstance(event, UsageEvent)
         dimensions = cells.usage_dimensions(event, reading.envelope.subject, self._org_id)
         personal = (event.key_id, event.user_id) if self._personal else ("", "")
-        plan = _bounded(self._plans)[key] = Plan(dimensions, *personal)
+        plan = _bounded(self._plans, _PLANS_MAX)[key] = Plan(dimensions, *personal)
         return plan
 
     def _by_layout(self, headers: Any) -> tuple[bytes, ...]:
@@ -176,9 +177,9 @@ class BatchReader:
         return tuple([headers[place][1] if place >= 0 else b"" for place in layout])
 
 
-def _bounded(memo: dict[Any, Any]) -> dict[Any, Any]:
+def _bounded(memo: dict[Any, Any], most: int = 0) -> dict[Any, Any]:
     """A memo with room for one more. It is emptied when it is full: anybody can invent names."""
-    if len(memo) >= _MEMO_MAX:
+    if len(memo) >= (most or _MEMO_MAX):
         memo.clear()
     return memo
 

@@ -195,20 +195,9 @@ class PartitionState:
         suspects = window.suspects([call[0] for call in calls])
         for call, is_suspect in zip(calls, suspects, strict=True):
             (
-                digest,
-                lane,
-                offset,
-                arrived,
-                event_time,
-                paid_in,
-                paid_out,
-                cached,
-                written,
-                reported,
-                ms,
-                special,
-                row,
-            ) = call
+                digest, lane, offset, arrived, event_time,
+                paid_in, paid_out, cached, written, reported, ms, special, row,
+            ) = call  # fmt: skip
             if lane is None:
                 self.stream_time, self.folded = stream_time, folded
                 window.note(fresh)

@@ -282,6 +282,7 @@ def test_one_thing_out_of_the_ordinary_is_judged_as_it_is_alone(name):
 
 def test_memos_that_are_full_change_nothing(monkeypatch):
     monkeypatch.setattr(batch_reading, "_MEMO_MAX", 2)
+    monkeypatch.setattr(batch_reading, "_PLANS_MAX", 2)
     names = [n for n in sorted(TWEAKS) if n.startswith(("time", "feature", "source", "a header", "headers"))]
     _agree([[name] for name in names], [7, 30], LIMITS, personal=True)
 
