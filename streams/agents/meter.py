@@ -42,8 +42,10 @@ logger = logging.getLogger("sluice.meter")
 CHUNKS = 16
 #: Folding lets other tasks have a turn after this long.
 SLICE_S = 0.015
-#: Stating and flushing may take this part of the time; under load they come less often, and say more at once.
-SHARE = 0.1
+#: Stating, and flushing, may take these parts of the time; under load they come less often, and say more at once. What
+#: is sent has to be compressed and written besides, which is about as much again.
+STATING_SHARE = 0.1
+FLUSHING_SHARE = 0.05
 LEDGER_POLL_S = 5.0
 EVICT_EVERY_S = 10.0
 #: Beyond every offset.
@@ -208,14 +210,14 @@ class Meter:
                 await self._make_sure()
                 if elapsed_s() >= flush_at:
                     cost_s = await self.flush()
-                    flush_at = elapsed_s() + max(self._flush_interval_s, cost_s / SHARE)
+                    flush_at = elapsed_s() + max(self._flush_interval_s, cost_s / FLUSHING_SHARE)
                 else:
                     cost_s = await self._state_scopes()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 fail_stop("METER flush", error)
-            wait_s = max(self._scope_interval_s, cost_s / SHARE)
+            wait_s = max(self._scope_interval_s, cost_s / STATING_SHARE)
 
     async def _make_sure(self) -> None:
         """After a stall, make sure that the group has not gone on without us before anything is said."""
