@@ -47,7 +47,7 @@ class DigestTable:
         return self._lower.nbytes + self._upper.nbytes + self._filter.nbytes
 
     def suspects(self, upper: Halves, bits: Halves) -> NDArray[np.bool_]:
-        """Which digests may be in the set: every one that is, and one or two in a hundred that are not."""
+        """Which digests may be in the set: every one that is, and less than one in a hundred that are not."""
         words: Halves = self._filter[upper & self._filter_mask]
         found: NDArray[np.bool_] = (words & bits) == bits
         return found
@@ -105,7 +105,7 @@ class DigestTable:
         self._slots = slots
         self._lower = np.zeros(slots, np.uint64)
         self._upper = np.zeros(slots, np.uint64)
-        words = 1 << max(0, (slots // 8 - 1).bit_length())
+        words = 1 << max(0, (slots // 4 - 1).bit_length())
         self._filter = np.zeros(words, np.uint64)
         self._filter_mask = np.uint64(words - 1)
 

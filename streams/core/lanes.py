@@ -73,11 +73,14 @@ class Lane:
             totals.cache_hits += calls
         totals.input_tokens += self.input
         totals.output_tokens += self.output
-        totals.cache_read_input_tokens += self.cached
-        totals.cache_creation_input_tokens += self.written
         totals.cost_nanos += cost
-        totals.reported_cost_nanos += self.reported
-        totals.unverified_late += self.late
+        if self.cached or self.written:
+            totals.cache_read_input_tokens += self.cached
+            totals.cache_creation_input_tokens += self.written
+        if self.reported:
+            totals.reported_cost_nanos += self.reported
+        if self.late:
+            totals.unverified_late += self.late
         offset, tokens = self.offset, self.input + self.output
         if offset > cell.offset:
             cell.offset = offset
@@ -102,30 +105,31 @@ Call = tuple[
 ]  # fmt: skip
 
 
-def call_of(row: Row, sure_from: int, runaway_tokens: int) -> Call:
-    """What the fold needs of a row: numbers, where its lane is known, so that the texts need not be kept."""
-    record, digest, plan, event, event_time = row
-    offset = record.offset
-    if plan is None or offset < sure_from:
-        return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, row
-    lane = plan.lane
-    if lane is None or not lane.start <= event_time < lane.end:
-        lane = lane_at(plan, event_time)
-    paid_in, paid_out = event.input_tokens, event.output_tokens
-    if lane is None or paid_in > lane.long_from or paid_in + paid_out > runaway_tokens:
-        return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, row
-    special = None
-    if event.reasoning_output_tokens or event.audio_input_tokens or event.audio_output_tokens:
-        if not lane.is_plain:
-            return digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, row
-        special = event.reasoning_output_tokens, event.audio_input_tokens + event.audio_output_tokens
-    cached, written = event.cache_read_input_tokens, event.cache_creation_input_tokens
-    reported = 0 if event.reported_cost is None else reported_nanos(event)
-    arrived = record.timestamp * 1_000
-    return (
-        digest, lane, offset, arrived, event_time, paid_in, paid_out, cached, written, reported,
-        event.duration_ms, special, None,
-    )  # fmt: skip
+def calls_of(rows: Sequence[Row], sure_from: int, runaway_tokens: int) -> list[Call]:
+    """What the fold needs of rows: numbers, where the lane is known, so that the texts need not be kept."""
+    calls: list[Call] = []
+    for row in rows:
+        record, digest, plan, event, event_time = row
+        offset = record.offset
+        if plan is not None and offset >= sure_from:
+            lane = plan.lane
+            if lane is None or not lane.start <= event_time < lane.end:
+                lane = lane_at(plan, event_time)
+            paid_in, paid_out = event.input_tokens, event.output_tokens
+            if lane is not None and paid_in <= lane.long_from and paid_in + paid_out <= runaway_tokens:
+                special = None
+                if event.reasoning_output_tokens or event.audio_input_tokens or event.audio_output_tokens:
+                    special = event.reasoning_output_tokens, event.audio_input_tokens + event.audio_output_tokens
+                if special is None or lane.is_plain:
+                    reported = 0 if event.reported_cost is None else reported_nanos(event)
+                    calls.append((
+                        digest, lane, offset, record.timestamp * 1_000, event_time, paid_in, paid_out,
+                        event.cache_read_input_tokens, event.cache_creation_input_tokens, reported,
+                        event.duration_ms, special, None,
+                    ))  # fmt: skip
+                    continue
+        calls.append((digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, row))
+    return calls
 
 
 def lane_at(plan: Plan, event_time: int) -> Lane | None:

@@ -27,7 +27,7 @@ from streams.core.admission import Admission, is_other
 from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
-from streams.core.lanes import Call, Lane, call_of, contribute, lane_at
+from streams.core.lanes import Call, Lane, calls_of, contribute, lane_at
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
 from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, new_counter
@@ -155,7 +155,7 @@ class PartitionState:
             rows, refused = self._reader.read(records[first:])
             for record, reason in refused:
                 self._dead_letter(record, reason)
-            calls += [call_of(row, self._sure_from, self.rules.runaway_tokens) for row in rows]
+            calls += calls_of(rows, self._sure_from, self.rules.runaway_tokens)
             end = records[-1].offset + 1
         if calls:
             self._fold_calls(calls)
