@@ -18,7 +18,10 @@ from streams.ports import Delivery, Outbox, PermanentError, Receiver, RetryableE
 logger = logging.getLogger("sluice.notify")
 
 POLL_S = 0.2
-LEASE_S = 60.0
+#: A receiver that has not answered by then is asked again later; each of them gives up by itself before.
+SEND_S = 16.0
+#: How long a page waits whose worker died with it in hand; longer than any sending, or two would send it.
+LEASE_S = 20.0
 LEASED_MAX = 32
 ATTEMPTS_MAX = 20
 BACKOFF_S_MAX = 300.0
@@ -71,13 +74,13 @@ class NotifyAgent:
             await self._failed(delivery, f"receiver {delivery.receiver} is not configured any more", None)
             return
         try:
-            receipt = await asyncio.wait_for(receiver.send(delivery.alert), LEASE_S / 2)
+            receipt = await asyncio.wait_for(receiver.send(delivery.alert), SEND_S)
         except PermanentError as error:
             await self._failed(delivery, str(error), None)
         except RetryableError as error:
             await self._retry(delivery, str(error), error.retry_after_s)
         except TimeoutError:
-            await self._retry(delivery, f"no answer within {LEASE_S / 2:.0f} s", None)
+            await self._retry(delivery, f"no answer within {SEND_S:.0f} s", None)
         except Exception as error:
             # A receiver's own mistake must not stop the money: it is tried again, and then given up, loudly.
             logger.exception("%s failed in a way it does not know", delivery.receiver)
