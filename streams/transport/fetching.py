@@ -99,7 +99,10 @@ def _take(result: Any) -> Sequence[Any] | Unread:
         batches.append(batch)
         timestamp = max(timestamp, batch.max_timestamp)
     result._update_position()
+    # What is left refers to itself: without this a megabyte a fetch would wait for the collector of cycles.
+    source._records_iterator = source._records = None
     result._partition_records = None
+    del result.getall
     return Unread(first, source.next_fetch_offset, timestamp, batches)
 
 
