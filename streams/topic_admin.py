@@ -80,25 +80,37 @@ async def ensure_topics(
     wanted = {topic.name: topic for topic in (*topics, *extra)}
     admin = AIOKafkaAdminClient(**connection, request_timeout_ms=REQUEST_MS)
     servers = ",".join(connection["bootstrap_servers"])
+    until = elapsed_s() + CONNECT_DEADLINE_S
     try:
         await _connect(admin, servers)
-        # Listed, not described: some brokers create what is described.
-        present = set(await admin.list_topics()) & set(wanted)
-        created = await _create(admin, [t for t in wanted.values() if t.name not in present], partitions, replication)
-        counts = await _partition_counts(admin, list(wanted))
-        existing = tuple(sorted(set(wanted) - set(created)))
-        wrong = [
-            f"{name} has {counts[name]} partitions, not {partitions}: set partitions={counts[name]} if all "
-            "topics have so many; else make a new topic and raise topic_epoch"
-            for name in existing
-            if counts[name] != partitions
-        ]
-        wrong += await _wrong_policies(admin, [wanted[name] for name in existing])
-        return TopicReport(tuple(created), existing, tuple(wrong))
-    except (KafkaError, TimeoutError) as error:
-        raise TopicError(f"Kafka at {servers} did not do as asked: {error!r}") from error
+        while True:
+            try:
+                return await _ensure(admin, wanted, partitions, replication)
+            except (KafkaError, TimeoutError) as error:
+                # A connection that breaks between two requests; asking again for what is there already does no harm.
+                if not getattr(error, "retriable", False) or elapsed_s() >= until:
+                    raise TopicError(f"Kafka at {servers} did not do as asked: {error!r}") from error
+                await asyncio.sleep(POLL_S)
     finally:
         await admin.close()
+
+
+async def _ensure(
+    admin: AIOKafkaAdminClient, wanted: Mapping[str, Topic], partitions: int, replication: int
+) -> TopicReport:
+    # Listed, not described: some brokers create what is described.
+    present = set(await admin.list_topics()) & set(wanted)
+    created = await _create(admin, [t for t in wanted.values() if t.name not in present], partitions, replication)
+    counts = await _partition_counts(admin, list(wanted))
+    existing = tuple(sorted(set(wanted) - set(created)))
+    wrong = [
+        f"{name} has {counts[name]} partitions, not {partitions}: set partitions={counts[name]} if all "
+        "topics have so many; else make a new topic and raise topic_epoch"
+        for name in existing
+        if counts[name] != partitions
+    ]
+    wrong += await _wrong_policies(admin, [wanted[name] for name in existing])
+    return TopicReport(tuple(created), existing, tuple(wrong))
 
 
 async def _connect(admin: AIOKafkaAdminClient, servers: str) -> None:
