@@ -77,7 +77,8 @@ class BatchReader:
         rows: list[Row] = []
         refused: list[tuple[Record, Rejected]] = []
         limits, personal, digest_of = self._limits, self._personal, xxh3_128_digest
-        bytes_max, tokens_max, id_max, longest = limits[:4]
+        bytes_max, tokens_max = limits.value_bytes_max, limits.tokens_max
+        id_max, longest = limits.id_length_max, limits.text_length_max
         future_us, lateness_us = limits.future_us_max, limits.lateness_us_max
         seconds, frames, subjects, plans = self._seconds, self._frames, self._subjects, self._plans
         for record in records:

@@ -1,4 +1,4 @@
-"""A set of 128-bit digests in some 30 bytes each, asked and filled a whole batch at a time.
+"""A set of 128-bit digests in some 40 bytes each, asked and filled a whole batch at a time.
 
 Open addressing with linear probing over two columns of 64 bits, behind a filter of one 64-bit word a digest: an absent
 digest, which nearly all are, costs one look at the filter. Digests are given as two ``uint64`` arrays (their halves);
