@@ -8,7 +8,10 @@ OPENED_TYPE = "ai.alert.opened.v1"
 UPDATED_TYPE = "ai.alert.updated.v1"
 RESOLVED_TYPE = "ai.alert.resolved.v1"
 
-Rule = Literal["budget_threshold", "spend_spike", "runaway_request", "gpu_idle", "cells_overflow"]
+Rule = Literal[
+    "budget_threshold", "spend_spike", "runaway_request", "gpu_idle", "cells_overflow",
+    "budget_forecast", "enforcement_gap", "run_estimate", "approval_wanted",
+]  # fmt: skip
 Severity = Literal["info", "warning", "critical", "emergency"]
 Status = Literal["opened", "updated", "resolved"]
 #: What the finding asks of people: wake somebody, work in hours, or only show it.
@@ -55,5 +58,7 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: What Sluice did about it, in words; empty where it only told.
     action: str = ""
     runbook: str = ""
+    #: The budgets above this one, the closest first: while one of them pages, this one does not.
+    ancestors: tuple[str, ...] = ()
     #: True where the finding is history (a replay, a backlog): shown, never paged or throttled (rule 6).
     historic: bool = False

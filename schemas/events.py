@@ -60,6 +60,10 @@ class UsageEvent(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True, 
     trace_id: str = ""
     session_id: str = ""
     agent: str = ""
+    #: An agent's task, an experiment, and a training run: budgets can be theirs.
+    task_id: str = ""
+    experiment_id: str = ""
+    run_id: str = ""
 
     @property
     def model(self) -> str:
@@ -99,6 +103,8 @@ class GpuSample(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     project_id: str = ""
     feature: str = ""
     environment: str = ""
+    experiment_id: str = ""
+    run_id: str = ""
 
 
 class BillingRecord(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 
-from schemas import alerts, commands, events, statements, topics
+from schemas import alerts, budgets, commands, events, statements, topics
 
 FOLDER = Path(__file__).parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -40,6 +40,14 @@ PAYLOADS = (
     Payload("alert", alerts.Alert, (alerts.OPENED_TYPE, alerts.UPDATED_TYPE, alerts.RESOLVED_TYPE)),
     Payload("throttle_command", commands.ThrottleCommand, (commands.THROTTLE_TYPE,)),
     Payload("throttle_ack", commands.ThrottleAck, (commands.APPLIED_TYPE,)),
+    Payload("job_command", commands.JobCommand, (commands.JOB_COMMAND_TYPE,)),
+    Payload("job_ack", commands.JobAck, (commands.JOB_APPLIED_TYPE,)),
+    Payload("budget", budgets.Budget),
+    Payload("limit", budgets.Limit),
+    Payload("override", budgets.Override),
+    Payload("balance", budgets.OpeningBalance),
+    Payload("run", budgets.Run),
+    Payload("grant", budgets.Grant),
 )
 #: What each topic carries. Dead letters carry the untouched record.
 CARRIES = {
@@ -52,9 +60,12 @@ CARRIES = {
     topics.ALERTS: ("alert",),
     topics.GATEWAY_COMMANDS: ("throttle_command",),
     topics.GATEWAY_ACKS: ("throttle_ack",),
+    topics.BUDGETS: ("budget", "limit", "override", "balance", "run", "grant"),
+    topics.JOB_COMMANDS: ("job_command",),
+    topics.JOB_ACKS: ("job_ack",),
 }
 #: Topics that others write; Sluice receives from them, and sends to all others.
-RECEIVED = frozenset({topics.USAGE_EVENTS, topics.USAGE_GPU, topics.USAGE_BILLING, topics.GATEWAY_ACKS})
+RECEIVED = frozenset({topics.USAGE_EVENTS, topics.USAGE_GPU, topics.USAGE_BILLING, topics.GATEWAY_ACKS, topics.JOB_ACKS})
 
 
 def json_schema(payload: Payload) -> dict[str, Any]:

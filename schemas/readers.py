@@ -5,7 +5,7 @@ A changed layout gets the next number as the default of ``v``, a reader of the o
 """
 
 from schemas.alerts import Alert
-from schemas.commands import ThrottleAck, ThrottleCommand
+from schemas.commands import JobAck, JobCommand, ThrottleAck, ThrottleCommand
 from schemas.statements import CellStatement, ScopeStatement, Signal, Watermark
 from schemas.versions import Versioned
 
@@ -16,3 +16,5 @@ SIGNALS = Versioned("a signal", Signal)
 ALERTS = Versioned("an alert", Alert)
 COMMANDS = Versioned("a throttle command", ThrottleCommand)
 ACKS = Versioned("a gateway's acknowledgement", ThrottleAck)
+JOB_COMMANDS = Versioned("a job command", JobCommand)
+JOB_ACKS = Versioned("an executor's acknowledgement", JobAck)

@@ -12,6 +12,9 @@ USAGE_SIGNALS = "usage.signals.v1"
 ALERTS = "alerts.v1"
 GATEWAY_COMMANDS = "gateway.commands.v1"
 GATEWAY_ACKS = "gateway.acks.v1"
+BUDGETS = "budgets.v1"
+JOB_COMMANDS = "jobs.commands.v1"
+JOB_ACKS = "jobs.acks.v1"
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -69,6 +72,9 @@ STATEMENTS = (
     Topic(ALERTS, "dedup key", None),
     Topic(GATEWAY_COMMANDS, "scope | budget id", None),
     Topic(GATEWAY_ACKS, "the command's key", 7 * DAY_MS),
+    Topic(BUDGETS, "kind | id", None),
+    Topic(JOB_COMMANDS, "run", None),
+    Topic(JOB_ACKS, "run", 7 * DAY_MS),
 )
 DEAD_LETTERS = tuple(Topic(dead_letter(t.name), t.key, 30 * DAY_MS, 4_194_304 + 65_536) for t in INPUTS)
 ALL = INPUTS + STATEMENTS + DEAD_LETTERS

@@ -15,23 +15,32 @@ import yaml
 
 from schemas import topics
 from schemas.alerts import Alert, Contributor
-from schemas.commands import Target, ThrottleAck, ThrottleCommand
+from schemas.budgets import Budget, Grant, Limit, OpeningBalance, Override, Period, Run, Rung
+from schemas.commands import JobAck, JobCommand, Measure, Target, ThrottleAck, ThrottleCommand
 from schemas.events import BillingRecord, GpuSample, UsageEvent
 from schemas.generate import ERROR_HEADERS, FOLDER, PAYLOADS, RECEIVED, documents, main
 from schemas.statements import CellStatement, Dimensions, ScopeStatement, Signal, Source, Totals, Watermark
 
 FROZEN = {
-    "json/usage_event.v1.json": "38bf6d804407f8fc47351fc932d7a29443a862582f4213098e70fefd4925820b",
-    "json/gpu_sample.v1.json": "3e09e7b4cc2df049114b91b18347932de79ff6698f6151aadfdc46fe7a3e670e",
+    "json/usage_event.v1.json": "8a0cfbe6c1d2bf4c0fba6c9477eacd56202c85479dfcac5718e58f7d7006c5a4",
+    "json/gpu_sample.v1.json": "8f766c137f2f2bf9a86f321b42493d024ff99dc3a836c538a0e269a19d18f1fe",
     "json/billing_record.v1.json": "3a55eb7666db644f8c70a3828b24aef3b47b1966520c4c3e3c0c3ed7c6f66094",
     "json/cell_statement.v1.json": "0ad391a206e29f2d9576181b4e96595359be20403af7b1f8bc155216ef85f82b",
     "json/scope_statement.v1.json": "2bdaf23b29bff1bca59561b381f66e75e70f6ab5aab4af582daa6d5ffa8c1b5e",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "06f08860e4c9c694099bfafe1c787c4389db9538ca83f159e4491f4f7bc8bc7a",
-    "json/alert.v1.json": "230ac68ce2a2fd409f7152e9479272145a4841f3a7e4b7ee6fc835e4269c42cb",
-    "json/throttle_command.v1.json": "0f6a6259a28749b1a3739c7f2ea923561ce170adeac52edd2bb0d8d8386fd344",
+    "json/alert.v1.json": "4d9e59b2891c53c04b0b9d63b88d550fb36ea010a8facf4336baed08948055cd",
+    "json/throttle_command.v1.json": "5138beb9398d3c50bfc703991d1ece7ee62b1d7dab0b1a722fef99864508d828",
     "json/throttle_ack.v1.json": "ec7e4fe4a05e111a350966fdb32989d1afa7b8302eb0c57b641685754fc43571",
-    "asyncapi.yaml": "b66a1c8226ab118a129c4e90ee8110faadaea509939300598f356b17b64032db",
+    "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
+    "json/job_ack.v1.json": "cb6a7bcfcaccfb1f1ca25941cac06bf3f22874729f971400bbd4c07ceedd47ad",
+    "json/budget.v1.json": "92ae2245dac9c96d54d7c47f71c96abf721cc9247c6622915c84369f64556d47",
+    "json/limit.v1.json": "ed380f4d58046093b988cddaeb66a2a601da05b4f2906aea48aa8f22b83b742b",
+    "json/override.v1.json": "f23252adfa47f7fc04af9b5a2984acde9d9570c5c7e6f0bcf2bb641506fd4d58",
+    "json/balance.v1.json": "7e369d9bc88bef3fb85d342d4841c22c77e4a14f58de401d7a40ee48c216d794",
+    "json/run.v1.json": "2a7531c39662908ed8e9a2f27b25e7a05f8a1123cff01b7899a57bdb2b814c15",
+    "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
+    "asyncapi.yaml": "3743bd692940d5b3e57898ec44555151f1e76a4c27d3ba5d311b5f587fb761be",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
 EXAMPLES = {
@@ -119,6 +128,26 @@ EXAMPLES = {
     "throttle_ack": ThrottleAck(
         command_id="c", command_key="k", revision=2, gateway="g", applied_at="2026-11-21T00:00:00Z"
     ),
+    "job_command": JobCommand(
+        command_id="j", run_id="run-7", action="stop_job", revision=1, reason="past its estimate", issued_at="a",
+        expires_at="b",
+    ),
+    "job_ack": JobAck(
+        command_id="j", run_id="run-7", revision=1, executor="node-1", outcome="stopped", applied_at="a"
+    ),
+    "budget": Budget(
+        id="search-daily",
+        match=(("team", "search"), ("tag:launch", "yes")),
+        target=Target("team", "search"),
+        amount_nanos=50 * 10**9,
+        period=Period("day", "Europe/Berlin"),
+        thresholds=(Rung(100, "emergency", (Measure("rate_limit", ("batch",), rpm=6), Measure("block"))),),
+    ),
+    "limit": Limit(id="search-burst", target=Target("team", "search"), rpm=600),
+    "override": Override(id="o", budget_id="search-daily", extra_nanos=5, starts=1, until=2),
+    "balance": OpeningBalance(budget_id="search-daily", period_start=1, nanos=-3),
+    "run": Run(id="run-7", team_id="search", estimate_nanos=70 * 10**9),
+    "grant": Grant(team_id="search", model="gpt-5-pro"),
 }
 NAMES = [payload.name for payload in PAYLOADS]
 
