@@ -1,7 +1,7 @@
 """What people define: budgets, limits, overrides, opening balances and training runs, as they lie on ``budgets.v1``.
 
-The topic is compacted and is the definitions' source of truth for workers: each key's last value holds, a null withdraws
-it. The ledger keeps every version with who and why. Amounts are nanodollars, instants are microseconds since 1970.
+The topic is compacted and is where workers learn definitions: each key's last value holds, a null withdraws it. The
+ledger keeps every version with who and why. Amounts are nanodollars, instants are microseconds since 1970.
 """
 
 from typing import Literal
@@ -22,8 +22,8 @@ TAG = "tag:"
 
 Mode = Literal["observe", "enforce"]
 PeriodKind = Literal["hour", "day", "week", "month", "quarter", "total", "rolling"]
-#: fixed: the amount, whatever is used. usage_cap: billed by use, and this is its cap. pooled: shared by many, first come,
-#: tracked by who took how much; it closes as a fixed one does.
+#: fixed: the amount, whatever is used. usage_cap: billed by use, and this is its cap. pooled: shared by many, first
+#: come, tracked by who took how much; it closes as a fixed one does.
 Model = Literal["fixed", "usage_cap", "pooled"]
 
 
@@ -45,7 +45,7 @@ class Rung(msgspec.Struct, frozen=True, omit_defaults=True):
     severity: Severity
     #: What gateways are to do from here on; what higher rungs ask for is added, the strictest holds.
     measures: tuple[Measure, ...] = ()
-    #: spent: what was spent reaches it. forecast: what will be spent by the period's end does (a ticket, never a measure).
+    #: spent: what was spent reaches it. forecast: what will be spent by the period's end (a ticket, never a measure).
     on: Literal["spent", "forecast"] = "spent"
 
 
@@ -60,7 +60,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     target: Target
     amount_nanos: int
     period: Period
-    #: The amount is for each value of this attribute: ``session``, ``key``, ``user``, ``task``, ``run``, ...; empty: for all.
+    #: The amount is for each value of this attribute: ``session``, ``key``, ``user``, ``task``, ``run``; empty: for all.
     per: str = ""
     #: The budget above it in the tree; empty: the closest one whose match is part of this one's.
     parent: str = ""

@@ -69,8 +69,8 @@ class ThrottleCommand(msgspec.Struct, kw_only=True, omit_defaults=True):
     http_status: int = 429
     #: True in ``mode: observe``: say what would have been done, and do nothing.
     dry_run: bool = False
-    #: What to do, in any order; the strictest of those that apply to a call holds. Empty: ``action`` and the fields above
-    #: are the only measure, for all calls (as earlier releases say it).
+    #: What to do, in any order; the strictest of those that apply to a call holds. Empty: ``action`` and the fields
+    #: above are the only measure, for all calls (as earlier releases say it).
     measures: tuple[Measure, ...] = ()
     #: ``expires_at`` moves on with every renewal, under the same id and revision; this is when the command is over.
     holds_until: str = ""

@@ -65,7 +65,9 @@ CARRIES = {
     topics.JOB_ACKS: ("job_ack",),
 }
 #: Topics that others write; Sluice receives from them, and sends to all others.
-RECEIVED = frozenset({topics.USAGE_EVENTS, topics.USAGE_GPU, topics.USAGE_BILLING, topics.GATEWAY_ACKS, topics.JOB_ACKS})
+RECEIVED = frozenset(
+    {topics.USAGE_EVENTS, topics.USAGE_GPU, topics.USAGE_BILLING, topics.GATEWAY_ACKS, topics.JOB_ACKS}
+)
 
 
 def json_schema(payload: Payload) -> dict[str, Any]:

@@ -129,12 +129,15 @@ EXAMPLES = {
         command_id="c", command_key="k", revision=2, gateway="g", applied_at="2026-11-21T00:00:00Z"
     ),
     "job_command": JobCommand(
-        command_id="j", run_id="run-7", action="stop_job", revision=1, reason="past its estimate", issued_at="a",
+        command_id="j",
+        run_id="run-7",
+        action="stop_job",
+        revision=1,
+        reason="past its estimate",
+        issued_at="a",
         expires_at="b",
     ),
-    "job_ack": JobAck(
-        command_id="j", run_id="run-7", revision=1, executor="node-1", outcome="stopped", applied_at="a"
-    ),
+    "job_ack": JobAck(command_id="j", run_id="run-7", revision=1, executor="node-1", outcome="stopped", applied_at="a"),
     "budget": Budget(
         id="search-daily",
         match=(("team", "search"), ("tag:launch", "yes")),
