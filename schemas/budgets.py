@@ -60,7 +60,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     target: Target
     amount_nanos: int
     period: Period
-    #: The amount is for each value of this attribute: ``session``, ``key``, ``user``, ``task``, ``run``; empty: for all.
+    #: The amount is for each value of this attribute, such as ``session`` or ``key``; empty: for all
     per: str = ""
     #: The budget above it in the tree; empty: the closest one whose match is part of this one's.
     parent: str = ""
