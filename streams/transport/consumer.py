@@ -165,13 +165,20 @@ class BatchConsumer(driver.Consumer):
             if not self.flow_active or not wanted:
                 kept[tp] = unread.first
                 continue
-            try:
-                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-            except IllegalStateError:
+            highwater = self.end_of(*tp)
+            if highwater is None:
                 continue  # the assignment went away under us; whoever has the partition reads it
+            self.app.monitor.track_tp_end_offset(tp, highwater)
             yield tp, self._to_batch(tp, unread)
         if kept:
             await self._thread.seek_back(kept, fetched.epoch)
+
+    def end_of(self, topic: str, partition: int) -> int | None:
+        """Where a partition ended when it was fetched last, 0 before that; None once it is not ours any more."""
+        try:
+            return int(self.highwater(TP(topic, partition)) or 0)
+        except IllegalStateError:
+            return None
 
     def _is_stale(self, fetched: Any) -> bool:
         return getattr(fetched, "epoch", -1) != self._thread.seek_epoch
