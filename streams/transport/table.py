@@ -24,7 +24,7 @@ logger = logging.getLogger("sluice.restart")
 RESTORE_TIMEOUT_S = 600.0
 #: Half of the changelogs' ``min.compaction.lag.ms``: while a new owner reads, nothing that an overtaken owner writes
 #: can compact away what is being read.
-FENCED_RESTORE_TIMEOUT_S = 300.0
+FENCED_RESTORE_TIMEOUT_S = 120.0
 CLAIM_TRIES = 5
 
 
