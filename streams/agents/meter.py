@@ -17,8 +17,8 @@ asked before anything is said.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from schemas.statements import Source
@@ -38,6 +38,8 @@ logger = logging.getLogger("sluice.meter")
 
 #: Chunks that are folded at once, some 500 records: each folding has a cost of its own.
 CHUNKS = 16
+#: Chunks that are read as one where they only rebuild the window, which is done in columns: some 2 000 records.
+RECALLED_CHUNKS = 64
 #: Folding lets other tasks have a turn after this long.
 SLICE_S = 0.015
 #: Stating, and flushing, may take these parts of the time; under load they come less often, and say more at once. What
@@ -158,10 +160,12 @@ class Meter:
             state.said_until = max(batch.end, self._end_of(where))
         self._check_continuity(state, where, batch)
         count, taken, turn_at = 0, 1, elapsed_s() + SLICE_S
-        chunks = batch.chunks()
+        chunks, at_once = batch.chunks(), CHUNKS
+        if batch.end <= state.next_offset:
+            chunks, at_once = _joined(chunks), 1
         while taken:
             async with self._folding:
-                taken = state.take(islice(chunks, CHUNKS))
+                taken = state.take(islice(chunks, at_once))
             count += taken
             if elapsed_s() >= turn_at:
                 await asyncio.sleep(0)
@@ -382,3 +386,8 @@ class _Picture(NamedTuple):
     deletions: list[Outgoing]
     #: The batches that it covers.
     done: list[Any]
+
+
+def _joined(chunks: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    while records := list(chain.from_iterable(islice(chunks, RECALLED_CHUNKS))):
+        yield records
