@@ -43,9 +43,9 @@ class Resuming:
         passed_s = elapsed_s() - self._began
         if self._is_first:
             self._is_first = False
-            logger.info("the first new event is folded, %.2f s after the tables: %s", passed_s, self._so_far())
+            logger.info("the first new event is folded, %.2f s after METER's table: %s", passed_s, self._so_far())
         if not self._watermarks:
-            logger.info("all partitions fold new events, %.2f s after the tables: %s", passed_s, self._so_far())
+            logger.info("all partitions fold new events, %.2f s after METER's table: %s", passed_s, self._so_far())
 
     def _so_far(self) -> str:
         return f"{self._read_again:,} earlier ones were read again for the de-duplication window"

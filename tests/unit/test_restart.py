@@ -9,14 +9,18 @@ import pytest
 
 from loadtest.restart.milestones import Milestone, Phase, milestones, phases
 from streams.agents import digests
+from streams.agents.meter import RECALLED_CHUNKS
 from streams.agents.resuming import Resuming
 from streams.core.dedupe import DedupeWindow, Generation, Mark
 from streams.core.digest_table import DigestTable, halves
 from streams.topic_admin import CHANGELOG_LAG_MS, CHANGELOG_SEGMENT_MS, changelog
+from streams.transport import RecordBatch
 from streams.transport.changelog import _take
 from streams.transport.fetching import CHUNK, Unread
 from streams.transport.phases import Phases
 from streams.transport.table import FENCED_RESTORE_TIMEOUT_S
+from tests.unit.meter_rig import Rig, rig_rules
+from tests.unit.records import SOURCE, usage_record
 
 A, B, GONE = b"a", b"b", b"gone"
 
@@ -99,6 +103,27 @@ def test_a_kept_generation_goes_into_its_table_at_once(monkeypatch):
     assert window.sealed[0].table.to_bytes() == generation.table.to_bytes()
 
 
+# -- the window's present generation ------------------------------------------------------------------------------
+
+
+async def test_what_was_folded_before_only_rebuilds_the_window_in_large_parts():
+    count = 3 * RECALLED_CHUNKS * CHUNK // 2
+    records = [usage_record(offset, input_tokens=1) for offset in range(count)]
+    owners = Rig(rig_rules(), records, iter("abc").__next__)
+    owners.take(count, 512)
+    owners.flush(evicting=False)
+    seen = len(owners.state.window)
+    owners.begin()
+    assert not owners.state.is_rebuilt
+    parts: list[int] = []
+    owners.state._recall, recall = lambda part: (parts.append(len(part)), recall(part)), owners.state._recall
+    owners._meter._table.app.consumer = SimpleNamespace(end_of=lambda *_: count)
+    batch = RecordBatch(SOURCE.topic, SOURCE.partition, 0, count, Unread(0, count, 0, [iter(records)]))
+    await owners._meter._take(SimpleNamespace(value=batch))
+    assert parts == [RECALLED_CHUNKS * CHUNK, RECALLED_CHUNKS * CHUNK // 2]
+    assert (owners.state.is_rebuilt, len(owners.state.window), owners.state.folded) == (True, seen, 0)
+
+
 # -- what is said -------------------------------------------------------------------------------------------------
 
 ONE, TWO = ("usage", 1), ("usage", 2)
@@ -168,7 +193,7 @@ LOG = """
 2026-11-21 10:00:01,500 WARNING mode.timers: something else
 2026-11-21 10:00:03,250 INFO sluice.restart: the group has given us 8 partitions; restoring 2 tables
 2026-11-21 10:00:05,250 INFO sluice.restart: all tables restored in 2.00 s: 2.00 s meter; reading begins
-2026-11-21 10:00:06,000 INFO sluice.restart: the first new event is folded, 0.75 s after the tables: 9 earlier ones
+2026-11-21 10:00:06,000 INFO sluice.restart: the first new event is folded, 0.75 s after METER's table: 9 earlier ones
 """
 
 
