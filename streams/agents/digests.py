@@ -17,15 +17,12 @@ Entry = tuple[bytes, bytes | None]
 
 
 def kept_entries(slot: str, generation: Generation) -> list[Entry]:
-    """A generation as entries: ``<slot>|<number>|<first offset>|<piece>|<pieces>``."""
+    """A generation as entries: ``<slot>|<number>/<length>|<first offset>|<piece>|<pieces>``."""
     digests = generation.table.to_bytes()
     length = PIECE * _SIZE
     pieces = [digests[first : first + length] for first in range(0, len(digests), length)]
-    mark = generation.mark
-    return [
-        (f"{slot}|{mark.number}|{mark.first_offset}|{number}|{len(pieces)}".encode(), piece)
-        for number, piece in enumerate(pieces)
-    ]
+    name = generation.mark.name()
+    return [(f"{slot}|{name}|{number}|{len(pieces)}".encode(), piece) for number, piece in enumerate(pieces)]
 
 
 def found_generations(entries: Mapping[bytes, bytes]) -> dict[tuple[str, Mark], bytes]:
@@ -38,7 +35,7 @@ def found_generations(entries: Mapping[bytes, bytes]) -> dict[tuple[str, Mark], 
     pieces: dict[tuple[str, Mark, int], list[bytes]] = {}
     for key, value in entries.items():
         slot, number, first_offset, _, count = key.decode().split("|")
-        pieces.setdefault((slot, Mark(int(number), int(first_offset)), int(count)), []).append(value)
+        pieces.setdefault((slot, Mark.named(number, first_offset), int(count)), []).append(value)
     return {(slot, mark): b"".join(found) for (slot, mark, count), found in pieces.items() if len(found) == count}
 
 
@@ -47,6 +44,6 @@ def outdated(keys: Iterable[bytes], live: Mapping[str, Iterable[Mark]]) -> list[
     gone = []
     for key in keys:
         slot, number, first_offset, *_ = key.decode().split("|")
-        if slot in live and Mark(int(number), int(first_offset)) not in live[slot]:
+        if slot in live and Mark.named(number, first_offset) not in live[slot]:
             gone.append(key)
     return gone
