@@ -90,7 +90,8 @@ def main(arguments: list[str]) -> int:
     out.print(f"taken back from the table in {found['take_back_s_all']} s (without the reading from Kafka)")
     if not options.no_store:
         parameters = {"rate": options.rate, "partitions": options.partitions, "batch": BATCH}
-        out.print(f"stored as {store('window', {'machine': describe(), 'parameters': parameters, 'window': found})}")
+        whole = {"machine": describe(""), "parameters": parameters, "window": found}
+    out.print(f"stored as {store('window', whole)}")
     return 0
 
 

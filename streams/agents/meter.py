@@ -31,6 +31,7 @@ from streams.clock import elapsed_s
 from streams.core.meter import PartitionState
 from streams.core.overflow import overflow_alert
 from streams.core.rules import Rules
+from streams.core.scopes import BUDGET
 from streams.ports import Ledger
 from streams.transport import Outgoing, RecordBatch, StateTable
 
@@ -90,6 +91,7 @@ class Meter:
         self._stating = asyncio.Lock()
         self._durable: Mapping[str, int] = {}
         self._evict_at = 0.0
+        self._urgent_at = 0.0
         self._resuming = Resuming()
         self._stated_at: dict[tuple[str, int], float] = {}
         self._awake_at = elapsed_s()
@@ -207,21 +209,20 @@ class Meter:
             tasks.create_task(self._keep_flushing())
 
     async def _keep_flushing(self) -> None:
-        flush_at, wait_s = 0.0, self._scope_interval_s
+        flush_at = 0.0
         while True:
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(max(self._scope_interval_s, self._urgent_at - elapsed_s()))
             try:
                 await self._make_sure()
                 if elapsed_s() >= flush_at:
                     cost_s = await self.flush()
                     flush_at = elapsed_s() + max(self._flush_interval_s, cost_s / FLUSHING_SHARE)
                 else:
-                    cost_s = await self._state_scopes()
+                    await self._state_scopes()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 fail_stop("METER flush", error)
-            wait_s = max(self._scope_interval_s, cost_s / STATING_SHARE)
 
     async def _make_sure(self) -> None:
         """After a stall, make sure that the group has not gone on without us before anything is said."""
@@ -239,20 +240,21 @@ class Meter:
                 logger.warning("the ledger does not answer, so no cell leaves memory: %r", error)
             await asyncio.sleep(LEDGER_POLL_S)
 
-    async def _state_scopes(self) -> float:
-        """State what changed for BUDGET and DETECT; return what it cost, in seconds of this process."""
+    async def _state_scopes(self) -> None:
+        """State what changed for BUDGET. What detectors judge by the hour waits for the flush, so that no gate does."""
         async with self._stating:
-            began = elapsed_s()
-            records: list[Outgoing] = []
-            for state in self._states.values():
-                state.settle()
-                records += self._consequences(state)
-            cost_s = elapsed_s() - began
-            if records:
-                await self._write(records)
-            return cost_s
+            await self._state_urgent()
 
-    def _consequences(self, state: PartitionState) -> list[Outgoing]:
+    async def _state_urgent(self) -> None:
+        began = elapsed_s()
+        records: list[Outgoing] = []
+        for state in self._states.values():
+            state.settle()
+            records += self._consequences(state, urgent_only=True)
+        self._urgent_at = elapsed_s() + (elapsed_s() - began) / STATING_SHARE
+        await self._write(records)
+
+    def _consequences(self, state: PartitionState, urgent_only: bool = False) -> list[Outgoing]:
         records = [entries.dead_letter_record(letter, state.source) for letter in state.letters]
         for letter in state.letters:
             metrics.DEAD_LETTERS.labels(topic=state.source.topic, reason=letter.reason.value).inc()
@@ -262,10 +264,13 @@ class Meter:
             records.append(alert_record(alert))
             metrics.OVERFLOWS.labels(status=status).inc()
         state.overflows = {}
-        records += [
-            entries.scope_record(counter, self._writer, self._partitions) for counter in state.unstated.values()
-        ]
-        state.letters, state.signals, state.unstated = [], [], {}
+        later = {}
+        for key, counter in state.unstated.items():
+            if urgent_only and not counter.scope.startswith(BUDGET):
+                later[key] = counter
+            else:
+                records.append(entries.scope_record(counter, self._writer, self._partitions))
+        state.letters, state.signals, state.unstated = [], [], later
         return records
 
     async def flush(self) -> float:
@@ -286,16 +291,17 @@ class Meter:
             return cost_s
 
     async def _flush(self, evicting: bool) -> float:
-        began, cost_s = elapsed_s(), 0.0
+        cost_s = 0.0
         pictures: list[_Picture] = []
         for where, state in list(self._states.items()):
+            began = elapsed_s()
             picture = self._take_picture(where, state, evicting)
+            cost_s += elapsed_s() - began
             if picture is not None:
                 pictures.append(picture)
-            cost_s += elapsed_s() - began
-            await asyncio.sleep(0)
-            began = elapsed_s()
-        await self._write([record for picture in pictures for record in picture.consequences])
+                await self._write(picture.consequences)
+            if elapsed_s() >= self._urgent_at and not evicting:  # a flush takes longer than gates should wait
+                await self._state_urgent()
         # What was taken away meanwhile is its next owner's to keep; here it may even be another life's by now.
         pictures = [picture for picture in pictures if self._states.get(picture.where) is picture.state]
         await asyncio.gather(*(self._table.write(picture.where[1], picture.entries) for picture in pictures))
