@@ -21,7 +21,7 @@ endif
 unexport SECONDS SEED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-window bench-gate bench-fold soak lint format lock schemas clean
+.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-latency: setup ## Measure the time from an event to ledger, alert and gate
 
 bench-scale: setup ## Measure how cost grows with workers, partitions, cells and budgets
 	@$(BIN)/python -m loadtest.scale.run $(ARGS)
+
+bench-restart: setup ## Measure a worker's restart after SIGKILL, phase by phase; ARGS='--ids 18000000'
+	@$(BIN)/python -m loadtest.restart $(ARGS)
 
 bench-window: setup ## Measure memory and time of the de-duplication window: one hour at RATE=5000
 	@$(BIN)/python -m loadtest.window $(if $(RATE),--rate $(RATE)) $(ARGS)

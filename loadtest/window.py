@@ -46,7 +46,8 @@ def take_back(window: DedupeWindow, ids_max: int) -> tuple[float, int]:
     """Write down what is sealed and read it into a fresh window, as a restart does; seconds of reading, and ids."""
     kept = [(generation.mark, generation.table.to_bytes()) for generation in window.sealed]
     marks = [mark for mark, _ in kept]
-    fresh = DedupeWindow(HOUR, ids_max, [*marks, Mark(marks[-1].number + 1, marks[-1].first_offset + 1)])
+    last = marks[-1]
+    fresh = DedupeWindow(HOUR, ids_max, [*marks, Mark(last.number + 1, last.first_offset + 1, last.length_us)])
     began = elapsed_s()
     for mark, digests in kept:
         fresh.adopt(mark, [digests])
@@ -89,7 +90,8 @@ def main(arguments: list[str]) -> int:
     out.print(f"taken back from the table in {found['take_back_s_all']} s (without the reading from Kafka)")
     if not options.no_store:
         parameters = {"rate": options.rate, "partitions": options.partitions, "batch": BATCH}
-        out.print(f"stored as {store('window', {'machine': describe(), 'parameters': parameters, 'window': found})}")
+        whole = {"machine": describe(""), "parameters": parameters, "window": found}
+    out.print(f"stored as {store('window', whole)}")
     return 0
 
 

@@ -28,6 +28,12 @@ class Topic(NamedTuple):
     max_message_bytes: int = 1_048_576
     #: The broker's arrival time is the record's time: lateness is judged against it, and no producer can forge it.
     broker_time: bool = False
+    #: Of compacted topics: for so long every record stays, also those that newer ones of their key supersede.
+    #: Consumers that lag by less than this still see every statement in order.
+    compaction_lag_ms: int = 600_000
+    #: A new segment is begun this often, None for the broker's own rule (a gigabyte, or a week): brokers compact
+    #: nothing in the segment that they write to.
+    segment_ms: int | None = None
 
     @property
     def compacted(self) -> bool:
@@ -39,11 +45,12 @@ class Topic(NamedTuple):
         shared = {"max.message.bytes": str(self.max_message_bytes)}
         if self.broker_time:
             shared["message.timestamp.type"] = "LogAppendTime"
+        if self.segment_ms is not None:
+            shared["segment.ms"] = str(self.segment_ms)
         if self.retention_ms is None:
             return shared | {
                 "cleanup.policy": "compact",
-                # Consumers that lag by less than this still see every statement in order.
-                "min.compaction.lag.ms": "600000",
+                "min.compaction.lag.ms": str(self.compaction_lag_ms),
                 "delete.retention.ms": str(7 * DAY_MS),
             }
         return shared | {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}

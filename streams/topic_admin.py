@@ -18,6 +18,10 @@ from streams.clock import elapsed_s
 
 #: Faust tables of the service; their changelogs are made here because Faust may not declare topics.
 TABLES = ("meter", "digests", "budgets", "spikes", "runaways", "gpus")
+#: Of changelogs; twice as long as an owner may take over a partition (docs/decisions/0005). A restart reads what was
+#: written within this, a segment and the cleaner's next round.
+CHANGELOG_LAG_MS = 240_000
+CHANGELOG_SEGMENT_MS = 60_000
 CONNECT_DEADLINE_S = 30.0
 LEADERS_DEADLINE_S = 30.0
 REQUEST_MS = 15_000
@@ -52,7 +56,15 @@ def changelog(app_id: str, table: str) -> Topic:
     >>> changelog("sluice", "meter").name
     'sluice-meter-changelog'
     """
-    return Topic(f"{app_id}-{table}-changelog", "key of the table", None)
+    return Topic(
+        f"{app_id}-{table}-changelog",
+        "key of the table",
+        None,
+        # The lag has to be of the broker's time: a stalled owner's late records would carry the time before its stall.
+        broker_time=True,
+        compaction_lag_ms=CHANGELOG_LAG_MS,
+        segment_ms=CHANGELOG_SEGMENT_MS,
+    )
 
 
 def changelogs(app_id: str, tables: Iterable[str] = TABLES) -> tuple[Topic, ...]:

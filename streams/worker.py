@@ -35,6 +35,7 @@ async def serve(settings: Settings) -> int:
     if settings.database_url is None:
         raise SettingsError(["database_url is not set: give postgresql://…, or use `sluice up`, which starts one"])
     url = settings.database_url.get_secret_value()
+    logger.info("starting: %s", ", ".join(settings.stages))
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     await migrate(url)
     async with contextlib.AsyncExitStack() as stack:
@@ -69,6 +70,7 @@ async def _serve(worker: Worker, ready_file: Path | None) -> int:
         loop.add_signal_handler(number, stop.set)
     app.finalize()
     _collect_rarely()
+    logger.info("joining the group %s", app.conf.id)
     await app.start()
     # The loops outlive the application's stop: its last commit waits for what only they acknowledge.
     tasks = [asyncio.create_task(_keep(part)) for part in worker.loops]

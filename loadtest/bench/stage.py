@@ -89,8 +89,10 @@ def history_start() -> int:
     return now - now % HOUR - HOUR + 300_000_000
 
 
-async def fill_topic(stage: Stage, shape: Shape, count: int, partitions: int, start: int, processes: int = 2) -> float:
-    """Fill the usage topic; returns how many seconds it took."""
+async def fill_topic(
+    stage: Stage, shape: Shape, count: int, partitions: int, start: int, processes: int = 2, first_part: int = 0
+) -> float:
+    """Fill the usage topic; returns how many seconds it took. Fillings with other parts have other ids."""
     began = elapsed_s()
     children = []
     for part in range(processes):
@@ -99,7 +101,7 @@ async def fill_topic(stage: Stage, shape: Shape, count: int, partitions: int, st
             partitions=partitions,
             start=start,
             count=count // processes,
-            part=part,
+            part=first_part + part,
             parts=processes,
             shape=shape,
         )
@@ -144,8 +146,7 @@ def worker_settings(
         partitions=partitions,
         budgets=budgets,
         state_dir=stage.folder / name,
-        log_level="WARNING",
-        **more,
+        **{"log_level": "WARNING", **more},
     )
 
 

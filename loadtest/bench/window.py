@@ -4,7 +4,10 @@ METER keeps its ids in compact tables that are asked a batch at a time (``stream
 one by one would only lose by that. This takes some 150 bytes an id, which counts as each peer's memory.
 """
 
-from streams.core.dedupe import GENERATIONS, Mark
+from streams.core.dedupe import Mark
+
+#: Few, since each is asked in turn for every id.
+GENERATIONS = 6
 
 
 class DictWindow:

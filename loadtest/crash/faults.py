@@ -9,42 +9,44 @@ from typing import Any
 
 from loadtest.crash.parts import Parts
 from loadtest.crash.plan import Fault
+from loadtest.crash.proxy import Proxy
 from streams.clock import elapsed_s
+from streams.embedded.kafka import KafkaBroker
+from streams.embedded.postgres import EmbeddedPostgres
 from streams.embedded.process import EmbeddedError
 
 logger = logging.getLogger("crash-rig")
 
 Terms = dict[str, Any]
+#: Does one fault to the parts, under the terms of the plan; says what became of it.
+Act = Callable[[Parts, Terms], Awaitable[str]]
+
+SERVERS = {"kafka": "Kafka", "postgres": "PostgreSQL"}
 
 #: A worker that takes longer to stop is asked what it waits for.
 SLOW_STOP_S = 8.0
 
 
-async def kill_worker(parts: Parts, terms: Terms) -> str:
-    """SIGKILL, and back after a while."""
-    return await _end_worker(parts, terms, signal.SIGKILL)
+def worker_ends(how: signal.Signals) -> Act:
+    """SIGKILL; or SIGTERM, at which it finishes what it read and leaves. It comes back after a while."""
 
+    async def act(parts: Parts, terms: Terms) -> str:
+        worker = terms["worker"]
+        async with parts.locks[f"worker-{worker}"]:
+            begun = elapsed_s()
+            ending = asyncio.create_task(parts.running.kill_worker(worker, how))
+            if not (await asyncio.wait({ending}, timeout=SLOW_STOP_S))[0]:
+                parts.say(f"… worker {worker} takes its time to stop")
+                parts.running.workers[worker].send(signal.SIGUSR1)
+            # A worker whose broker is away may take longer to stop than anybody waits.
+            await asyncio.gather(ending, return_exceptions=True)
+            parts.running.workers[worker].kill()
+            ended_s = elapsed_s() - begun
+            await asyncio.sleep(terms["back_after_s"])
+            await parts.bring_back(worker)
+        return f"worker {worker} is back; it took {ended_s:.1f} s to end"
 
-async def stop_worker(parts: Parts, terms: Terms) -> str:
-    """SIGTERM: it finishes what it read, leaves, and comes back."""
-    return await _end_worker(parts, terms, signal.SIGTERM)
-
-
-async def _end_worker(parts: Parts, terms: Terms, wanted: signal.Signals) -> str:
-    worker = terms["worker"]
-    async with parts.locks[f"worker-{worker}"]:
-        begun = elapsed_s()
-        ending = asyncio.create_task(parts.running.kill_worker(worker, wanted))
-        if not (await asyncio.wait({ending}, timeout=SLOW_STOP_S))[0]:
-            parts.say(f"… worker {worker} takes its time to stop")
-            parts.running.workers[worker].send(signal.SIGUSR1)
-        # A worker whose broker is away may take longer to stop than anybody waits.
-        await asyncio.gather(ending, return_exceptions=True)
-        parts.running.workers[worker].kill()
-        ended_s = elapsed_s() - begun
-        await asyncio.sleep(terms["back_after_s"])
-        await parts.bring_back(worker)
-    return f"worker {worker} is back; it took {ended_s:.1f} s to end"
+    return act
 
 
 async def freeze_worker(parts: Parts, terms: Terms) -> str:
@@ -81,60 +83,36 @@ async def freeze_broker(parts: Parts, terms: Terms) -> str:
     return "Kafka goes on"
 
 
-async def kill_broker(parts: Parts, terms: Terms) -> str:
-    """SIGKILL of the JVM, and a start on the same data and port."""
-    async with parts.locks["kafka"]:
-        parts.kafka.kill()
-        await asyncio.sleep(terms["back_after_s"])
-        await parts.kafka.start()
-    return "Kafka is back"
+def server_ends(part: str, *, in_order: bool) -> Act:
+    """A SIGKILL or an orderly shutdown, and after a while a start on the same data: it recovers from its own log."""
+
+    async def act(parts: Parts, terms: Terms) -> str:
+        async with parts.locks[part]:
+            server: KafkaBroker | EmbeddedPostgres = getattr(parts, part)
+            if in_order:
+                await server.stop()
+            else:
+                server.kill()
+            await asyncio.sleep(terms["back_after_s"])
+            await server.start()
+        return f"{SERVERS[part]} is back"
+
+    return act
 
 
-async def restart_broker(parts: Parts, terms: Terms) -> str:
-    """SIGTERM, a controlled shutdown, and a start on the same data and port."""
-    async with parts.locks["kafka"]:
-        await parts.kafka.stop()
-        await asyncio.sleep(terms["back_after_s"])
-        await parts.kafka.start()
-    return "Kafka is back"
+def connections_break(part: str) -> Act:
+    """A reset of every connection to a server, some times."""
 
+    async def act(parts: Parts, terms: Terms) -> str:
+        proxy: Proxy = getattr(parts, f"{part}_proxy")
+        counts = []
+        async with parts.locks[part]:
+            for _ in range(terms["times"]):
+                counts.append(proxy.cut())
+                await asyncio.sleep(0.7)
+        return f"{' + '.join(map(str, counts))} connections were reset"
 
-async def kill_postgres(parts: Parts, terms: Terms) -> str:
-    """SIGKILL of the postmaster; the start recovers from its log."""
-    async with parts.locks["postgres"]:
-        parts.postgres.kill()
-        await asyncio.sleep(terms["back_after_s"])
-        await parts.postgres.start()
-    return "PostgreSQL is back"
-
-
-async def restart_postgres(parts: Parts, terms: Terms) -> str:
-    """A fast shutdown, and a start."""
-    async with parts.locks["postgres"]:
-        await parts.postgres.stop()
-        await asyncio.sleep(terms["back_after_s"])
-        await parts.postgres.start()
-    return "PostgreSQL is back"
-
-
-async def cut_kafka(parts: Parts, terms: Terms) -> str:
-    """A reset of every connection to Kafka, some times."""
-    async with parts.locks["kafka"]:
-        return await _cut(parts.kafka_proxy.cut, terms)
-
-
-async def cut_postgres(parts: Parts, terms: Terms) -> str:
-    """A reset of every connection to PostgreSQL, some times."""
-    async with parts.locks["postgres"]:
-        return await _cut(parts.postgres_proxy.cut, terms)
-
-
-async def _cut(cut: Callable[[], int], terms: Terms) -> str:
-    counts = []
-    for _ in range(terms["times"]):
-        counts.append(cut())
-        await asyncio.sleep(0.7)
-    return f"{' + '.join(map(str, counts))} connections were reset"
+    return act
 
 
 async def fill_disk(parts: Parts, terms: Terms) -> str:
@@ -152,18 +130,18 @@ async def fill_disk(parts: Parts, terms: Terms) -> str:
     return f"there is room again after {used} MiB; what had stopped: {', '.join(died) or 'nothing'}"
 
 
-CARRY_OUT: dict[str, Callable[[Parts, Terms], Awaitable[str]]] = {
-    "kill worker": kill_worker,
-    "stop worker": stop_worker,
+CARRY_OUT: dict[str, Act] = {
+    "kill worker": worker_ends(signal.SIGKILL),
+    "stop worker": worker_ends(signal.SIGTERM),
     "third worker joins and leaves": third_worker,
     "freeze worker": freeze_worker,
     "freeze broker": freeze_broker,
-    "kill broker": kill_broker,
-    "restart broker": restart_broker,
-    "kill PostgreSQL": kill_postgres,
-    "restart PostgreSQL": restart_postgres,
-    "cut Kafka connections": cut_kafka,
-    "cut PostgreSQL connections": cut_postgres,
+    "kill broker": server_ends("kafka", in_order=False),
+    "restart broker": server_ends("kafka", in_order=True),
+    "kill PostgreSQL": server_ends("postgres", in_order=False),
+    "restart PostgreSQL": server_ends("postgres", in_order=True),
+    "cut Kafka connections": connections_break("kafka"),
+    "cut PostgreSQL connections": connections_break("postgres"),
     "fill the disk": fill_disk,
 }
 

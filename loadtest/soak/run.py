@@ -13,6 +13,7 @@ import json
 import shutil
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from loadtest.bench.stage import (
     worker,
     worker_settings,
 )
+from loadtest.restart.milestones import milestones
 from loadtest.soak.flatness import judge
 from schemas.instants import HOUR, SECOND
 from streams.clock import WallClock, elapsed_s
@@ -91,7 +93,7 @@ async def restart(child: ChildProcess, admin: AIOKafkaAdminClient, stage: Stage,
         backlog = sum((await end_offsets(stage)).values()) - await committed(admin, GROUP)
         ready_file = child.log.with_suffix(".ready")
         ready_file.unlink(missing_ok=True)
-        began = elapsed_s()
+        began, began_at = elapsed_s(), datetime.now().astimezone()
         child.start()
         found: dict[str, Any] = {"backlog_events": backlog, "ready_s": None, "first_event_in_ledger_s": None}
         while (passed := elapsed_s() - began) < RESTART_S:
@@ -99,9 +101,10 @@ async def restart(child: ChildProcess, admin: AIOKafkaAdminClient, stage: Stage,
                 found["ready_s"] = round(passed, 2)
             if await _in_ledger(database) > before:
                 found["first_event_in_ledger_s"] = round(passed, 2)
-                return found
+                break
             await asyncio.sleep(POLL_S)
-        return found
+        told = milestones(child.log.read_text().splitlines(), began_at)
+        return found | {"log": [each._asdict() for each in told]}
     finally:
         await database.close()
 
@@ -116,7 +119,7 @@ async def measure(stage: Stage, options: argparse.Namespace, out: Console) -> di
     budgets_file = stage.folder / "budgets.yaml"
     budgets_file.write_text(budgets(options.budgets))
     url = await prepare(stage, GROUP, PARTITIONS)
-    settings = worker_settings(stage, GROUP, url, PARTITIONS, budgets_file, clock="stream")
+    settings = worker_settings(stage, GROUP, url, PARTITIONS, budgets_file, clock="stream", log_level="INFO")
     child = worker(settings, stage.folder)
     start = WallClock().now() + 5 * SECOND
     seconds = options.minutes * 60 + DOWN_S + RESTART_S
@@ -169,7 +172,10 @@ def show(result: dict[str, Any], out: Console) -> None:
         f"{found['verdict']}: {found['mib_per_hour']:+.1f} MiB an hour over the last {found['minutes']:.0f} minutes, "
         f"{found['growth_percent']:+.1f} % of {found['median_mib']:.0f} MiB"
     )
-    out.print(f"restart after SIGKILL: {json.dumps(result['restart'])}")
+    restarted = result["restart"]
+    out.print(f"restart after SIGKILL: {json.dumps({key: restarted[key] for key in restarted if key != 'log'})}")
+    for line in restarted["log"]:
+        out.print(f"  {line['at_s']:7.2f}  {line['text']}")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

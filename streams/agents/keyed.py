@@ -30,6 +30,8 @@ logger = logging.getLogger("sluice.keyed")
 State = TypeVar("State", bound=msgspec.Struct)
 _encode = msgspec.json.Encoder().encode
 
+#: So long a batch may be stepped through before others have their turn: a gate waits behind the detectors otherwise.
+SLICE_S = 0.01
 #: The CloudEvents source of what Sluice itself says.
 SOURCE = "//sluice"
 ALERT_TYPES = {"opened": OPENED_TYPE, "updated": UPDATED_TYPE, "resolved": RESOLVED_TYPE}
@@ -160,7 +162,11 @@ class KeyedAgent(ABC, Generic[State]):
             self._reading = batch.partition
             changed: dict[str, State] = {}
             outgoing: list[Outgoing] = []
+            turn_at = elapsed_s() + SLICE_S
             for message in self._newest(batch):
+                if elapsed_s() >= turn_at:
+                    await asyncio.sleep(0)
+                    turn_at = elapsed_s() + SLICE_S
                 key = self.key_of(message)
                 if key is None:
                     continue
@@ -194,6 +200,8 @@ class KeyedAgent(ABC, Generic[State]):
         """Say it, then keep it. False where the partition was taken away meanwhile: its next owner says it again."""
         changed |= {key: states[key] for key in self._also_changed if key in states}
         self._also_changed.clear()
+        if self._states.get(partition) is not states:
+            return False
         if outgoing:
             app: Any = self._table.app
             await app.producer.write(outgoing, app.partitions)

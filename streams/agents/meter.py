@@ -17,22 +17,21 @@ asked before anything is said.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, NamedTuple
-
-from aiokafka.errors import IllegalStateError
-from faust.types import TP
 
 from schemas.statements import Source
 from streams import metrics
 from streams.agents import digests, entries
 from streams.agents.keyed import alert_record
+from streams.agents.resuming import Resuming
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
 from streams.clock import elapsed_s
 from streams.core.meter import PartitionState
 from streams.core.overflow import overflow_alert
 from streams.core.rules import Rules
+from streams.core.scopes import BUDGET
 from streams.ports import Ledger
 from streams.transport import Outgoing, RecordBatch, StateTable
 
@@ -40,6 +39,8 @@ logger = logging.getLogger("sluice.meter")
 
 #: Chunks that are folded at once, some 500 records: each folding has a cost of its own.
 CHUNKS = 16
+#: Chunks that are read as one where they only rebuild the window, which is done in columns: some 2 000 records.
+RECALLED_CHUNKS = 64
 #: Folding lets other tasks have a turn after this long.
 SLICE_S = 0.015
 #: Stating, and flushing, may take these parts of the time; under load they come less often, and say more at once. What
@@ -90,6 +91,8 @@ class Meter:
         self._stating = asyncio.Lock()
         self._durable: Mapping[str, int] = {}
         self._evict_at = 0.0
+        self._urgent_at = 0.0
+        self._resuming = Resuming()
         self._stated_at: dict[tuple[str, int], float] = {}
         self._awake_at = elapsed_s()
         self._digest_table = digest_table
@@ -117,6 +120,7 @@ class Meter:
             self._states[where] = state
             self._pending.pop(where, None)
             self._fresh.add(where)
+            self._resuming.restored(where, state.next_offset)
         # What earlier writers left is deleted once it has been stated again under this writer's name.
         self._stale |= entries.leftovers(found, self._partitions)
 
@@ -124,9 +128,9 @@ class Meter:
         """After the states: the generations of their windows that were kept."""
         self._digest_keys[partition] = set(found)
         windows = {state.source.slot(): state.window for where, state in self._states.items() if where[1] == partition}
-        for (slot, mark), pieces in digests.found_generations(found).items():
+        for (slot, mark), generation in digests.found_generations(found).items():
             if slot in windows:
-                windows[slot].adopt(mark, pieces)
+                windows[slot].adopt(mark, [generation])
 
     def _drop(self, partitions: set[int]) -> None:
         for where in [where for where in self._states if where[1] in partitions]:
@@ -134,6 +138,7 @@ class Meter:
             del self._states[where]
             self._pending.pop(where, None)
             self._fresh.discard(where)
+            self._resuming.dropped(where)
 
     def _start_of(self, topic: str, partition: int) -> int | None:
         state = self._states.get((topic, partition))
@@ -154,13 +159,15 @@ class Meter:
             return  # revoked while it waited; whoever owns it now reads it again
         if where in self._fresh:
             # Earlier owners read no further than the partition reached when this one began to read.
-            state.said_until = max(batch.end, self._end_of(TP(*where)))
+            state.said_until = max(batch.end, self._end_of(where))
         self._check_continuity(state, where, batch)
         count, taken, turn_at = 0, 1, elapsed_s() + SLICE_S
-        chunks = batch.chunks()
+        chunks, at_once = batch.chunks(), CHUNKS
+        if batch.end <= state.next_offset:
+            chunks, at_once = _joined(chunks), 1
         while taken:
             async with self._folding:
-                taken = state.take(islice(chunks, CHUNKS))
+                taken = state.take(islice(chunks, at_once))
             count += taken
             if elapsed_s() >= turn_at:
                 await asyncio.sleep(0)
@@ -169,14 +176,13 @@ class Meter:
             state.skip_to(batch.end)
             if self._states.get(where) is state:
                 self._pending[where].append(event)
+                self._resuming.read(where, batch.begin, batch.end)
         metrics.EVENTS_READ.labels(topic=batch.topic).inc(count)
 
-    def _end_of(self, tp: TP) -> int:
+    def _end_of(self, where: tuple[str, int]) -> int:
         app: Any = self._table.app
-        try:
-            return int(app.consumer.highwater(tp) or 0)
-        except IllegalStateError:
-            return _UNKNOWN  # the assignment went away under us, and this state with it
+        end: int | None = app.consumer.end_of(*where)
+        return _UNKNOWN if end is None else end
 
     def _check_continuity(self, state: PartitionState, where: tuple[str, int], batch: RecordBatch) -> None:
         missing = batch.begin - state.next_offset
@@ -203,21 +209,20 @@ class Meter:
             tasks.create_task(self._keep_flushing())
 
     async def _keep_flushing(self) -> None:
-        flush_at, wait_s = 0.0, self._scope_interval_s
+        flush_at = 0.0
         while True:
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(max(self._scope_interval_s, self._urgent_at - elapsed_s()))
             try:
                 await self._make_sure()
                 if elapsed_s() >= flush_at:
                     cost_s = await self.flush()
                     flush_at = elapsed_s() + max(self._flush_interval_s, cost_s / FLUSHING_SHARE)
                 else:
-                    cost_s = await self._state_scopes()
+                    await self._state_scopes()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 fail_stop("METER flush", error)
-            wait_s = max(self._scope_interval_s, cost_s / STATING_SHARE)
 
     async def _make_sure(self) -> None:
         """After a stall, make sure that the group has not gone on without us before anything is said."""
@@ -235,20 +240,21 @@ class Meter:
                 logger.warning("the ledger does not answer, so no cell leaves memory: %r", error)
             await asyncio.sleep(LEDGER_POLL_S)
 
-    async def _state_scopes(self) -> float:
-        """State what changed for BUDGET and DETECT; return what it cost, in seconds of this process."""
+    async def _state_scopes(self) -> None:
+        """State what changed for BUDGET. What detectors judge by the hour waits for the flush, so that no gate does."""
         async with self._stating:
-            began = elapsed_s()
-            records: list[Outgoing] = []
-            for state in self._states.values():
-                state.settle()
-                records += self._consequences(state)
-            cost_s = elapsed_s() - began
-            if records:
-                await self._write(records)
-            return cost_s
+            await self._state_urgent()
 
-    def _consequences(self, state: PartitionState) -> list[Outgoing]:
+    async def _state_urgent(self) -> None:
+        began = elapsed_s()
+        records: list[Outgoing] = []
+        for state in self._states.values():
+            state.settle()
+            records += self._consequences(state, urgent_only=True)
+        self._urgent_at = elapsed_s() + (elapsed_s() - began) / STATING_SHARE
+        await self._write(records)
+
+    def _consequences(self, state: PartitionState, urgent_only: bool = False) -> list[Outgoing]:
         records = [entries.dead_letter_record(letter, state.source) for letter in state.letters]
         for letter in state.letters:
             metrics.DEAD_LETTERS.labels(topic=state.source.topic, reason=letter.reason.value).inc()
@@ -258,10 +264,13 @@ class Meter:
             records.append(alert_record(alert))
             metrics.OVERFLOWS.labels(status=status).inc()
         state.overflows = {}
-        records += [
-            entries.scope_record(counter, self._writer, self._partitions) for counter in state.unstated.values()
-        ]
-        state.letters, state.signals, state.unstated = [], [], {}
+        later = {}
+        for key, counter in state.unstated.items():
+            if urgent_only and not counter.scope.startswith(BUDGET):
+                later[key] = counter
+            else:
+                records.append(entries.scope_record(counter, self._writer, self._partitions))
+        state.letters, state.signals, state.unstated = [], [], later
         return records
 
     async def flush(self) -> float:
@@ -282,16 +291,17 @@ class Meter:
             return cost_s
 
     async def _flush(self, evicting: bool) -> float:
-        began, cost_s = elapsed_s(), 0.0
+        cost_s = 0.0
         pictures: list[_Picture] = []
         for where, state in list(self._states.items()):
+            began = elapsed_s()
             picture = self._take_picture(where, state, evicting)
+            cost_s += elapsed_s() - began
             if picture is not None:
                 pictures.append(picture)
-            cost_s += elapsed_s() - began
-            await asyncio.sleep(0)
-            began = elapsed_s()
-        await self._write([record for picture in pictures for record in picture.consequences])
+                await self._write(picture.consequences)
+            if elapsed_s() >= self._urgent_at and not evicting:  # a flush takes longer than gates should wait
+                await self._state_urgent()
         # What was taken away meanwhile is its next owner's to keep; here it may even be another life's by now.
         pictures = [picture for picture in pictures if self._states.get(picture.where) is picture.state]
         await asyncio.gather(*(self._table.write(picture.where[1], picture.entries) for picture in pictures))
@@ -382,3 +392,8 @@ class _Picture(NamedTuple):
     deletions: list[Outgoing]
     #: The batches that it covers.
     done: list[Any]
+
+
+def _joined(chunks: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    while records := list(chain.from_iterable(islice(chunks, RECALLED_CHUNKS))):
+        yield records

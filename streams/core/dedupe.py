@@ -19,8 +19,10 @@ from xxhash import xxh3_128_digest
 
 from streams.core.digest_table import DigestTable, filter_bits, halves
 
-#: The window is kept in this many generations; it is exact to one generation's length.
-GENERATIONS = 6
+#: The window is kept in this many generations; it is exact to one generation's length. The present one is read again
+#: after a restart, so more of them mean less to read, and a look at one more filter for every event.
+GENERATIONS = 16
+_LENGTH_US_FORMERLY = 600_000_000
 #: A table is filled this many at a time: each filling has a cost of its own.
 _NOTED_MAX = 16_384
 
@@ -41,10 +43,39 @@ def identity(source: str, event_id: str) -> bytes:
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
-    """Where a generation begins: its number (stream time / length) and the first offset in it."""
+    """Where a generation begins: its number (stream time / length) and the first offset in it.
+
+    Its length, in microseconds, goes with it: a setting may change it, and the number alone would name another time.
+    0: of a release that kept six generations of ten minutes.
+    """
 
     number: int
     first_offset: int
+    length_us: int = 0
+
+    @property
+    def begins(self) -> int:
+        """Stream time at which it begins, microseconds since 1970."""
+        return self.number * (self.length_us or _LENGTH_US_FORMERLY)
+
+    @property
+    def ends(self) -> int:
+        """Stream time at which the next begins."""
+        return (self.number + 1) * (self.length_us or _LENGTH_US_FORMERLY)
+
+    def name(self) -> str:
+        """``<number>/<length>|<first offset>``, as it stands in keys."""
+        return f"{self.number}/{self.length_us}|{self.first_offset}"
+
+    @classmethod
+    def named(cls, number: str, first_offset: str) -> "Mark":
+        """The mark of a name's two parts.
+
+        >>> Mark.named("7/225000000", "41"), Mark.named("7", "41")
+        (Mark(number=7, first_offset=41, length_us=225000000), Mark(number=7, first_offset=41, length_us=0))
+        """
+        count, _, length = number.partition("/")
+        return cls(int(count), int(first_offset), int(length or 0))
 
 
 class Generation:
@@ -151,7 +182,7 @@ class DedupeWindow:
         if stream_time >= self.turns_at:
             self.advance(stream_time, offset)
         elif len(self._generations[-1].table) + len(self._noted) >= self._generation_max:
-            self._begin(self._generations[-1].mark.number, offset)
+            self._begin(self._generations[-1].mark.begins // self._length_us, offset)
         present = self._generations[-1].table
         is_noted = digest in self._noted
         seen = is_noted or any(digest in generation.table for generation in self._generations)
@@ -168,17 +199,18 @@ class DedupeWindow:
         """Begin the generation of a stream time, at the record that moved it there; drop what is over."""
         number = stream_time // self._length_us
         self._begin(number, offset)
-        while len(self._generations) > 1 and self._generations[0].mark.number < number - GENERATIONS:
+        horizon = number * self._length_us - self._window_us
+        while len(self._generations) > 1 and self._generations[0].mark.begins < horizon:
             self._drop_oldest()
 
     def _begin(self, number: int, offset: int) -> None:
         self._settle()
         expected = len(self._generations[-1].table) if self._generations else 0
-        self._generations.append(Generation(Mark(number, offset), expected))
+        self._generations.append(Generation(Mark(number, offset, self._length_us), expected))
         self.turns_at = self._end_of_last()
 
     def _end_of_last(self) -> int:
-        return (self._generations[-1].mark.number + 1) * self._length_us if self._generations else -1
+        return self._generations[-1].mark.ends if self._generations else -1
 
     def _drop_oldest(self) -> None:
         self._count -= len(self._generations[0].table)
@@ -207,8 +239,8 @@ class DedupeWindow:
         """Take back the ids of a sealed generation, 16 bytes each in any number of pieces; False if it is not ours."""
         for generation in self.sealed:
             if generation.mark == mark and not generation.is_kept and not len(generation.table):
-                for piece in digests:
-                    generation.table.add_many(*halves(piece))
+                # At once: a piece of an ordered whole would crowd into a few slots of a table that has yet to grow.
+                generation.table.add_many(*halves(b"".join(digests)))
                 generation.is_kept = True
                 self._count += len(generation.table)
                 return True

@@ -106,7 +106,7 @@ class DeadLetter(NamedTuple):
 class Checkpoint(msgspec.Struct, kw_only=True):
     """A watermark as METER keeps it: what a successor needs besides cells and counters."""
 
-    v: int = 1
+    v: int = 2
     source: Source
     revision: int
     next_offset: int
@@ -119,5 +119,12 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     duplicates: int
 
 
+def _of_v1(value: bytes) -> Checkpoint:
+    """Version 1 had marks without a length, which reads as the ten minutes that it was."""
+    found = msgspec.json.decode(value, type=Checkpoint)
+    found.v = 2
+    return found
+
+
 #: Reads every version of a checkpoint that this release knows.
-CHECKPOINTS = Versioned("METER's watermark", Checkpoint)
+CHECKPOINTS = Versioned("METER's watermark", Checkpoint, {1: _of_v1})

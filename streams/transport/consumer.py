@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 
 import faust
 import faust.transport.drivers.aiokafka as driver
-from aiokafka.errors import IllegalStateError
 from faust.transport.consumer import ensure_TP
 from faust.types import TP, ConsumerMessage, EventT, StreamT
 from faust.types.tuples import Message
@@ -104,6 +103,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         return {tp: await consumer.committed(driver.ensure_aiokafka_TP(tp)) for tp in tps}
 
+    def end_of(self, tp: TP) -> int | None:
+        """See ``BatchConsumer.end_of``. aiokafka's ``highwater`` fails for a partition that is going away."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        state = assignment.state_value(tp) if assignment is not None else None
+        return None if state is None else state.highwater or 0
+
     def coordination_error(self) -> BaseException | None:
         """What ended our membership of the group, or suspends it until somebody is told; None while all is well."""
         coordinator = getattr(self._consumer, "_coordinator", None)
@@ -165,13 +171,17 @@ class BatchConsumer(driver.Consumer):
             if not self.flow_active or not wanted:
                 kept[tp] = unread.first
                 continue
-            try:
-                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-            except IllegalStateError:
+            highwater = self.end_of(*tp)
+            if highwater is None:
                 continue  # the assignment went away under us; whoever has the partition reads it
+            self.app.monitor.track_tp_end_offset(tp, highwater)
             yield tp, self._to_batch(tp, unread)
         if kept:
             await self._thread.seek_back(kept, fetched.epoch)
+
+    def end_of(self, topic: str, partition: int) -> int | None:
+        """Where a partition ended when it was fetched last, 0 before that; None once it is not ours any more."""
+        return self._thread.end_of(TP(topic, partition))
 
     def _is_stale(self, fetched: Any) -> bool:
         return getattr(fetched, "epoch", -1) != self._thread.seek_epoch

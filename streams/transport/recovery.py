@@ -5,12 +5,17 @@ changelog reader, and can wait for ever for a record that compaction took away.
 """
 
 import asyncio
+import logging
 from typing import Any, NamedTuple
 
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from faust.types import TP
 from mode import Service
+
+from streams.transport.phases import Phases
+
+logger = logging.getLogger("sluice.restart")
 
 #: How often the coordinator is asked again while it does not answer.
 CONFIRM_EVERY_S = 0.2
@@ -51,6 +56,8 @@ class BatchRecovery(Recovery):
         self._set_recovery_started()
         membership = await _membership(consumer)
         actives = set(app.assignor.assigned_actives())
+        phases = Phases()
+        logger.info("the group has given us %d partitions; restoring %d tables", len(actives), len(self.tables))
 
         def still_ours() -> bool:
             return bool(app.tables.revocations == epoch and app.consumer_generation_id == generation)
@@ -67,11 +74,13 @@ class BatchRecovery(Recovery):
             topic = table.changelog_topic_name
             mine = {tp.partition for tp in actives if tp.topic == topic}
             await table.restore(mine, still_ours, confirm)  # type: ignore[attr-defined]
+            phases.ended(str(table.name))
         self._set_recovery_ended()
         if not still_ours():
             return  # a newer rebalance is on its way and signals for itself
         await app.on_rebalance_complete.send()
         await consumer.perform_seek()
+        phases.ended("setting where to read")
         if not still_ours():
             return
         consumer.resume_partitions({tp for tp in consumer.assignment() if not self._is_changelog_tp(tp)})
@@ -82,6 +91,7 @@ class BatchRecovery(Recovery):
         self.tables.on_actives_ready()
         self.tables.on_standbys_ready()
         app.on_rebalance_end()
+        logger.info("all tables restored in %.2f s: %s; reading begins", phases.total_s, phases)
 
     def flush_buffers(self) -> None:
         """Nothing is buffered."""

@@ -5,21 +5,26 @@ batches, hundreds of thousands of records a second), so no partition ever holds 
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import faust
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
 from streams.transport import ownership
+from streams.transport.changelog import Newest, read_newest
 from streams.transport.ownership import Inherited, NotOwnedError
+from streams.transport.phases import Phases
 from streams.transport.producer import Outgoing
+
+#: Not under this module's name: what an operator wants to see of the transport is this.
+logger = logging.getLogger("sluice.restart")
 
 RESTORE_TIMEOUT_S = 600.0
 #: Half of the changelogs' ``min.compaction.lag.ms``: while a new owner reads, nothing that an overtaken owner writes
 #: can compact away what is being read.
-FENCED_RESTORE_TIMEOUT_S = 300.0
+FENCED_RESTORE_TIMEOUT_S = 120.0
 CLAIM_TRIES = 5
 
 
@@ -112,25 +117,34 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
             async with asyncio.timeout(FENCED_RESTORE_TIMEOUT_S):
                 await self._take_over(partitions, still_ours, confirm)
             return
+        phases = Phases()
         async with asyncio.timeout(RESTORE_TIMEOUT_S):
-            entries = await self._read(partitions, {})
+            newest = await read_newest(self.app.connection, self.changelog_topic_name, partitions)  # type: ignore[attr-defined]
+        phases.ended(_reading(newest))
         if still_ours():
-            for partition, found in entries.items():
+            for partition, found in newest.entries.items():
                 self.on_load(partition, found)
+            phases.ended("taking it up")
+            self._say_restored(partitions, phases)
 
     async def _take_over(
         self, partitions: set[int], still_ours: Callable[[], bool], confirm: Callable[[], Awaitable[bool]]
     ) -> None:
         """Become the owner of these partitions: the steps of ``ownership.py``."""
         assert self.on_load is not None
+        phases = Phases()
         drawn = await asyncio.gather(*(self._claim(partition) for partition in sorted(partitions)))
         numbers = dict(zip(sorted(partitions), drawn, strict=True))
-        newest = await self._read(partitions, {partition: number + 1 for partition, number in numbers.items()})
-        inherited = {partition: ownership.inherit(newest[partition]) for partition in numbers}
+        phases.ended("drawing numbers")
+        until = {partition: number + 1 for partition, number in numbers.items()}
+        newest = await read_newest(self.app.connection, self.changelog_topic_name, partitions, until)  # type: ignore[attr-defined]
+        phases.ended(_reading(newest))
+        inherited = {partition: ownership.inherit(newest.entries[partition]) for partition in numbers}
         for partition, found in inherited.items():
             number = numbers[partition]
             restated = [(ownership.entry_key(number, key), value) for key, value in found.entries.items()]
             await self._write(partition, restated)
+        phases.ended("writing it again")
         # Confirmed after the claim: whoever succeeds us is assigned later and claims later, so its number is higher.
         if not still_ours() or not await confirm():
             return
@@ -138,11 +152,20 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
             await self._write(partition, [(ownership.whole_key(number), ownership.WHOLE_VALUE)])
         if not still_ours():
             return
+        phases.ended("making sure of it")
         self._confirm = confirm
         for partition, found in inherited.items():
             self._numbers[partition] = numbers[partition]
             self.on_load(partition, found.entries)
+        phases.ended("taking it up")
         await self._tidy(inherited)
+        phases.ended("deleting the old")
+        self._say_restored(partitions, phases)
+
+    def _say_restored(self, partitions: set[int], phases: Phases) -> None:
+        logger.info(
+            "table %s: %d partitions restored in %.2f s: %s", self.name, len(partitions), phases.total_s, phases
+        )
 
     async def _claim(self, partition: int) -> int:
         """Draw a number for a partition: the offset of a record of ours."""
@@ -159,47 +182,7 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         for partition, found in inherited.items():
             await self._write(partition, [(key, None) for key in found.leftovers])
 
-    async def _read(self, partitions: set[int], until: Mapping[int, int]) -> dict[int, dict[bytes, bytes]]:
-        """The newest value of every key of each partition, up to the offset ``until`` or else the present end."""
-        topic = self.changelog_topic_name
-        entries: dict[int, dict[bytes, bytes]] = {partition: {} for partition in partitions}
-        consumer = AIOKafkaConsumer(
-            **self.app.connection,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=50,
-            max_partition_fetch_bytes=8 * 1_048_576,
-        )
-        await consumer.start()
-        try:
-            tps = [TopicPartition(topic, partition) for partition in sorted(partitions)]
-            consumer.assign(tps)
-            ends = {tp: until[tp.partition] for tp in tps} if until else await consumer.end_offsets(tps)
-            await consumer.seek_to_beginning(*tps)
-            await _read_until(consumer, ends, entries)
-        finally:
-            await consumer.stop()
-        return entries
 
-
-async def _read_until(
-    consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int], entries: dict[int, dict[bytes, bytes]]
-) -> None:
-    remaining = {tp for tp, end in ends.items() if end > 0}
-    while remaining:
-        # Position, not the last record seen: compaction can leave a tail without records.
-        done = {tp for tp in remaining if await consumer.position(tp) >= ends[tp]}
-        remaining -= done
-        if done:
-            consumer.pause(*done)
-        if not remaining:
-            return
-        for tp, records in (await consumer.getmany(*remaining, timeout_ms=200)).items():
-            found = entries[tp.partition]
-            for record in records:
-                if record.offset >= ends[tp]:
-                    break  # written since: by whoever was overtaken, or by us in a later life
-                if record.value is None:
-                    found.pop(record.key, None)
-                else:
-                    found[record.key] = record.value
+def _reading(newest: Newest) -> str:
+    live = sum(map(len, newest.entries.values()))
+    return f"reading ({newest.size / 1e6:,.1f} MB, {newest.records:,} records, {live:,} live)"

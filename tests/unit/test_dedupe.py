@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.core import dedupe
-from streams.core.dedupe import GENERATIONS, DedupeWindow, identity
+from streams.core.dedupe import GENERATIONS, DedupeWindow, Mark, identity
 
 #: One generation lasts ten.
 WINDOW = 10 * GENERATIONS
@@ -207,3 +207,27 @@ def test_an_identity_is_its_source_and_its_id_and_where_one_ends():
     assert identity("a", "bc") != identity("ab", "c")
     assert identity("", "1:a") != identity("1:a", "")
     assert identity("\ud800", "x") != identity("\ud801", "x")
+
+
+def test_a_window_whose_length_was_changed_by_a_setting_still_lets_go_and_still_knows_its_ids():
+    hour = 3_600_000_000
+    start = 1_795_000_000_000_000
+    known = identity("//gw/1", "before")
+    for before, after in ((hour, 2 * hour), (2 * hour, hour)):
+        window = DedupeWindow(before, 1_000)
+        assert window.first_seen(known, 0, start)
+        kept = window.marks
+        changed = DedupeWindow(after, 1_000, kept)
+        changed.recall([known], [0])
+        assert not changed.first_seen(known, 1, start + 60_000_000), "what came a minute ago is known"
+        assert start < changed.turns_at <= start + hour, "the present generation ends in its own time"
+        for step in range(1, 40):
+            changed.first_seen(identity("//gw/1", str(step)), step + 1, start + step * hour // 4)
+        assert len(changed.marks) <= GENERATIONS + 2
+        assert changed.first_seen(known, 99, start + 10 * hour), "and what is over is let go"
+
+
+def test_marks_of_a_release_that_kept_no_length_were_of_ten_minutes():
+    old = Mark(2_991_666, 41)
+    assert (old.begins, old.ends) == (2_991_666 * 600_000_000, 2_991_667 * 600_000_000)
+    assert Mark.named(*old.name().split("|")) == old

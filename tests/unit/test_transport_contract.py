@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.consumer.subscription_state import Assignment, SubscriptionState
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
@@ -40,6 +40,38 @@ def test_a_group_coordinator_keeps_its_errors_where_they_are_looked_for():
     for line in ("self._pending_exception = exc", "self._coordination_task = create_task(", "self._error_consumed_fut"):
         assert line in source
     assert "self._coordinator" in inspect.getsource(AIOKafkaConsumer.start)
+
+
+def test_a_consumer_has_its_fetcher_once_it_has_started_and_hands_on_what_that_gives():
+    assert "self._fetcher = Fetcher(" in inspect.getsource(AIOKafkaConsumer.start)
+    source = inspect.getsource(AIOKafkaConsumer.getmany)
+    assert "records = await self._fetcher.fetched_records(" in source
+    assert "return records" in source
+
+
+def test_the_end_of_a_partition_lies_where_it_is_looked_for():
+    source = inspect.getsource(AIOKafkaConsumer.highwater)
+    assert "assert self._subscription.is_assigned(partition)" in source  # which is why it is not called
+    assert "assignment = self._subscription.subscription.assignment" in source
+    assert "return assignment.state_value(partition).highwater" in source
+    assert "self._tp_state.get(tp)" in inspect.getsource(Assignment.state_value)
+
+
+@pytest.mark.parametrize(
+    ("partition", "end"),
+    [
+        pytest.param(0, 0, id="0 before the first fetch"),
+        pytest.param(1, 77, id="what the last fetch said"),
+        pytest.param(2, None, id="nothing for a partition that is not ours"),
+    ],
+)
+async def test_the_end_of_a_partition_is(app, partition, end):
+    thread = app.consumer._thread
+    thread._consumer = SimpleNamespace(_subscription=SubscriptionState())
+    assert thread.end_of(TopicPartition("t", partition)) is None
+    thread._consumer._subscription.assign_from_user([TopicPartition("t", 0), TopicPartition("t", 1)])
+    thread._consumer._subscription.subscription.assignment.state_value(TopicPartition("t", 1)).highwater = 77
+    assert app.consumer.end_of("t", partition) == end
 
 
 def test_the_pinned_versions_are_the_ones_this_was_written_against():
