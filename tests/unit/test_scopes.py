@@ -165,6 +165,24 @@ def test_only_what_some_budget_asks_for_is_looked_at():
     assert ScopeWatchlist([watched_of(_budget({"team": "a", "user_tier": "b"}))]).attributes == ()
 
 
+@pytest.mark.parametrize(
+    ("dates", "minutes", "counted"),
+    [
+        pytest.param((NOON + 20 * MINUTE, 0), (0, 1, 19, 20, 21), 2, id="from the middle of an hour"),
+        pytest.param((0, NOON + 20 * MINUTE), (0, 1, 19, 20, 21), 3, id="to the middle of an hour"),
+        pytest.param((NOON + 20 * MINUTE, 0), (21, 1, 22, 2, 19), 2, id="late calls of before it began"),
+    ],
+)
+def test_calls_on_a_known_lane_are_counted_from_the_start_to_the_end_and_no_others(dates, minutes, counted):
+    budget = _budget({"team": "search"}, starts=dates[0], ends=dates[1])
+    partition = PartitionState(SOURCE, rules(watchlist=ScopeWatchlist([watched_of(budget)])))
+    for offset, minute in enumerate(minutes):
+        record = usage_record(offset, at=NOON + minute * MINUTE, arrived=NOON + HOUR, input_tokens=1)
+        partition.fold([record], offset + 1)
+    found = [counter for (scope, _), counter in partition.counters.items() if scope.startswith("budget:")]
+    assert [counter.requests for counter in found] == [counted]
+
+
 # -- names --------------------------------------------------------------------------------------------------------
 
 
