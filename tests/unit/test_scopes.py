@@ -157,6 +157,23 @@ def test_calls_gpus_and_bills_are_matched_by_what_they_carry(event, values):
             assert values_of_calls(chosen)(event) == tuple(values[names.index(name)] for name in chosen)
 
 
+@pytest.mark.parametrize(
+    ("match", "per", "counts"),
+    [
+        ({"team": "search"}, "", True),
+        ({"team": "search"}, "model", True),
+        ({"team": "ads"}, "", False),
+        ({"session": ""}, "", False),
+        ({"tag:a": ""}, "", False),
+        ({}, "session", False),
+    ],
+    ids=["a team", "each model", "another team", "no session", "no tag", "each session"],
+)
+def test_a_cell_is_counted_by_budgets_that_ask_for_no_more_than_it_has(match, per, counts):
+    watchlist = ScopeWatchlist([watched_of(_budget(match, per=per))])
+    assert bool(watchlist.of_cell(_event()[0], NOON)) is counts
+
+
 def test_only_what_some_budget_asks_for_is_looked_at():
     watchlist = ScopeWatchlist(
         [watched_of(b) for b in (_budget({"team": "a", "key": "k"}), _budget({}, per="session"))]
