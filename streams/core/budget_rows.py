@@ -2,7 +2,7 @@
 
 import re
 from datetime import date
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -10,7 +10,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from schemas.budgets import ATTRIBUTES, Budget, Grant, Limit, Mode, Model, Period, PeriodKind
 from schemas.commands import OnStale, ScopeType, Target
 from schemas.instants import InstantError, parse_instant
-from streams.core.budget_rungs import DEFAULT_LADDER, Count, RungRow, Text, Texts, listed, nanos_of, permille_of
+from streams.core.budget_rungs import (
+    DEFAULT_LADDER,
+    Count,
+    RequestTypes,
+    RungRow,
+    Text,
+    Texts,
+    listed,
+    nanos_of,
+    permille_of,
+)
 from streams.core.matching import is_attribute
 from streams.core.periods import ENDLESS, day_start
 
@@ -171,7 +181,7 @@ class LimitRow(BaseModel):
     rpm: Count | None = None
     tpm: Count | None = None
     usd_per_minute: Annotated[int, BeforeValidator(nanos_of)] | None = None
-    request_types: Annotated[list[Literal["interactive", "batch", "background"]] | None, BeforeValidator(listed)] = None
+    request_types: RequestTypes = None
     environments: Texts | None = None
     mode: Mode = "observe"
     owner: str = ""

@@ -64,6 +64,11 @@ def permille_of(value: object) -> int:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
+#: ``!batch`` is every other request type.
+RequestTypes = Annotated[
+    list[Literal["interactive", "batch", "background", "!interactive", "!batch", "!background"]] | None,
+    BeforeValidator(listed),
+]
 Texts = Annotated[list[Text], BeforeValidator(listed), Field(min_length=1, max_length=100)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
@@ -74,7 +79,7 @@ class MeasureRow(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     action: Literal["rate_limit", "cap_tokens", "downgrade", "block"]
-    request_types: Annotated[list[Literal["interactive", "batch", "background"]] | None, BeforeValidator(listed)] = None
+    request_types: RequestTypes = None
     environments: Texts | None = None
     rpm: Count | None = None
     tpm: Count | None = None

@@ -374,7 +374,6 @@ class PartitionState:
             return []
         horizon = self.stream_time - self.rules.cells_idle_us
         silent_since = self.stream_time - self.rules.counters_idle_us
-        closed_by = horizon
         gone: list[CellStatement | ScopeStatement] = []
         for cell_key, cell in list(self.cells.items()):
             idle = cell.hour + HOUR < horizon and cell.offset < ledger_offset
@@ -384,15 +383,11 @@ class PartitionState:
                 if is_other(cell.dimensions):
                     self.overflows[Overflow(cell.dimensions.org_id, cell.dimensions.team_id, cell.hour)] = "resolved"
         for counter_key, counter in list(self.counters.items()):
-            if id(counter) in self.changed_counters:
-                continue
             is_silent = counter.stream_time < silent_since and counter.offset < ledger_offset
-            if counter.period_end < horizon:
+            idle = counter.period_end < horizon or (is_silent and is_of_one_value(counter.scope))
+            if idle and id(counter) not in self.changed_counters:
                 gone.append(self.counters.pop(counter_key))
-            elif is_silent and is_of_one_value(counter.scope):
-                gone.append(self.counters.pop(counter_key))
-                # The last lane that could lead to it: that of the hour of an event as far ahead as is believed.
-                closed_by = max(closed_by, silent_since + self.rules.limits.future_us_max + HOUR)
         if gone:
-            self._reader.close_lanes(closed_by)
+            # The last lane to a silent counter is that of the hour of an event as far ahead as is believed.
+            self._reader.close_lanes(max(horizon, silent_since + self.rules.limits.future_us_max + HOUR))
         return gone
