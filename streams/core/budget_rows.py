@@ -2,6 +2,7 @@
 
 import re
 from datetime import date
+from functools import cache
 from typing import Annotated, get_args
 from zoneinfo import available_timezones
 
@@ -72,8 +73,14 @@ def _is_slug(value: str) -> str:
     return value
 
 
+@cache
+def _zones() -> frozenset[str]:
+    """Found by walking through folders: 20 ms."""
+    return frozenset(available_timezones())
+
+
 def _is_zone(value: str) -> str:
-    if value not in available_timezones():
+    if value not in _zones():
         raise ValueError(f"{value!r} is no IANA time zone, such as Europe/Berlin")
     return value
 

@@ -48,6 +48,8 @@ class Document:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise DocumentError([f"line {line}: not YAML: {error.problem}"]) from error
+        except RecursionError as error:
+            raise DocumentError(["line 1: nested beyond reason"]) from error
         except yaml.YAMLError as error:
             raise DocumentError([f"line 1: not YAML: {error}"]) from error
         self.data: Any = {} if root is None else self._value(root, ())

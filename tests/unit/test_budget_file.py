@@ -81,6 +81,7 @@ def _measure(fields: str) -> str:
         pytest.param(_one(colour="red"), 6, "", id="an unknown field"),
         pytest.param(_one() + _one().removeprefix("budgets:"), 6, "a second budget", id="an id used twice"),
         pytest.param("budgets: [", 1, "not YAML", id="not YAML"),
+        pytest.param("[" * 100_000, 1, "nested beyond reason", id="brackets without end"),
         pytest.param(_one(period=""), 5, "is missing", id="a period without a value"),
         pytest.param(_one(scope=""), 3, "has no value", id="a scope without a value"),
         pytest.param(_one(scope='{team: "*"}'), 3, "write per: team", id="every team under one amount"),
