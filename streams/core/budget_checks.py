@@ -21,8 +21,7 @@ def problems_of(document: Document) -> Iterator[Problem]:
     for section, entries in (("budget", budgets), ("limit", limits)):
         yield from _repeated(section, entries)
     for path, entry in budgets:
-        if (*path, "scope") not in document.blanks:
-            yield from _scope(path, entry)
+        yield from _scope(path, entry)
         yield from _period(path, entry)
         yield from _ladder(path, entry)
     for path, entry in limits:
@@ -34,7 +33,7 @@ def problems_of(document: Document) -> Iterator[Problem]:
     yield from _grants(document)
     for path in document.blanks:
         # A condition that is left out would count more than was meant.
-        if len(path) > 2 and path[2] in ("match", "scope"):
+        if path[2:3] == ("match",) and len(path) > 3:
             yield Problem(path, "has no value; write one, or take the line out")
 
 

@@ -50,7 +50,7 @@ class Tree:
         for budget in budgets:
             if budget.parent in self._budgets and budget.parent != budget.id:
                 parents[budget.id] = budget.parent
-        # Of a circle (only one by one can they be set so), none is obeyed.
+        # Definitions change one by one, so they can go round in a circle: then none of those is obeyed.
         circled = [name for name in parents if _leads_to(parents, name, name)]
         return {name: parent for name, parent in parents.items() if name not in circled}
 
