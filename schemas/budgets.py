@@ -182,6 +182,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="
     """A team may use a model that is marked expensive. Without a grant its gateways are told to refuse it."""
 
     v: int = 1
+    #: Empty: this is the mark itself, and the model (or pattern with ``*``) is expensive.
     team_id: str
     model: str
     until: int = 0
