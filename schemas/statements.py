@@ -119,6 +119,8 @@ class ScopeStatement(msgspec.Struct, kw_only=True):
     arrived_at: int
     #: Largest contributors to this counter, ``{label: nanodollars}``; a hint for people, not money.
     contributors: dict[str, int] = {}
+    #: From this instant on it counts everything, and before it perhaps not all, microseconds; 0: the whole period.
+    since: int = 0
 
 
 class Signal(msgspec.Struct, kw_only=True):

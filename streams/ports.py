@@ -2,13 +2,14 @@
 them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from schemas.alerts import Alert
+from schemas.budgets import Definition
 from schemas.commands import ThrottleAck, ThrottleCommand
-from schemas.statements import CellStatement, Watermark
+from schemas.statements import CellStatement, Dimensions, Watermark
 
 
 class DeliveryError(Exception):
@@ -25,6 +26,36 @@ class RetryableError(DeliveryError):
 
 class PermanentError(DeliveryError):
     """Trying again cannot help: the message or the address is wrong."""
+
+
+class ConflictError(Exception):
+    """Somebody else changed a definition in the meantime; nothing was written. ``found`` is 0 where there is none."""
+
+    def __init__(self, key: str, expected: int, found: int) -> None:
+        was = f"is at version {found}" if found else "is not defined"
+        super().__init__(f"{key} {was}, and the change was made against version {expected}: read it anew and repeat")
+        self.key = key
+        self.expected = expected
+        self.found = found
+
+
+class Placed(NamedTuple):
+    """A definition as it was written; ``definition`` is None where it was withdrawn."""
+
+    key: str
+    version: int
+    definition: Definition | None
+
+
+class Version(NamedTuple):
+    """One version of a definition, with who made it and why; ``definition`` is None where it was withdrawn."""
+
+    key: str
+    version: int
+    definition: Definition | None
+    changed_by: str
+    reason: str
+    changed_at: int
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):
@@ -48,6 +79,23 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     stated_at: int
 
 
+class Change(NamedTuple):
+    """One record of the definitions' topic; the body is None where it withdraws."""
+
+    key: str
+    version: int
+    body: Any
+    changed_by: str
+    reason: str
+    changed_at: int
+    #: What a file said last under this key, if one did.
+    file_digest: str = ""
+
+
+#: Dimensions, the end of the hour of rows that lie only partly in the period (else 0), nanodollars, requests, tokens.
+SpentRow = tuple[Dimensions, int, int, int, int]
+
+
 class Delivery(msgspec.Struct, kw_only=True):
     """One message to one receiver, leased from the outbox."""
 
@@ -66,6 +114,21 @@ class Ledger(Protocol):
 
     async def durable_offsets(self) -> Mapping[str, int]:
         """``{slot: next offset}`` up to which the ledger holds everything."""
+        ...
+
+    async def spent_before(
+        self, slot: str, start: int, end: int, below: int, live: Sequence[tuple[str, int]], teams: Sequence[str]
+    ) -> tuple[int, Sequence[SpentRow]]:
+        """How far the ledger is with a slot, and sums of its rows in a period that end below an offset.
+
+        Args:
+            live: cell ids and segments that are left out.
+            teams: only these; empty: all.
+        """
+        ...
+
+    async def write_definitions(self, changes: Sequence[Change]) -> None:
+        """Keep every version of every definition; one that is there already stays as it is."""
         ...
 
     async def write_budget_status(self, rows: Sequence[BudgetStatus]) -> None:
@@ -118,4 +181,43 @@ class Receiver(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+        ...
+
+
+class DefinitionStore(Protocol):
+    """What people defined, on the compacted topic ``budgets.v1``; every version of it in the ledger."""
+
+    async def current(self) -> Mapping[str, Definition]:
+        """What holds now, by record key, read to the topic's present end.
+
+        Raises:
+            DeliveryError: the broker cannot be read now.
+        """
+        ...
+
+    async def publish(
+        self,
+        changes: Sequence[Definition],
+        *,
+        by: str,
+        reason: str,
+        expected: Mapping[str, int] | None = None,
+    ) -> Sequence[Placed]:
+        """Write new versions, all or none; says who and why in each, and counts the version on.
+
+        Args:
+            expected: the version that has to stand under each record key; 0 where none may stand.
+
+        Raises:
+            ConflictError: another version stands.
+            DeliveryError: the broker did not take it.
+        """
+        ...
+
+    async def withdraw(self, key: str, *, by: str, reason: str, expected: int | None = None) -> bool:
+        """End a definition; False where there is none. Raises as ``publish`` does."""
+        ...
+
+    async def history(self, key_prefix: str) -> Sequence[Version]:
+        """Every version of the keys with this prefix, newest first, from the ledger."""
         ...

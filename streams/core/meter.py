@@ -28,9 +28,10 @@ from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
 from streams.core.lanes import Call, Lane, calls_of, contribute, lane_at
+from streams.core.openings import Openings
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
-from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, new_counter
+from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, Watchlist, new_counter
 from streams.core.signals import runaway as runaway_signal
 
 _LANES_MAX = 64
@@ -69,9 +70,13 @@ class PartitionState:
         #: The window is whole once the source was read again up to here.
         self._rebuilt_at = self.next_offset
         #: Below this offset a restored total may hold a record already: each is asked, one by one.
-        self._sure_from = 0
+        self.sure_from = 0
         #: Below this offset an earlier owner may have stated totals that no state holds: nothing leaves memory.
         self.said_until = 0
+        #: Every cell that ever left memory ended below this offset; below 0: not known.
+        self.evicted_until = checkpoint.evicted_until if checkpoint else 0
+        #: Since when each budget is counted here.
+        self.openings = Openings()
 
     # -- restoring --------------------------------------------------------------------------------------------------
 
@@ -83,7 +88,7 @@ class PartitionState:
                 self._admission.enter(statement.dimensions)
             else:
                 self.counters[(statement.scope, statement.period_start)] = statement
-            self._sure_from = max(self._sure_from, statement.offset + 1)
+            self.sure_from = max(self.sure_from, statement.offset + 1)
         self.restate()
 
     def restate(self) -> None:
@@ -118,6 +123,7 @@ class PartitionState:
             refused=tuple(self.refused),
             dead_letters=self.dead_letters,
             duplicates=self.duplicates,
+            evicted_until=self.evicted_until,
         )
 
     def watermark(self) -> Watermark:
@@ -130,6 +136,13 @@ class PartitionState:
             dead_letters=self.dead_letters,
             duplicates=self.duplicates,
         )
+
+    def watch(self, watchlist: Watchlist) -> None:
+        """Fold what follows by another watchlist; what was folded stays where it is."""
+        self.settle()
+        self.rules = self.rules._replace(watchlist=watchlist)
+        # Plans and lanes hold counters of the watchlist before.
+        self._reader = BatchReader(self.rules.limits, self.rules.org_id, watchlist.personal)
 
     # -- folding ----------------------------------------------------------------------------------------------------
 
@@ -155,7 +168,7 @@ class PartitionState:
             rows, refused = self._reader.read(records[first:])
             for record, reason in refused:
                 self._dead_letter(record, reason)
-            calls += calls_of(rows, self._sure_from, self.rules.runaway_tokens)
+            calls += calls_of(rows, self.sure_from, self.rules.runaway_tokens)
             end = records[-1].offset + 1
         if calls:
             self._fold_calls(calls)
@@ -352,7 +365,8 @@ class PartitionState:
         key = (watched.scope, watched.period_start)
         counter = self.counters.get(key)
         if counter is None:
-            counter = self.counters[key] = new_counter(watched, self.source, offset, self.revision)
+            segment, since = self.openings.place(watched, offset, self.stream_time - self.rules.cells_idle_us)
+            counter = self.counters[key] = new_counter(watched, self.source, segment, self.revision, since)
         return counter
 
     # -- letting go -------------------------------------------------------------------------------------------------
@@ -362,10 +376,10 @@ class PartitionState:
 
         Nothing of this partition may be folded or stated before the deletions are durable, and they follow the
         watermark: a later event opens a new segment, and two segments may not both hold the same event. A cell is idle
-        by its hour, a counter by the end of its period, both in stream time. What an earlier owner stated before it
-        died is stated once more under the same segments first, so until then everything stays.
+        by its hour, a counter by the end of its period, both in stream time, or when its budget is withdrawn. What an
+        earlier owner stated before it died is stated once more under the same segments first; until then all stays.
         """
-        if self.next_offset < max(self.said_until, self._sure_from):
+        if self.next_offset < max(self.said_until, self.sure_from):
             return []
         horizon = self.stream_time - self.rules.cells_idle_us
         gone: list[CellStatement | ScopeStatement] = []
@@ -373,11 +387,13 @@ class PartitionState:
             idle = cell.hour + HOUR < horizon and cell.offset < ledger_offset
             if idle and id(cell) not in self.changed_cells:
                 gone.append(self.cells.pop(cell_key))
+                self.evicted_until = max(self.evicted_until, cell.offset + 1)
                 self._admission.leave([cell.dimensions])
                 if is_other(cell.dimensions):
                     self.overflows[Overflow(cell.dimensions.org_id, cell.dimensions.team_id, cell.hour)] = "resolved"
         for counter_key, counter in list(self.counters.items()):
-            if counter.period_end < horizon and id(counter) not in self.changed_counters:
+            idle = counter.period_end < horizon or not self.openings.is_wanted(counter.scope)
+            if idle and id(counter) not in self.changed_counters:
                 gone.append(self.counters.pop(counter_key))
         if gone:
             self._reader.close_lanes(horizon)

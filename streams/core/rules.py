@@ -25,7 +25,7 @@ class Watched(NamedTuple):
     label: str
 
 
-def new_counter(watched: Watched, source: Source, segment: int, revision: int) -> ScopeStatement:
+def new_counter(watched: Watched, source: Source, segment: int, revision: int, since: int = 0) -> ScopeStatement:
     """A counter without anything in it, whose segment begins at this offset."""
     return ScopeStatement(
         scope=watched.scope,
@@ -41,6 +41,7 @@ def new_counter(watched: Watched, source: Source, segment: int, revision: int) -
         stream_time=0,
         arrived_at=0,
         contributors={},
+        since=since,
     )
 
 
@@ -117,6 +118,8 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     refused: tuple[int, ...] = ()
     dead_letters: int
     duplicates: int
+    #: Every cell that ever left memory ended below this offset; 0: none did, below 0: not known (an earlier release).
+    evicted_until: int = -1
 
 
 #: Reads every version of a checkpoint that this release knows.

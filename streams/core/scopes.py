@@ -23,7 +23,11 @@ _FIELDS = {
     "project": "project_id",
     "feature": "feature",
     "model": "model",
+    "provider": "provider",
     "environment": "environment",
+    "request_type": "request_type",
+    "user_tier": "user_tier",
+    "category": "category",
 }
 
 
@@ -37,6 +41,15 @@ class WatchedBudget(NamedTuple):
     bounds: Callable[[int], tuple[int, int]]
     #: Names what is matched and how periods run, so that a changed definition never adds to another's counters.
     definition: str = ""
+    #: It is counted for each value of this attribute.
+    per: str = ""
+    #: Nothing outside of [starts, ends) is counted; 0: no bound.
+    starts: int = 0
+    ends: int = 0
+    #: Calls of these models are not counted, since they are never refused.
+    exempt_models: tuple[str, ...] = ()
+    #: How far back it counts at every instant, besides the bounds of that instant; only of rolling ones.
+    lookback: int = 0
 
 
 def budget_scope(budget: WatchedBudget) -> str:
@@ -57,7 +70,7 @@ class ScopeWatchlist:
     """Finds the scopes of an event; memoised, since thousands of events share one set of attributes."""
 
     def __init__(self, budgets: Sequence[WatchedBudget]) -> None:
-        self._budgets = tuple(budgets)
+        self.budgets = tuple(budgets)
         #: Whether a budget matches keys or users, so that they decide what an event counts in.
         self.personal = any(name in ("key", "user") for budget in budgets for name, _ in budget.match)
         self._memo: dict[tuple[Dimensions, str, str], tuple[WatchedBudget, ...]] = {}
@@ -81,11 +94,16 @@ class ScopeWatchlist:
             found.append(Watched(FEATURE + shown.feature, hour, hour + HOUR, shown.team_id))
         return found
 
+    def of_cell(self, dimensions: Dimensions, instant: int) -> Sequence[Watched]:
+        """The budgets' scopes of whatever such a cell holds at an instant, where cells tell what the budget asks."""
+        found = self.watched(dimensions, dimensions, "", "", instant)
+        return [each for each in found if each.scope.startswith(BUDGET)]
+
     def _matching(self, dimensions: Dimensions, key_id: str, user_id: str) -> tuple[WatchedBudget, ...]:
         memo_key = (dimensions, key_id, user_id) if self.personal else (dimensions, "", "")
         matching = self._memo.get(memo_key)
         if matching is None:
-            matching = tuple(b for b in self._budgets if _matches(b.match, dimensions, key_id, user_id))
+            matching = tuple(b for b in self.budgets if _matches(b.match, dimensions, key_id, user_id))
             if len(self._memo) >= _MEMO_MAX:
                 self._memo.clear()
             self._memo[memo_key] = matching
