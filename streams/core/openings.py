@@ -2,8 +2,8 @@
 
 A budget's counter **opens** with what was spent in its period: the live cells of its partition, and those that only the
 ledger holds. So its total stays what every total in METER is, a function of the records up to an offset, whenever it
-was opened; opening it again, after a crash or elsewhere, says the same. Such a counter has the segment 0 for ever: what
-another opening says replaces it and is never added.
+was opened; opening it again, after a crash or elsewhere, says the same. Until its period is over such a counter has the
+segment 0: what another opening says replaces it and is never added.
 
 An opening is made between two records, once the fold has passed every restored total (a cell that is ahead of the
 watermark holds records that would be counted again). It is kept back until it is durable, and what is durable ends with
@@ -94,13 +94,14 @@ class Openings:
         #: Complete, and not durable yet.
         self.held: set[str] = set()
         #: Whether an earlier release kept this partition.
-        self.is_old = True
+        self.is_old = False
 
     def restore(self, value: bytes | None) -> None:
         """Take the records back; None: there are none."""
+        self.is_old = value is None
         if value is not None:
             self.opened = {name: opened for opened, names in RECORDS.decode(value).opened for name in names}
-            self.changed, self.is_old = True, False
+            self.changed = True
 
     def take(self) -> tuple[bytes | None, frozenset[str]]:
         """The records if they have to be written, and the names that wait for that."""
@@ -119,9 +120,9 @@ class Openings:
         name = name_of(watched.scope)
         opened = self.opened.get(name) or self.coming.get(name, ALWAYS)
         since = opened.since if watched.period_start < opened.complete_from else 0
-        if watched.period_start >= opened.opened_until or watched.period_end < horizon:
-            return offset, since
-        return 0, since
+        # One segment, so that what is stated after another opening replaces it. Only what comes when the period is over
+        # and its counter may have left memory adds to it.
+        return (offset if watched.period_end < horizon else 0), since
 
     def is_wanted(self, scope: str) -> bool:
         """Whether a scope is no budget's, or that of a budget which is to be counted."""
@@ -147,7 +148,7 @@ class Openings:
 
     def forget(self, names: Iterable[str]) -> None:
         """These are counted no more."""
-        for name in list(names):
+        for name in names:
             self.changed = self.opened.pop(name, None) is not None or self.changed
             self.waiting.pop(name, None)
             self.coming.pop(name, None)
@@ -193,10 +194,13 @@ def follow(state: State, watchlist: ScopeWatchlist) -> None:
     is_sure = state.next_offset >= state.sure_from
     if watchlist is openings.wanted and not (openings.due and is_sure):
         return
+    state.settle()
     if watchlist is not openings.wanted:
         openings.wanted = watchlist
         openings.names = {name_of(budget_scope(budget)): budget for budget in watchlist.budgets}
-        openings.forget(name for name in [*openings.opened, *openings.coming] if name not in openings.names)
+        gone = {name for name in [*openings.opened, *openings.coming] if name not in openings.names}
+        _drop_incomplete(state, gone)
+        openings.forget(gone)
     new = {name for name in openings.names if name not in openings.opened and name not in openings.coming}
     for name in _known_anyhow(state, new):
         openings.opened[name] = ALWAYS
@@ -212,6 +216,16 @@ def follow(state: State, watchlist: ScopeWatchlist) -> None:
         _open(state, {name: openings.names[name] for name in new})
 
 
+def _drop_incomplete(state: State, names: set[str]) -> None:
+    """Withdrawn before they were durable: what they hold may be no total of anything, and nobody may hear of it."""
+    names = names & (state.openings.waiting.keys() | state.openings.held)
+    for key, counter in list(state.counters.items()) if names else ():
+        if counter.scope.startswith(BUDGET) and name_of(counter.scope) in names:
+            del state.counters[key]
+            state.changed_counters.pop(id(counter), None)
+            state.unstated.pop(id(counter), None)
+
+
 def _known_anyhow(state: State, new: set[str]) -> list[str]:
     """What needs no opening: there was nothing before, or an earlier release counted it and nobody can do better."""
     if not state.next_offset:
@@ -225,11 +239,11 @@ def _known_anyhow(state: State, new: set[str]) -> list[str]:
 def _open(state: State, budgets: dict[str, WatchedBudget]) -> None:
     openings: Openings = state.openings
     openings.is_old = False
-    now = state.stream_time
+    now, idle_us = state.stream_time, state.rules.cells_idle_us
     reached = max([now - now % HOUR, *(cell.hour for cell in state.cells.values())]) + HOUR
     exact = {name: budget for name, budget in budgets.items() if is_exact(budget)}
     for name, budget in budgets.items():
-        openings.coming[name] = Opened(open_from(budget, now) if name in exact else reached, reached, now)
+        openings.coming[name] = Opened(open_from(budget, now, idle_us) if name in exact else reached, reached, now)
     _reset(state, budgets, exact)
     lookup, sums = Lookup(list(exact.values())), Sums()
     earliest = min([openings.coming[name].complete_from for name in exact], default=reached)
@@ -277,7 +291,7 @@ def _questions(state: State, exact: dict[str, WatchedBudget], now: int) -> list[
     """One for each period that somebody counts by; nothing of what is still to come was ever let go."""
     by_span: dict[tuple[int, int], list[str]] = {}
     for name, budget in exact.items():
-        for start, end in spans_of(budget, now):
+        for start, end in spans_of(budget, now, state.rules.cells_idle_us):
             if max(start, budget.starts) < end:
                 by_span.setdefault((max(start, budget.starts), end), []).append(name)
     live: dict[int, list[tuple[str, int]]] = {}

@@ -73,14 +73,14 @@ def is_exact(budget: WatchedBudget) -> bool:
     return _asks_for(budget) <= _CELL_ATTRIBUTES
 
 
-def open_from(budget: WatchedBudget, now: int) -> int:
-    """Where the oldest period or bucket begins that counts at an instant."""
-    return budget.bounds(now - budget.lookback)[0]
+def open_from(budget: WatchedBudget, now: int, idle_us: int) -> int:
+    """Where the oldest period or bucket begins that counts now, or is over for less than a counter stays in memory."""
+    return budget.bounds(now - max(budget.lookback, idle_us))[0]
 
 
-def spans_of(budget: WatchedBudget, now: int) -> list[tuple[int, int]]:
-    """The period, or the buckets, that count at an instant, the oldest first."""
-    found = [budget.bounds(now - budget.lookback)]
+def spans_of(budget: WatchedBudget, now: int, idle_us: int) -> list[tuple[int, int]]:
+    """The periods or buckets from there to that of ``now``, the oldest first."""
+    found = [budget.bounds(now - max(budget.lookback, idle_us))]
     while found[-1][1] <= now:
         found.append(budget.bounds(found[-1][1]))
     return found

@@ -192,7 +192,7 @@ def test_whenever_a_budget_is_defined_its_counter_ends_at_the_oracles_total(plan
             else:
                 assert counted.get("tokens", 0) <= total["tokens"]
             if budget in EXACT and not crowded:
-                assert opened.complete_from <= open_from(budget, flight.state.stream_time)
+                assert opened.complete_from <= open_from(budget, flight.state.stream_time, 0)
                 assert not since or start < opened.complete_from
 
 

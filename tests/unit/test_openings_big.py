@@ -1,0 +1,212 @@
+"""A budget that is defined while events flow counts what was spent before, whatever else happens meanwhile."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.instants import HOUR
+from schemas.keys import cell_id
+from schemas.statements import Dimensions
+from streams.core.openings import answered, follow, name_of
+from streams.core.periods import period_bounds
+from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
+from streams.core.spent_before import Past, open_from
+from tests.unit.meter_rig import Oracle, Rig, Store, records_of, rig_rules
+
+
+def _budget(name, match, period, zone="UTC", **changes):
+    return WatchedBudget(name, match, lambda at: period_bounds(period, zone, at), "v1", **changes)
+
+
+EXACT = (
+    _budget("search-day", (("team", "search"),), "day"),
+    _budget("chat-hour", (("feature", "chat"), ("model", "gpt-4o")), "hour"),
+    _budget("all", (), "month"),
+)
+INEXACT = (
+    _budget("search-kolkata", (("team", "search"),), "day", "Asia/Kolkata"),
+    _budget("key", (("key", "k1"),), "day"),
+)
+BY_NAME = {budget.budget_id: budget for budget in (*EXACT, *INEXACT)}
+
+
+class Rows(Store):
+    """A ledger that can be asked what was spent before. How many bills there were is nothing that cells tell."""
+
+    def __init__(self, is_crowded):
+        super().__init__()
+        self.is_crowded = is_crowded
+
+    def _put(self, key, statement, found):
+        if not isinstance(key[0], Dimensions):
+            del found["requests"]
+            if "kolkata" in key[0] or self.is_crowded:
+                # What is counted of an hour that crosses the period's start, or of the excess, depends on when a budget
+                # was defined; of two definitions that both say so, readers keep the first at the same offset.
+                known = self.rows.get((*key, statement.segment))
+                if known is not None and known[0] == (statement.revision, statement.offset):
+                    return
+        super()._put(key, statement, found)
+
+    def spent_before(self, question):
+        assert self.watermark >= question.at_least
+        rows = []
+        for (what, hour, segment), ((_, offset), numbers) in self.rows.items():
+            if not isinstance(what, Dimensions) or not question.start - HOUR < hour < question.end:
+                continue
+            if offset >= question.below or (cell_id(what, hour), segment) in question.live:
+                continue
+            if question.teams and what.team_id not in question.teams:
+                continue
+            whole = question.start <= hour and hour + HOUR <= question.end
+            tokens = numbers["input_tokens"] + numbers["output_tokens"]
+            until = 0 if whole else hour + HOUR
+            rows.append(Past(what, until, numbers["cost_nanos"], numbers["requests"], tokens))
+        return rows
+
+
+class Flight:
+    """A rig whose budgets change on the way."""
+
+    def __init__(self, rules, records, writer, is_crowded=False):
+        self.watchlist = ScopeWatchlist(())
+        self.unanswered = []
+        self.rig = Rig(rules, records, writer, lambda: self.watchlist, Rows(is_crowded))
+
+    @property
+    def state(self):
+        return self.rig.state
+
+    def define(self, *names):
+        self.watchlist = ScopeWatchlist([BY_NAME[name] for name in names])
+        self.follow()
+
+    def follow(self):
+        follow(self.state, self.watchlist)
+        self.unanswered += [(self.state, question) for question in self.state.openings.take_questions()]
+
+    def answer(self):
+        """One answer arrives; those to an owner that is gone reach nobody."""
+        while self.unanswered:
+            state, question = self.unanswered.pop(0)
+            if state is self.state:
+                answered(state, question, self.rig.store.spent_before(question))
+                return
+
+    def finish(self):
+        self.rig.take(len(self.rig.records), 50)
+        self.follow()
+        while self.unanswered:
+            self.answer()
+        self.rig.flush(evicting=False)
+        self.rig.state_scopes()
+
+    def since(self):
+        return {key: counter.since for key, counter in self.state.counters.items()}
+
+
+kinds = st.one_of(st.sampled_from([0, 0, 1, 2]), st.integers(-1, 5))
+plans = st.lists(
+    st.tuples(st.integers(0, 60), kinds, st.integers(0, 8), st.sampled_from([0, 0, 0, 5, 6, 7]), st.integers(0, 6)),
+    min_size=4, max_size=60,
+)  # fmt: skip
+moves = st.lists(
+    st.tuples(
+        st.integers(0, 15),
+        st.sampled_from(
+            [
+                "define",
+                "define",
+                "follow",
+                "answer",
+                "answer",
+                "state",
+                "flush",
+                "evict",
+                "evict",
+                "die",
+                "die in a flush",
+                "die evicting",
+            ]
+        ),
+        st.sets(st.sampled_from(sorted(BY_NAME)), min_size=1),
+        st.floats(0, 1),
+        st.integers(0, 4),
+    ),
+    max_size=25,
+)
+
+
+def _play(flight, what):
+    rig = flight.rig
+    for count, then, names, cut, meanwhile in what:
+        rig.take(count, 3)
+        if then == "define":
+            flight.define(*sorted(names))
+        elif then == "follow":
+            flight.follow()
+        elif then == "answer":
+            flight.answer()
+        elif then == "state":
+            rig.state_scopes()
+        elif then in ("flush", "evict"):
+            flight.follow()
+            rig.flush(evicting=then == "evict", meanwhile=meanwhile)
+        else:
+            if then != "die":
+                rig.flush(evicting=then == "die evicting", cut=cut, meanwhile=meanwhile)
+            rig.begin()
+
+
+@settings(max_examples=3000, deadline=None)
+@given(
+    plan=plans,
+    what=moves,
+    last=st.sets(st.sampled_from(sorted(BY_NAME)), min_size=1),
+    seed=st.integers(0, 3),
+    crowded=st.booleans(),
+)
+def test_whenever_a_budget_is_defined_its_counter_ends_at_the_oracles_total(plan, what, last, seed, crowded):
+    records = records_of(plan)
+    numbers = random.Random(seed)
+    rules = rig_rules(cells_idle_us=HOUR // 2, cells_max=3 if crowded else 200_000)
+    flight = Flight(rules, records, lambda: f"{numbers.randrange(1 << 40):x}", crowded)
+    _play(flight, what)
+    flight.define(*sorted(last))
+    flight.finish()
+    held = flight.rig.store.sums(of_cells=False)
+    totals = _totals(rules, records)
+    for name in last:
+        budget = BY_NAME[name]
+        scope = budget_scope(budget)
+        opened = flight.state.openings.opened[name_of(scope)]
+        for (found, start), total in totals.items():
+            if found != scope:
+                continue
+            counted = held.get((scope, start), {})
+            since = flight.since().get((scope, start), 0)
+            if start >= opened.complete_from and not since:
+                assert counted.get("cost_nanos", 0) == total["cost_nanos"]
+                assert counted.get("tokens", 0) == total["tokens"]
+            else:
+                assert counted.get("tokens", 0) <= total["tokens"]
+            if budget in EXACT and not crowded:
+                assert opened.complete_from <= open_from(budget, flight.state.stream_time, 0)
+                assert not since or start < opened.complete_from
+
+
+def _totals(rules, records):
+    return _Totals(rules, records).counters
+
+
+class _Totals(Oracle):
+    """What each budget would hold had it been there from the beginning."""
+
+    def _watch(self, dimensions, key, user, at, nanos, found):
+        actual = {"key": key, "team": dimensions.team_id, "feature": dimensions.feature, "model": dimensions.model}
+        for budget in BY_NAME.values():
+            if all(actual[name] == value for name, value in budget.match):
+                counter = self.counters[(budget_scope(budget), budget.bounds(at)[0])]
+                counter["cost_nanos"] += nanos
+                counter["tokens"] += found["input_tokens"] + found["output_tokens"]
