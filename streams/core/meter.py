@@ -28,6 +28,7 @@ from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
 from streams.core.lanes import Call, Lane, calls_of, contribute, lane_at
+from streams.core.matching import values_of
 from streams.core.openings import Openings
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
@@ -64,7 +65,8 @@ class PartitionState:
         self.overflows: dict[Overflow, Status] = {}
         self.folded = 0
         self.unpriced = 0
-        self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.personal)
+        self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.attributes)
+        self._values = values_of(rules.watchlist.attributes)
         self._touched: list[Lane] = []
         self._admission = Admission(rules.cells_max, rules.team_cells_max)
         #: The window is whole once the source was read again up to here.
@@ -75,7 +77,6 @@ class PartitionState:
         self.said_until = 0
         #: Every cell that ever left memory ended below this offset; below 0: not known.
         self.evicted_until = checkpoint.evicted_until if checkpoint else 0
-        #: Since when each budget is counted here.
         self.openings = Openings()
 
     # -- restoring --------------------------------------------------------------------------------------------------
@@ -114,35 +115,25 @@ class PartitionState:
         oldest = self.window.marks[0].first_offset if self.window.marks else self.next_offset
         self.refused = [offset for offset in self.refused if offset >= oldest]
         return Checkpoint(
-            source=self.source,
-            revision=self.revision,
-            next_offset=self.next_offset,
-            stream_time=self.stream_time,
-            arrived_at=self.arrived_at,
-            marks=self.window.marks,
-            refused=tuple(self.refused),
-            dead_letters=self.dead_letters,
-            duplicates=self.duplicates,
-            evicted_until=self.evicted_until,
-        )
+            source=self.source, revision=self.revision, next_offset=self.next_offset, stream_time=self.stream_time,
+            arrived_at=self.arrived_at, marks=self.window.marks, refused=tuple(self.refused),
+            dead_letters=self.dead_letters, duplicates=self.duplicates, evicted_until=self.evicted_until,
+        )  # fmt: skip
 
     def watermark(self) -> Watermark:
         """The watermark as the ledger is told."""
         return Watermark(
-            source=self.source,
-            revision=self.revision,
-            next_offset=self.next_offset,
-            stream_time=self.stream_time,
-            dead_letters=self.dead_letters,
-            duplicates=self.duplicates,
-        )
+            source=self.source, revision=self.revision, next_offset=self.next_offset, stream_time=self.stream_time,
+            dead_letters=self.dead_letters, duplicates=self.duplicates,
+        )  # fmt: skip
 
     def watch(self, watchlist: Watchlist) -> None:
         """Fold what follows by another watchlist; what was folded stays where it is."""
         self.settle()
         self.rules = self.rules._replace(watchlist=watchlist)
         # Plans and lanes hold counters of the watchlist before.
-        self._reader = BatchReader(self.rules.limits, self.rules.org_id, watchlist.personal)
+        self._reader = BatchReader(self.rules.limits, self.rules.org_id, watchlist.attributes)
+        self._values = values_of(watchlist.attributes)
 
     # -- folding ----------------------------------------------------------------------------------------------------
 
@@ -302,12 +293,13 @@ class PartitionState:
             cell.offset = offset
             cells.fold(cell.totals, event, charge, late)
             self.changed_cells[id(cell)] = cell
-        tokens, key_id, user_id = 0, "", ""
+        tokens = 0
         if isinstance(event, UsageEvent):
-            tokens, key_id, user_id = event.input_tokens + event.output_tokens, event.key_id, event.user_id
+            tokens = event.input_tokens + event.output_tokens
             if tokens > self.rules.runaway_tokens:
                 self.signals.append(runaway_signal(self.source, row, dimensions, charge.nanos))
-        for watched in self.rules.watchlist.watched(dimensions, cell.dimensions, key_id, user_id, event_time):
+        values = self._values(event)
+        for watched in self.rules.watchlist.watched(dimensions, cell.dimensions, values, event_time):
             counter = self._counter(watched, offset)
             if offset <= counter.offset:
                 continue
@@ -327,10 +319,11 @@ class PartitionState:
         if terms is None:
             return
         cell = self._cell(plan.dimensions, event_time, offset)
-        start, end = max(cell.hour, terms.start), min(cell.hour + HOUR, terms.end)
         counters = []
         watchlist = self.rules.watchlist
-        for watched in watchlist.watched(plan.dimensions, cell.dimensions, event.key_id, event.user_id, event_time):
+        begin, over = watchlist.steady(plan.dimensions, plan.values, event_time)
+        start, end = max(cell.hour, terms.start, begin), min(cell.hour + HOUR, terms.end, over)
+        for watched in watchlist.watched(plan.dimensions, cell.dimensions, plan.values, event_time):
             start, end = max(start, watched.period_start), min(end, watched.period_end)
             counters.append((self._counter(watched, offset), watched.label))
         if len(plan.lanes) >= _LANES_MAX:
@@ -376,12 +369,13 @@ class PartitionState:
 
         Nothing of this partition may be folded or stated before the deletions are durable, and they follow the
         watermark: a later event opens a new segment, and two segments may not both hold the same event. A cell is idle
-        by its hour, a counter by the end of its period, both in stream time, or when its budget is withdrawn. What an
-        earlier owner stated before it died is stated once more under the same segments first; until then all stays.
+        by its hour, a counter by its end, that of a single value (a session) also when no event came for long, all in
+        stream time. What an earlier owner stated before it died is stated again first: until then everything stays.
         """
         if self.next_offset < max(self.said_until, self.sure_from):
             return []
-        horizon = self.stream_time - self.rules.cells_idle_us
+        horizon = closed_by = self.stream_time - self.rules.cells_idle_us
+        silent_since = self.stream_time - self.rules.counters_idle_us
         gone: list[CellStatement | ScopeStatement] = []
         for cell_key, cell in list(self.cells.items()):
             idle = cell.hour + HOUR < horizon and cell.offset < ledger_offset
@@ -392,9 +386,15 @@ class PartitionState:
                 if is_other(cell.dimensions):
                     self.overflows[Overflow(cell.dimensions.org_id, cell.dimensions.team_id, cell.hour)] = "resolved"
         for counter_key, counter in list(self.counters.items()):
-            idle = counter.period_end < horizon or not self.openings.is_wanted(counter.scope)
-            if idle and id(counter) not in self.changed_counters:
+            if id(counter) in self.changed_counters:
+                continue
+            is_over = counter.period_end < horizon or not self.openings.is_wanted(counter.scope)
+            is_silent = counter.stream_time < silent_since and counter.offset < ledger_offset
+            if is_over or (is_silent and self.openings.is_one_of_many(counter.scope)):
                 gone.append(self.counters.pop(counter_key))
+            if is_silent and not is_over:
+                # The last lane that could lead to it: that of the hour of an event as far ahead as is believed.
+                closed_by = max(closed_by, silent_since + self.rules.limits.future_us_max + HOUR)
         if gone:
-            self._reader.close_lanes(horizon)
+            self._reader.close_lanes(closed_by)
         return gone

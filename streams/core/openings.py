@@ -23,7 +23,7 @@ from schemas.instants import HOUR
 from schemas.keys import digest
 from schemas.statements import ScopeStatement
 from schemas.versions import Versioned
-from streams.core.rules import Watched, new_counter
+from streams.core.rules import Watched, is_of_one_value, new_counter
 from streams.core.scopes import BUDGET, ScopeWatchlist, WatchedBudget, budget_scope
 from streams.core.spent_before import Lookup, Past, Sums, is_exact, open_from, spans_of
 
@@ -84,6 +84,8 @@ class Openings:
         #: What is to be counted; None: nobody ever said, and all is counted as it is found.
         self.wanted: ScopeWatchlist | None = None
         self.names: dict[str, WatchedBudget] = {}
+        #: Those of them that no opening can be made for.
+        self.of_calls: frozenset[str] = frozenset()
         #: Whether a budget waits for the fold to be far enough.
         self.due = False
         self.questions: list[Question] = []
@@ -120,13 +122,18 @@ class Openings:
         name = name_of(watched.scope)
         opened = self.opened.get(name) or self.coming.get(name, ALWAYS)
         since = opened.since if watched.period_start < opened.complete_from else 0
-        # One segment, so that what is stated after another opening replaces it. Only what comes when the period is over
-        # and its counter may have left memory adds to it.
-        return (offset if watched.period_end < horizon else 0), since
+        # One segment, so that what is stated after another opening replaces it. Only what comes when the counter may
+        # have left memory adds to it.
+        may_have_left = watched.period_end < horizon or (is_of_one_value(watched.scope) and name in self.of_calls)
+        return (offset if may_have_left else 0), since
 
     def is_wanted(self, scope: str) -> bool:
         """Whether a scope is no budget's, or that of a budget which is to be counted."""
         return self.wanted is None or not scope.startswith(BUDGET) or name_of(scope) in self.names
+
+    def is_one_of_many(self, scope: str) -> bool:
+        """Whether a counter may leave memory before its period is over: nothing but its segments tells its total."""
+        return is_of_one_value(scope) and (self.wanted is None or name_of(scope) in self.of_calls)
 
     def apart(
         self, counters: dict[int, ScopeStatement], *, held: bool
@@ -198,6 +205,7 @@ def follow(state: State, watchlist: ScopeWatchlist) -> None:
     if watchlist is not openings.wanted:
         openings.wanted = watchlist
         openings.names = {name_of(budget_scope(budget)): budget for budget in watchlist.budgets}
+        openings.of_calls = frozenset(name for name, budget in openings.names.items() if not is_exact(budget))
         gone = {name for name in [*openings.opened, *openings.coming] if name not in openings.names}
         _drop_incomplete(state, gone)
         openings.forget(gone)

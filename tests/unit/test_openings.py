@@ -5,6 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.events import UNATTRIBUTED
 from schemas.instants import HOUR
 from schemas.keys import cell_id
 from schemas.statements import Dimensions
@@ -12,7 +13,7 @@ from streams.core.openings import answered, follow, name_of
 from streams.core.periods import period_bounds
 from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
 from streams.core.spent_before import Past, open_from
-from tests.unit.meter_rig import Oracle, Rig, Store, records_of, rig_rules
+from tests.unit.meter_rig import START, Oracle, Rig, Store, records_of, rig_rules
 
 
 def _budget(name, match, period, zone="UTC", **changes):
@@ -23,10 +24,14 @@ EXACT = (
     _budget("search-day", (("team", "search"),), "day"),
     _budget("chat-hour", (("feature", "chat"), ("model", "gpt-4o")), "hour"),
     _budget("all", (), "month"),
+    _budget("features", (("team", "search"), ("team", "ads")), "day", per="feature"),
+    _budget("rolling", (("team", "search"),), "hour", lookback=5 * HOUR),
+    _budget("begins", (), "month", starts=START + HOUR + HOUR // 6),
 )
 INEXACT = (
     _budget("search-kolkata", (("team", "search"),), "day", "Asia/Kolkata"),
     _budget("key", (("key", "k1"),), "day"),
+    _budget("users", (), "month", per="user"),
 )
 BY_NAME = {budget.budget_id: budget for budget in (*EXACT, *INEXACT)}
 
@@ -179,7 +184,7 @@ def test_whenever_a_budget_is_defined_its_counter_ends_at_the_oracles_total(plan
     totals = _totals(rules, records)
     for name in last:
         budget = BY_NAME[name]
-        scope = budget_scope(budget)
+        scope = budget_scope(budget).partition("#")[0]
         opened = flight.state.openings.opened[name_of(scope)]
         for (found, start), total in totals.items():
             if found != scope:
@@ -203,10 +208,12 @@ def _totals(rules, records):
 class _Totals(Oracle):
     """What each budget would hold had it been there from the beginning."""
 
-    def _watch(self, dimensions, key, user, at, nanos, found):
-        actual = {"key": key, "team": dimensions.team_id, "feature": dimensions.feature, "model": dimensions.model}
+    def _watch(self, dimensions, actual, at, nanos, found):
+        actual |= {"team": dimensions.team_id, "feature": dimensions.feature, "model": dimensions.model}
         for budget in BY_NAME.values():
-            if all(actual[name] == value for name, value in budget.match):
-                counter = self.counters[(budget_scope(budget), budget.bounds(at)[0])]
-                counter["cost_nanos"] += nanos
-                counter["tokens"] += found["input_tokens"] + found["output_tokens"]
+            has = all(any((word, actual.get(word)) == pair for pair in budget.match) for word, _ in budget.match)
+            value = actual.get(budget.per, "")
+            if has and at >= budget.starts and not (budget.per and value in ("", UNATTRIBUTED)):
+                scope, start = budget_scope(budget, value), max(budget.bounds(at)[0], budget.starts)
+                self.counters[(scope, start)]["cost_nanos"] += nanos
+                self.counters[(scope, start)]["tokens"] += found["input_tokens"] + found["output_tokens"]
