@@ -25,6 +25,8 @@ class Measure(msgspec.Struct, frozen=True, omit_defaults=True):
     action: Literal["rate_limit", "cap_tokens", "downgrade", "block"]
     request_types: tuple[str, ...] = ()
     environments: tuple[str, ...] = ()
+    #: Calls from these environments are left alone, whatever ``environments`` says.
+    spared_environments: tuple[str, ...] = ()
     #: Requests and tokens per minute, of each gateway process.
     rpm: int | None = None
     tpm: int | None = None
