@@ -123,7 +123,10 @@ class CommandBook:
         self._commands[key] = command
         news = known != command.revision or (held is not None and held.command_id != command.command_id)
         if not news and key in self._scopes:
-            return False  # Stated again: a rate limit keeps its bucket.
+            # Said again, or renewed: a rate limit keeps its bucket, and holds for longer.
+            entry = self._entries[self._scopes[key]][key]
+            entry.expires = max(entry.expires, expires)
+            return False
         self._drop(key)
         if command.action != "allow" and not command.dry_run:
             entry = _Entry(command, effective, expires, self._clock() if now is None else now)

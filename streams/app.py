@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from schemas import topics
+from schemas.budgets import Budget as BudgetDefinition
+from schemas.budgets import Period, Rung
 from schemas.commands import Target
 from schemas.events import GpuSample
 from schemas.instants import SECOND
@@ -19,8 +21,9 @@ from streams.agents.notify import NotifyAgent
 from streams.agents.shell import Loop
 from streams.clock import Clock, clock_for
 from streams.core.budget_file import Budget
-from streams.core.budgets import Policy, Terms, Threshold
+from streams.core.budget_terms import BLOCK, Policy
 from streams.core.charging import Charging
+from streams.core.definitions import Definitions
 from streams.core.detection import detection_policy
 from streams.core.periods import period_bounds
 from streams.core.pricing import PriceBook
@@ -106,14 +109,17 @@ def _bind_meter(
 
 
 def _bind_budget(app: App, settings: Settings, outside: Outside, budgets: Sequence[Budget]) -> list[Loop]:
+    definitions = Definitions({f"budget|{budget.id}": definition_of(budget) for budget in budgets})
+    scopes = {budget.id: budget_scope(watched_of(budget)) for budget in budgets}
     budget = BudgetAgent(
         _table(app, "budgets"),
-        {terms.scope: terms for terms in map(terms_of, budgets)},
+        lambda: definitions,
+        lambda budget: scopes[budget.id],
         outside.ledger,
         clock_for(settings.clock),
         Policy(settings.live_within_s * SECOND),
     )
-    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS)
+    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS)
     return [budget]
 
 
@@ -139,16 +145,18 @@ def _bind_notify(app: App, outside: Outside) -> list[Loop]:
     return [notify]
 
 
-def terms_of(budget: Budget) -> Terms:
+def definition_of(budget: Budget) -> BudgetDefinition:
     """A budget of the budgets file as BUDGET needs it."""
-    return Terms(
-        budget_id=budget.id,
-        scope=budget_scope(watched_of(budget)),
+    return BudgetDefinition(
+        id=budget.id,
+        match=budget.match,
         target=Target(budget.scope_type, budget.scope_id),
         amount_nanos=budget.amount_nanos,
-        period=budget.period,
-        thresholds=tuple(Threshold(rung.percent, rung.severity, rung.action == "block") for rung in budget.thresholds),
-        enforced=budget.mode == "enforce",
+        period=Period(budget.period, budget.timezone),
+        thresholds=tuple(
+            Rung(rung.percent, rung.severity, BLOCK if rung.action == "block" else ()) for rung in budget.thresholds
+        ),
+        mode=budget.mode,
         owner=budget.owner,
     )
 

@@ -40,12 +40,31 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     spent_nanos: int
     #: The highest threshold (percent) that is crossed now; 0 for none.
     crossed_percent: int
-    #: ``allow`` or ``block``: what was last commanded.
+    #: The strictest action that was last commanded; ``allow`` for none.
     commanded: str
     mode: str
     #: Sum of the source offsets included: grows with every statement.
     sequence: int
     stated_at: int
+    #: Of a ``per`` budget the value that this row is about; empty for all others.
+    value: str = ""
+    #: In ``amount_nanos`` already: what rolled over, and what overrides add. In ``spent_nanos``: the opening balance,
+    #: and what stands on gateways' own figures.
+    carried_nanos: int = 0
+    override_nanos: int = 0
+    opening_nanos: int = 0
+    estimated_nanos: int = 0
+    #: Over the last ten minutes.
+    burn_nanos_per_hour: int = 0
+    #: When the amount was, or at this rate will be, spent; None where it will not be in this period.
+    exhausted_at: int | None = None
+    #: Spent beyond the rung that blocks; spent after every gateway had obeyed.
+    overshoot_nanos: int = 0
+    gap_nanos: int = 0
+    #: From the crossing to the last live gateway's acknowledgement; None until all have answered.
+    ack_delay_ms: int | None = None
+    #: Of a pooled budget, who took how much, in nanodollars.
+    takers: dict[str, int] = {}
 
 
 class Delivery(msgspec.Struct, kw_only=True):
