@@ -30,7 +30,7 @@ FROZEN = {
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "06f08860e4c9c694099bfafe1c787c4389db9538ca83f159e4491f4f7bc8bc7a",
     "json/alert.v1.json": "4d9e59b2891c53c04b0b9d63b88d550fb36ea010a8facf4336baed08948055cd",
-    "json/throttle_command.v1.json": "5138beb9398d3c50bfc703991d1ece7ee62b1d7dab0b1a722fef99864508d828",
+    "json/throttle_command.v1.json": "a54d0a27de5066aebfd300231bbfd42ea4f2e4783fe7eaf16805f961932e9579",
     "json/throttle_ack.v1.json": "ec7e4fe4a05e111a350966fdb32989d1afa7b8302eb0c57b641685754fc43571",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
     "json/job_ack.v1.json": "cb6a7bcfcaccfb1f1ca25941cac06bf3f22874729f971400bbd4c07ceedd47ad",
