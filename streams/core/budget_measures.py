@@ -126,14 +126,20 @@ def softened(measure: Measure, hard: bool, is_sure: bool) -> list[Measure]:
         return [soft]
     if hard:
         return [measure]
-    if not measure.environments:
-        rest = [msgspec.structs.replace(measure, spared_environments=(*measure.spared_environments, *PRODUCTION))]
-        live = tuple(name for name in PRODUCTION if name not in measure.spared_environments)
-    else:
-        named = tuple(name for name in measure.environments if name not in PRODUCTION)
-        rest = [msgspec.structs.replace(measure, environments=named)] if named else []
-        live = tuple(name for name in measure.environments if name in PRODUCTION)
-    return [*rest, *([msgspec.structs.replace(soft, environments=live)] if live else [])]
+    live = tuple(name for name in PRODUCTION if _is_in(name, measure.environments))
+    named = tuple(name for name in measure.environments if name not in PRODUCTION)
+    # With names of its own, those that are left are enough; else all that are not production.
+    takes_named = any(not name.startswith("!") for name in measure.environments)
+    rest = named if takes_named else tuple(dict.fromkeys([*named, *(f"!{name}" for name in PRODUCTION)]))
+    found = [msgspec.structs.replace(measure, environments=rest)] if rest else []
+    return [*found, *([msgspec.structs.replace(soft, environments=live)] if live else [])]
+
+
+def _is_in(name: str, environments: tuple[str, ...]) -> bool:
+    """Whether a measure for these environments (``!name``: all but that) is about this one."""
+    if f"!{name}" in environments:
+        return False
+    return name in environments or not any(not each.startswith("!") for each in environments)
 
 
 def ordered(measures: Iterable[Measure]) -> tuple[Measure, ...]:
