@@ -7,9 +7,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from schemas import topics
-from schemas.budgets import Budget as BudgetDefinition
-from schemas.budgets import Period, Rung
-from schemas.commands import Target
+from schemas.budgets import Budget
 from schemas.events import GpuSample
 from schemas.instants import SECOND
 from schemas.keys import digest
@@ -20,16 +18,15 @@ from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
 from streams.agents.shell import Loop
 from streams.clock import Clock, clock_for
-from streams.core.budget_file import Budget
-from streams.core.budget_terms import BLOCK, Policy
+from streams.core.budget_terms import Policy
 from streams.core.charging import Charging
 from streams.core.definitions import Definitions
 from streams.core.detection import detection_policy
-from streams.core.periods import period_bounds
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
 from streams.core.rules import Rules
-from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
+from streams.core.scopes import ScopeWatchlist, definition_scope, watched_of
+from streams.core.tree import Tree
 from streams.kafka_connection import connection
 from streams.ports import Ledger, Outbox, Receiver
 from streams.settings import Settings
@@ -109,15 +106,16 @@ def _bind_meter(
 
 
 def _bind_budget(app: App, settings: Settings, outside: Outside, budgets: Sequence[Budget]) -> list[Loop]:
-    definitions = Definitions({f"budget|{budget.id}": definition_of(budget) for budget in budgets})
-    scopes = {budget.id: budget_scope(watched_of(budget)) for budget in budgets}
+    definitions = Definitions({budget.key(): budget for budget in budgets})
+    tree = Tree(budgets)
     budget = BudgetAgent(
         _table(app, "budgets"),
         lambda: definitions,
-        lambda budget: scopes[budget.id],
+        definition_scope,
         outside.ledger,
         clock_for(settings.clock),
         Policy(settings.live_within_s * SECOND),
+        ancestors_of=tree.ancestors,
     )
     _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS)
     return [budget]
@@ -143,33 +141,6 @@ def _bind_notify(app: App, outside: Outside) -> list[Loop]:
     notify = NotifyAgent(outside.outbox, outside.receivers)
     _bind(app, "notify", notify.run, topics.ALERTS)
     return [notify]
-
-
-def definition_of(budget: Budget) -> BudgetDefinition:
-    """A budget of the budgets file as BUDGET needs it."""
-    return BudgetDefinition(
-        id=budget.id,
-        match=budget.match,
-        target=Target(budget.scope_type, budget.scope_id),
-        amount_nanos=budget.amount_nanos,
-        period=Period(budget.period, budget.timezone),
-        thresholds=tuple(
-            Rung(rung.percent, rung.severity, BLOCK if rung.action == "block" else ()) for rung in budget.thresholds
-        ),
-        mode=budget.mode,
-        owner=budget.owner,
-    )
-
-
-def watched_of(budget: Budget) -> WatchedBudget:
-    """A budget of the budgets file as METER needs it."""
-    counted = (budget.scope_type, budget.period, budget.timezone, *(text for pair in budget.match for text in pair))
-    return WatchedBudget(
-        budget.id,
-        budget.match,
-        lambda instant: period_bounds(budget.period, budget.timezone, instant),
-        digest("budget", *counted)[:8],
-    )
 
 
 def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> Rules:

@@ -34,7 +34,7 @@ from streams.core.budget_terms import FOREVER, LIMIT, Book
 from streams.core.budget_watch import acknowledged, delay_of
 from streams.core.budgets import Around, BudgetState, Policy, Terms
 from streams.core.definitions import Definitions
-from streams.core.scopes import BUDGET
+from streams.core.scopes import BUDGET, meeting_place
 from streams.ports import Ledger
 from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
 
@@ -45,12 +45,12 @@ EARLY_US = MINUTE
 EARLY_MAX = 10_000
 _NO_ANCESTORS: tuple[str, ...] = ()
 
-#: What a budget, and a value of it, will have spent by the end of its period; None where nobody can say.
-Projection = Callable[[BudgetState, Terms, int], int | None]
+#: What a budget, and a value of it, will have spent by the end of its period, as of now; None where nobody can say.
+Projection = Callable[[str, str, int], int | None]
 _encode = msgspec.json.Encoder().encode
 
 
-def no_ancestors(budget_id: str) -> tuple[str, ...]:
+def no_ancestors(budget_id: str, value: str) -> tuple[str, ...]:
     """Every budget stands alone."""
     return _NO_ANCESTORS
 
@@ -61,7 +61,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
     Args:
         definitions: what is defined now; a new snapshot is a new object.
         scope_of: the scope under which METER counts a budget.
-        ancestors_of: the budgets above one, the closest first.
+        ancestors_of: the budgets above a budget and value, the closest first.
         projected: what will be spent by the period's end; None: forecast rungs stay silent.
     """
 
@@ -76,7 +76,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         clock: Clock,
         policy: Policy,
         *,
-        ancestors_of: Callable[[str], tuple[str, ...]] = no_ancestors,
+        ancestors_of: Callable[[str, str], tuple[str, ...]] = no_ancestors,
         projected: Projection | None = None,
     ) -> None:
         #: The states of each budget and value: ``{partition: {(budget id, value): {key}}}``.
@@ -154,7 +154,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         for record in batch.records:
             try:
                 for _, ack in decoded([record], ACKS.decode):
-                    place = _place(ack.command_key.rpartition("|")[2], partitions)
+                    place = self._place_of(ack, partitions)
                     if place == batch.partition:
                         yield ack
                     else:
@@ -163,6 +163,11 @@ class BudgetAgent(KeyedAgent[BudgetState]):
                         self.also_say(Outgoing(batch.topic, place, record.key or b"", record.value, headers))
             except UnknownVersionError as error:
                 logger.error("the acknowledgement at offset %d is passed over: %s", record.offset, error)
+
+    def _place_of(self, ack: ThrottleAck, partitions: int) -> int:
+        target, _, budget_id = ack.command_key.rpartition("|")
+        budget = self._current().definitions.of_budget(budget_id)
+        return _place(budget_id, partitions, target.partition(":")[2] if budget is not None and budget.per else "")
 
     def key_of(self, message: ScopeStatement | ThrottleCommand | ThrottleAck) -> str | None:
         """Budget and period; what is no longer defined so, or long over, is passed over."""
@@ -317,8 +322,8 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         return Around(
             live=self._gateways.live(now),
             delay_us=self._gateways.delay_us(now),
-            projected=self._projected(state, terms, now) if wants and self._projected else None,
-            ancestors=self._ancestors_of(terms.budget_id),
+            projected=self._projected(terms.budget_id, state.value, now) if wants and self._projected else None,
+            ancestors=self._ancestors_of(terms.budget_id, state.value),
             lag_us=lag_us,
         )
 
@@ -374,9 +379,10 @@ def _key(state: BudgetState) -> str:
     return budgets.state_key(state.scope, state.period_start)
 
 
-def _place(budget_id: str, partitions: int) -> int:
-    """Where a budget lives: all its definitions, values and commands."""
-    return partition_of(f"{BUDGET}{budget_id}".encode(), partitions)
+def _place(budget_id: str, partitions: int, value: str = "") -> int:
+    """Where a budget lives with all its definitions and commands; of a ``per`` budget each value by itself."""
+    scope = f"{BUDGET}{budget_id}@#{value}" if value else f"{BUDGET}{budget_id}@"
+    return partition_of(meeting_place(scope).encode(), partitions)
 
 
 def _job_record(command: JobCommand) -> Outgoing:

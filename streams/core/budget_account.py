@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from schemas.alerts import Severity, Tier
-from schemas.commands import Action, Measure, OnStale, Target
+from schemas.commands import Action, Measure, OnStale, ScopeType, Target
 from schemas.instants import SECOND
 from schemas.statements import ScopeStatement
 from streams.core import slots as stated
@@ -79,7 +79,8 @@ class BudgetState(msgspec.Struct, kw_only=True):
     asked: tuple[Measure, ...] = ()
     #: Whether the command that stands is a dry run.
     dry_run: bool = False
-    #: What else it says: which models it spares, and what gates do without renewal.
+    #: What else it says: what calls must have, which models it spares, and what gates do without renewal.
+    match: tuple[tuple[ScopeType, str], ...] = ()
     exempt_models: tuple[str, ...] = ()
     on_stale: OnStale = "open"
     #: Whether any command was given.

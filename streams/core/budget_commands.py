@@ -120,6 +120,7 @@ def command(state: BudgetState, terms: Terms, standing: Standing, now: int) -> T
         holds_until=format_instant(min(until, FOREVER)) if asks else "",
         on_stale=terms.on_stale,
         exempt_models=terms.exempt_models,
+        match=terms.match,
     )
 
 

@@ -1,16 +1,13 @@
 """A budget's terms at an instant: its definition with the overrides that hold, and what its period opened with."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
-
-import msgspec
+from typing import NamedTuple, get_args
 
 from schemas.budgets import Budget, Limit, Model, OpeningBalance, Override, Period, Run, Rung
-from schemas.commands import Measure, OnStale, Target
+from schemas.commands import Measure, OnStale, ScopeType, Target
 from schemas.instants import HOUR
 from streams.core.definitions import Definitions
 
-BLOCK = (Measure("block"),)
 #: What stands before the id of a standing limit, and of a training run, where they are treated as budgets. No other
 #: budget's id has a colon.
 LIMIT = "limit:"
@@ -47,6 +44,8 @@ class Terms(NamedTuple):
     #: Whether an override lifts all measures.
     lifted: bool = False
     hard: bool = False
+    #: What a call must have besides the target, as far as gates can tell.
+    match: tuple[tuple[ScopeType, str], ...] = ()
     on_stale: OnStale = "open"
     exempt_models: tuple[str, ...] = ()
     pages: bool = True
@@ -123,7 +122,7 @@ class Book:
         if run is None or budget is self.definitions.of_budget(budget.id):
             return found
         # What a run passes is told and, where it allows that, stopped; gates have nothing to do with it.
-        return found._replace(run=run, thresholds=budget.thresholds)
+        return found._replace(run=run)
 
 
 def value_of(scope: str) -> str:
@@ -189,6 +188,13 @@ def _of_limit(terms: Terms, limit: Limit) -> Terms:
     return terms._replace(standing=standing, nanos_per_minute=limit.nanos_per_minute or 0)
 
 
+def narrowed(budget: Budget) -> tuple[tuple[ScopeType, str], ...]:
+    """The part of a budget's match that calls at a gate are known by, besides the target; tags are not."""
+    known = get_args(ScopeType)
+    target = (budget.target.scope_type, budget.target.scope_id)
+    return tuple((name, value) for name, value in budget.match if name in known and (name, value) != target)  # type: ignore[misc]
+
+
 def opening_of(budget: Budget, balances: Iterable[OpeningBalance], period_start: int, now: int) -> int:
     """What was spent before Sluice was there: in the period; in all; or where the window still looks back so far."""
     kind, since = budget.period.kind, now - budget.period.hours * HOUR
@@ -215,7 +221,7 @@ def terms_of(
         target=Target(budget.target.scope_type, value) if budget.per else budget.target,
         amount_nanos=budget.amount_nanos + sum(each.extra_nanos for each in held),
         period=budget.period.kind,
-        thresholds=with_default_measures(budget.thresholds),
+        thresholds=budget.thresholds,
         enforced=budget.mode == "enforce",
         owner=budget.owner,
         defined_nanos=budget.amount_nanos,
@@ -226,20 +232,11 @@ def terms_of(
         window_us=budget.period.hours * HOUR,
         lifted=any(each.lifts for each in held),
         hard=budget.hard,
+        match=narrowed(budget),
         on_stale=budget.on_stale,
         exempt_models=budget.exempt_models,
         pages=budget.pages,
         model=budget.model,
         defined_at=budget.changed_at,
         until=min((bound for bound in bounds if bound > now), default=FOREVER),
-    )
-
-
-def with_default_measures(ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
-    """Where no rung has measures, the one at 100 percent blocks."""
-    if any(rung.measures for rung in ladder):
-        return ladder
-    return tuple(
-        msgspec.structs.replace(rung, measures=BLOCK) if rung.percent == 100 and rung.on == "spent" else rung
-        for rung in ladder
     )

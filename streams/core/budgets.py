@@ -125,9 +125,9 @@ def _commanded(
 ) -> tuple[ThrottleCommand | None, BudgetState | None]:
     state, terms, now = told.state, told.terms, told.now
     asked = wanted(state, terms, told.standing)
-    form = (not terms.enforced, terms.exempt_models, terms.on_stale)
+    form = (not terms.enforced, terms.match, terms.exempt_models, terms.on_stale)
     # An allow that was never preceded by anything is what gates do anyway; what is asked for changes with its mode.
-    if asked == state.asked and (not asked or form == (state.dry_run, state.exempt_models, state.on_stale)):
+    if asked == state.asked and (not asked or form == _form(state)):
         if now < commands.renews_at(state):
             return None, None
         # What another period or definition has said since is what stands, and renews itself.
@@ -135,7 +135,7 @@ def _commanded(
             return None, None
         return commands.renewed(state, terms, told.standing, now), None
     state.asked, state.commanded = asked, strictest(asked)
-    state.dry_run, state.exempt_models, state.on_stale = form
+    state.dry_run, state.match, state.exempt_models, state.on_stale = form
     state.obeyed_nanos, state.lag_us = -1, around.lag_us
     others = [other for other in siblings if other is not state]
     closing = [other for other in others if _same_gates(other, state)]
@@ -144,6 +144,10 @@ def _commanded(
         last = max(closing, key=lambda other: other.revision)
         return None, last if last.revision < state.revision else None
     return commands.speak(state, terms, told.standing, now, others), None
+
+
+def _form(state: BudgetState) -> tuple[object, ...]:
+    return state.dry_run, state.match, state.exempt_models, state.on_stale
 
 
 def _same_gates(other: BudgetState, state: BudgetState) -> bool:

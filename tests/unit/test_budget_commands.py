@@ -130,7 +130,7 @@ class World:
         book = CommandBook(lambda: self.clock.at)
         for key, value in dict(self.topic).items() if compacted else self.topic:
             book.apply(key.decode(), msgspec.json.decode(value, type=ThrottleCommand))
-        return "open" if book.check(team="search").allowed else "closed"
+        return "open" if book.check(team="search", feature="chat").allowed else "closed"
 
     def stands(self) -> set[str]:
         return {self.gate(), self.gate(compacted=True)}

@@ -11,7 +11,7 @@ from schemas.instants import HOUR, MINUTE, format_instant
 from schemas.money import NANOS
 from schemas.statements import ScopeStatement, Source
 from streams.core import budgets
-from streams.core.budget_terms import BLOCK
+from streams.core.budget_rungs import BLOCK
 from streams.core.budgets import BudgetState, Policy, Terms
 from tests.unit.records import NOON
 
@@ -21,7 +21,7 @@ LADDER = (
     Rung(50, "info"),
     Rung(75, "warning"),
     Rung(90, "critical"),
-    Rung(100, "emergency", BLOCK),
+    Rung(100, "emergency", (BLOCK,)),
 )
 TERMS = Terms(
     "search-daily", "budget:search-daily", Target("team", "search"), 100 * NANOS, "day", LADDER, enforced=True
@@ -252,7 +252,7 @@ def test_a_withdrawn_budget_resolves_what_it_opened():
 def test_a_rung_taken_out_of_the_ladder_resolves():
     run = Run().hear(said(110, offset=0))
     run.alerts.clear()
-    run.terms = TERMS._replace(thresholds=(*LADDER[:3], Rung(120, "emergency", BLOCK)))
+    run.terms = TERMS._replace(thresholds=(*LADDER[:3], Rung(120, "emergency", (BLOCK,))))
     run.decide(NOON)
     assert run.alerts == [("100 %", "resolved", "page")]
     assert run.actions == ["block", "allow"]
