@@ -1,7 +1,7 @@
 """What the agents ask of the outside: protocols only. ``streams/sinks`` implements them, ``streams/app.py`` binds
 them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -103,8 +103,14 @@ class Ledger(Protocol):
 class Outbox(Protocol):
     """Alerts as they stand, and the messages that are owed to receivers."""
 
-    async def record(self, alerts: Sequence[tuple[Alert, Sequence[str]]]) -> None:
-        """Store each alert and owe a message to each named receiver, in one transaction; a repeat changes nothing."""
+    async def record(
+        self, alerts: Sequence[tuple[Alert, Sequence[str]]], quieter: Callable[[Alert], Sequence[str]] | None = None
+    ) -> None:
+        """Store each alert and owe a message to each named receiver, in one transaction; a repeat changes nothing.
+
+        A budget's page becomes a ticket while a page of one of its ``ancestors`` is open; ``quieter`` names the
+        receivers of that ticket.
+        """
         ...
 
     async def lease(self, limit: int, lease_s: float) -> Sequence[Delivery]:
