@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from schemas.alerts import Status
-from schemas.events import BillingRecord, GpuSample, UsageEvent
+from schemas.events import BillingRecord, UsageEvent
 from schemas.instants import HOUR
 from schemas.statements import (
     COST_BOUNDS_NANOS,
@@ -32,7 +32,7 @@ from streams.core.matching import values_of
 from streams.core.openings import Openings
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
-from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, Watchlist, new_counter
+from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, Watchlist, evicted_until, new_counter
 from streams.core.signals import runaway as runaway_signal
 
 _LANES_MAX = 64
@@ -75,8 +75,7 @@ class PartitionState:
         self.sure_from = 0
         #: Below this offset an earlier owner may have stated totals that no state holds: nothing leaves memory.
         self.said_until = 0
-        #: Every cell that ever left memory ended below this offset; below 0: not known.
-        self.evicted_until = checkpoint.evicted_until if checkpoint else 0
+        self.evicted_until = evicted_until(checkpoint)
         self.openings = Openings()
 
     # -- restoring --------------------------------------------------------------------------------------------------
@@ -243,6 +242,7 @@ class PartitionState:
                 lane.late += 1
             lane.cost_histogram[bisect_right(COST_BOUNDS_NANOS, nanos)] += 1
             if ms is not None:
+                lane.duration += ms
                 lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, ms)] += 1
             if special is not None:
                 lane.count_special(*special)
@@ -278,7 +278,9 @@ class PartitionState:
             self.window.note([id])
         self.folded += 1
         late = self.window.is_late(happened, self.stream_time)
-        self._add(row, plan.dimensions if plan else self._dimensions(event), event, charge, late)
+        own = cells.own_dimensions
+        found = plan.dimensions if plan else own(event, self.rules.pricing.bill_category, self.rules.org_id)
+        self._add(row, found, event, charge, late)
         if charge.unpriced:
             self.unpriced += 1
         if plan is not None and lane_at(plan, event_time) is None:
@@ -293,8 +295,9 @@ class PartitionState:
             cell.offset = offset
             cells.fold(cell.totals, event, charge, late)
             self.changed_cells[id(cell)] = cell
-        tokens = 0
+        tokens, duration = 0, 0
         if isinstance(event, UsageEvent):
+            duration = event.duration_ms or 0
             tokens = event.input_tokens + event.output_tokens
             if tokens > self.rules.runaway_tokens:
                 self.signals.append(runaway_signal(self.source, row, dimensions, charge.nanos))
@@ -307,6 +310,10 @@ class PartitionState:
             counter.cost_nanos += charge.nanos
             counter.requests += 1
             counter.tokens += tokens
+            if duration:
+                counter.duration_ms = (counter.duration_ms or 0) + duration
+            if charge.estimated:
+                counter.estimated_nanos = (counter.estimated_nanos or 0) + charge.nanos
             counter.stream_time = self.stream_time
             counter.arrived_at = self.arrived_at
             if charge.nanos:
@@ -334,11 +341,6 @@ class PartitionState:
     def _dead_letter(self, record: Record, refused: Rejected) -> None:
         self.dead_letters += 1
         self.letters.append(DeadLetter(record, refused.reason, refused.detail))
-
-    def _dimensions(self, event: GpuSample | BillingRecord) -> Dimensions:
-        if isinstance(event, GpuSample):
-            return cells.gpu_dimensions(event, self.rules.org_id)
-        return cells.bill_dimensions(event, self.rules.pricing.bill_category(event), self.rules.org_id)
 
     def _cell(self, dimensions: Dimensions, event_time: int, offset: int) -> CellStatement:
         hour = event_time - event_time % HOUR

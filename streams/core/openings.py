@@ -25,7 +25,7 @@ from schemas.statements import ScopeStatement
 from schemas.versions import Versioned
 from streams.core.rules import Watched, is_of_one_value, new_counter
 from streams.core.scopes import BUDGET, ScopeWatchlist, WatchedBudget, budget_scope
-from streams.core.spent_before import Lookup, Past, Sums, is_exact, open_from, spans_of
+from streams.core.spent_before import Lookup, Past, Sums, is_exact, open_from, say_since, spans_of
 
 #: A partition's fold (``streams.core.meter.PartitionState``), which makes use of this.
 State = Any
@@ -259,9 +259,8 @@ def _open(state: State, budgets: dict[str, WatchedBudget]) -> None:
     for cell in state.cells.values() if exact else ():
         if cell.hour + HOUR > earliest:
             totals = cell.totals
-            past = Past(
-                cell.dimensions, 0, totals.cost_nanos, totals.requests, totals.input_tokens + totals.output_tokens
-            )
+            tokens = totals.input_tokens + totals.output_tokens
+            past = Past(cell.dimensions, 0, totals.cost_nanos, totals.estimated_cost_nanos, totals.requests, tokens)
             lookup.add_cell(sums, past, cell.hour, now)
             doubtful |= _in_doubt(openings, lookup, past, cell.hour + HOUR)
     opened = {
@@ -287,11 +286,12 @@ def _reset(state: State, budgets: dict[str, WatchedBudget], exact: dict[str, Wat
         if name not in budgets:
             continue
         if name in exact and counter.period_start >= openings.coming[name].complete_from:
-            counter.cost_nanos = counter.requests = counter.tokens = counter.since = 0
+            counter.cost_nanos = counter.requests = counter.tokens = 0
+            counter.since = counter.estimated_nanos = counter.duration_ms = msgspec.UNSET
             counter.contributors = {}
             counter.offset = state.next_offset - 1
         else:
-            counter.since = max(counter.since, state.stream_time)
+            say_since(counter, state.stream_time)
         state.changed_counters[id(counter)] = state.unstated[id(counter)] = counter
 
 
@@ -368,5 +368,5 @@ def _doubt(state: State, names: set[str]) -> None:
         openings.coming[name] = Opened(coming.opened_until, coming.opened_until, max(coming.since, state.stream_time))
     for counter in state.counters.values() if names else ():
         if counter.scope.startswith(BUDGET) and name_of(counter.scope) in names:
-            counter.since = max(counter.since, state.stream_time)
+            say_since(counter, state.stream_time)
             state.changed_counters[id(counter)] = state.unstated[id(counter)] = counter

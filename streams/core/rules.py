@@ -41,7 +41,7 @@ def new_counter(watched: Watched, source: Source, segment: int, revision: int, s
         stream_time=0,
         arrived_at=0,
         contributors={},
-        since=since,
+        since=since or msgspec.UNSET,
     )
 
 
@@ -136,8 +136,15 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     refused: tuple[int, ...] = ()
     dead_letters: int
     duplicates: int
-    #: Every cell that ever left memory ended below this offset; 0: none did, below 0: not known (an earlier release).
-    evicted_until: int = -1
+    #: Every cell that ever left memory ended below this offset; 0: none did. Earlier releases do not say.
+    evicted_until: int | msgspec.UnsetType = msgspec.UNSET
+
+
+def evicted_until(checkpoint: Checkpoint | None) -> int:
+    """Below which offset every cell ended that ever left memory; below 0: not known."""
+    if checkpoint is None:
+        return 0
+    return -1 if checkpoint.evicted_until is msgspec.UNSET else checkpoint.evicted_until
 
 
 #: Reads every version of a checkpoint that this release knows.

@@ -29,6 +29,8 @@ class Past(NamedTuple):
     dimensions: Dimensions
     until: int
     cost_nanos: int
+    #: What of it stands on gateways' own figures.
+    estimated_nanos: int
     requests: int
     tokens: int
 
@@ -36,11 +38,11 @@ class Past(NamedTuple):
 class Sum:
     """What was spent before, of one counter."""
 
-    __slots__ = ("contributors", "cost_nanos", "requests", "since", "tokens", "watched")
+    __slots__ = ("contributors", "cost_nanos", "estimated_nanos", "requests", "since", "tokens", "watched")
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
-        self.cost_nanos = self.requests = self.tokens = self.since = 0
+        self.cost_nanos = self.estimated_nanos = self.requests = self.tokens = self.since = 0
         self.contributors: dict[str, int] = {}
 
     def add(self, past: Past, label: str, now: int) -> None:
@@ -49,6 +51,7 @@ class Sum:
             self.since = max(self.since, min(past.until, now))
             return
         self.cost_nanos += past.cost_nanos
+        self.estimated_nanos += past.estimated_nanos
         self.requests += past.requests
         self.tokens += past.tokens
         if past.cost_nanos:
@@ -59,9 +62,17 @@ class Sum:
         counter.cost_nanos += self.cost_nanos
         counter.requests += self.requests
         counter.tokens += self.tokens
-        counter.since = max(counter.since, self.since)
+        if self.estimated_nanos:
+            counter.estimated_nanos = (counter.estimated_nanos or 0) + self.estimated_nanos
+        say_since(counter, self.since)
         for label, nanos in self.contributors.items():
             contribute(counter.contributors, label, nanos)
+
+
+def say_since(counter: ScopeStatement, instant: int) -> None:
+    """The counter counts everything only from this instant on, or from a later one; 0 says nothing."""
+    if instant:
+        counter.since = max(counter.since or 0, instant)
 
 
 #: By scope and start of the period.

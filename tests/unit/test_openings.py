@@ -67,7 +67,7 @@ class Rows(Store):
             whole = question.start <= hour and hour + HOUR <= question.end
             tokens = numbers["input_tokens"] + numbers["output_tokens"]
             until = 0 if whole else hour + HOUR
-            rows.append(Past(what, until, numbers["cost_nanos"], numbers["requests"], tokens))
+            rows.append(Past(what, until, numbers["cost_nanos"], 0, numbers["requests"], tokens))
         return rows
 
 
@@ -108,7 +108,7 @@ class Flight:
         self.rig.state_scopes()
 
     def since(self):
-        return {key: counter.since for key, counter in self.state.counters.items()}
+        return {key: counter.since or 0 for key, counter in self.state.counters.items()}
 
 
 kinds = st.one_of(st.sampled_from([0, 0, 1, 2]), st.integers(-1, 5))

@@ -82,11 +82,7 @@ def test_a_sample_of_any_version_is_read_and_what_is_written_of_it_reads_the_sam
     written = msgspec.json.encode(value)
     assert reader.decode(written) == value
     if _kind(path)[1] == reader.version:
-        # A member that came later without a new version is optional: it says nothing where the sample has none.
-        sample, now = msgspec.json.decode(path.read_bytes()), msgspec.json.decode(written)
-        later = {field.name: field.default for field in msgspec.structs.fields(value)}
-        assert {name: member for name, member in now.items() if name in sample} == sample
-        assert all(member == later[name] for name, member in now.items() if name not in sample)
+        assert written == path.read_bytes().rstrip(b"\n")
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -106,7 +102,7 @@ def test_a_budget_of_version_1_comes_over_with_every_dollar_and_everything_it_sa
     state = BUDGET_STATES.decode((GOLDEN / "budget_state.v1.json").read_bytes())
     old = msgspec.json.decode((GOLDEN / "budget_state.v1.json").read_bytes())
     assert state.spent_nanos == sum(slot[2] for slot in old["slots"].values()) == 115_000_000_000
-    assert {name: sorted(slot.segments) for name, slot in state.slots.items()} == {
+    assert {name: sorted(slot.segments) for name, slot in state.buckets[old["period_start"]].slots.items()} == {
         "usage.events.v1@0-0": [0, 11],
         "usage.events.v1@0-1": [0],
     }
