@@ -111,6 +111,15 @@ class Change(NamedTuple):
     file_digest: str = ""
 
 
+class Standing(NamedTuple):
+    """What is under a key now; ``definition`` is None where it was withdrawn."""
+
+    definition: Definition | None
+    version: int
+    changed_by: str
+    file_digest: str
+
+
 #: Dimensions, the end of the hour of rows that lie only partly in the period (else 0), nanodollars, those of them that
 #: stand on gateways' own figures, requests, tokens.
 SpentRow = tuple[Dimensions, int, int, int, int, int]

@@ -61,7 +61,7 @@ class PartitionState:
         self.unstated: dict[int, ScopeStatement] = {}
         self.letters: list[DeadLetter] = []
         self.signals: list[Signal] = []
-        #: Teams that have more cells than they may have, and those whose hour is over: to be told.
+        #: Teams with more cells than they may have, and those whose hour is over: to be told.
         self.overflows: dict[Overflow, Status] = {}
         self.folded = 0
         self.unpriced = 0
@@ -278,8 +278,7 @@ class PartitionState:
             self.window.note([id])
         self.folded += 1
         late = self.window.is_late(happened, self.stream_time)
-        own = cells.own_dimensions
-        found = plan.dimensions if plan else own(event, self.rules.pricing.bill_category, self.rules.org_id)
+        found = plan.dimensions if plan else self.rules.dimensions_of(event)
         self._add(row, found, event, charge, late)
         if charge.unpriced:
             self.unpriced += 1
@@ -377,8 +376,7 @@ class PartitionState:
         if self.next_offset < max(self.said_until, self.sure_from):
             return []
         horizon = closed_by = self.stream_time - self.rules.cells_idle_us
-        silent_since = self.stream_time - self.rules.counters_idle_us
-        gone: list[CellStatement | ScopeStatement] = []
+        silent_since, gone = self.stream_time - self.rules.counters_idle_us, list[CellStatement | ScopeStatement]()
         for cell_key, cell in list(self.cells.items()):
             idle = cell.hour + HOUR < horizon and cell.offset < ledger_offset
             if idle and id(cell) not in self.changed_cells:
@@ -395,7 +393,7 @@ class PartitionState:
             if is_over or (is_silent and self.openings.is_one_of_many(counter.scope)):
                 gone.append(self.counters.pop(counter_key))
             if is_silent and not is_over:
-                # The last lane that could lead to it: that of the hour of an event as far ahead as is believed.
+                # The last lane that could lead to it: that of an event as far ahead as is believed.
                 closed_by = max(closed_by, silent_since + self.rules.limits.future_us_max + HOUR)
         if gone:
             self._reader.close_lanes(closed_by)

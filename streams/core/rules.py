@@ -5,10 +5,11 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from schemas.events import BillingRecord, UsageEvent
+from schemas.events import BillingRecord, GpuSample, UsageEvent
 from schemas.instants import HOUR
 from schemas.statements import Dimensions, ScopeStatement, Source
 from schemas.versions import Versioned
+from streams.core import cells
 from streams.core.cells import Charge
 from streams.core.dedupe import Mark
 from streams.core.rates import FlatTerms
@@ -112,6 +113,10 @@ class Rules(NamedTuple):
     #: Live cells of one source partition, and of one team in it; what comes beyond is kept under ``__other__``.
     cells_max: int = 200_000
     team_cells_max: int = 20_000
+
+    def dimensions_of(self, event: GpuSample | BillingRecord) -> Dimensions:
+        """The cell of what is no call."""
+        return cells.own_dimensions(event, self.pricing.bill_category, self.org_id)
 
 
 class DeadLetter(NamedTuple):
