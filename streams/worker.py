@@ -62,7 +62,7 @@ async def serve(settings: Settings) -> int:
         worker = create_app(settings, outside, known, read_prices(settings))
         if entries is not None and settings.budgets is not None:
             await publish_file(definition_store(settings, pool), settings.budgets, entries)
-        follower = TopicFollower(connection(settings), topics.BUDGETS, known.take)
+        follower = TopicFollower(connection(settings), topics.BUDGETS, settings.partitions, known.take)
         following = asyncio.create_task(follower.run_background())
         stack.callback(following.cancel)
         # Nothing is counted before it is known what is to be counted.

@@ -20,9 +20,12 @@ class TopicFollower:
     what comes. It never goes back to what was handed over, and is never behind for good.
     """
 
-    def __init__(self, connection: Mapping[str, Any], topic: str, take: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(
+        self, connection: Mapping[str, Any], topic: str, partitions: int, take: Callable[[Sequence[Any]], None]
+    ) -> None:
         self._connection = dict(connection)
         self._topic = topic
+        self._places = [TopicPartition(topic, partition) for partition in range(partitions)]
         self._take = take
         self._positions: dict[TopicPartition, int] = {}
         self._ready = asyncio.Event()
@@ -48,7 +51,9 @@ class TopicFollower:
             await asyncio.sleep(BACKOFF_S)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
-        places = await self._places(consumer)
+        while not await self._is_there(consumer):
+            await asyncio.sleep(BACKOFF_S)
+        places = self._places
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
         for place in places:
@@ -77,11 +82,9 @@ class TopicFollower:
         for record in records:
             self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
 
-    async def _places(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-        while True:
-            if self._topic in await consumer.topics():
-                found = consumer.partitions_for_topic(self._topic)
-                if found:
-                    return [TopicPartition(self._topic, partition) for partition in sorted(found)]
-            logger.warning("there is no topic %s: run `sluice topics create`", self._topic)
-            await asyncio.sleep(BACKOFF_S)
+    async def _is_there(self, consumer: AIOKafkaConsumer) -> bool:
+        """Asked for by name it might come into being, kept as the broker likes."""
+        if self._topic in await consumer.topics():
+            return True
+        logger.warning("there is no topic %s: run `sluice topics create`", self._topic)
+        return False
