@@ -1,7 +1,9 @@
 """A budget that is defined while events flow counts what was spent before, whatever else happens meanwhile."""
 
+import asyncio
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,11 +11,13 @@ from schemas.events import UNATTRIBUTED
 from schemas.instants import HOUR
 from schemas.keys import cell_id
 from schemas.statements import Dimensions
+from streams.agents import opening_balances
 from streams.core.openings import answered, follow, name_of
 from streams.core.periods import period_bounds
 from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
 from streams.core.spent_before import Past, open_from
 from tests.unit.meter_rig import START, Oracle, Rig, Store, records_of, rig_rules
+from tests.unit.records import NOON, usage_record
 
 
 def _budget(name, match, period, zone="UTC", **changes):
@@ -217,3 +221,117 @@ class _Totals(Oracle):
                 scope, start = budget_scope(budget, value), max(budget.bounds(at)[0], budget.starts)
                 self.counters[(scope, start)]["cost_nanos"] += nanos
                 self.counters[(scope, start)]["tokens"] += found["input_tokens"] + found["output_tokens"]
+
+
+def _hours(count=6):
+    """A call of search an hour, each of another size."""
+    return [
+        usage_record(n, at=NOON + n * HOUR, feature="chat", input_tokens=1 << n, response_model="tie")
+        for n in range(count)
+    ]
+
+
+def _flight(records):
+    names = iter("abcdefghij")
+    return Flight(rig_rules(cells_idle_us=HOUR // 2), records, lambda: next(names))
+
+
+def _spent(flight, name="search-day"):
+    held = flight.rig.store.sums(of_cells=False)
+    return sum(found["tokens"] for (scope, _), found in held.items() if scope.startswith(f"budget:{name}@"))
+
+
+@pytest.mark.parametrize("cut", [n / 20 for n in range(21)])
+@pytest.mark.parametrize("answered_first", [False, True], ids=["before the ledger answers", "after it answered"])
+def test_an_opening_whose_owner_dies_at_any_write_of_its_flush_is_whole_in_the_end(cut, answered_first):
+    flight = _flight(_hours())
+    rig = flight.rig
+    rig.take(5, 2)
+    rig.flush(evicting=False)
+    rig.flush(evicting=True)
+    flight.define("search-day")
+    if answered_first:
+        flight.answer()
+    rig.flush(evicting=False, cut=cut)
+    rig.state_scopes()
+    assert _spent(flight) in (0, 0b11111)
+    rig.begin()
+    rig.flush(evicting=False)
+    rig.state_scopes()
+    assert _spent(flight) in (0, 0b11111)
+    flight.finish()
+    assert _spent(flight) == 0b111111
+
+
+def test_nothing_is_said_of_an_opening_until_it_is_durable():
+    flight = _flight(_hours())
+    flight.rig.take(5, 2)
+    flight.rig.flush(evicting=False)
+    flight.rig.flush(evicting=True)
+    assert len(flight.state.cells) < 5
+    flight.define("search-day")
+    flight.rig.flush(evicting=False)
+    flight.rig.state_scopes()
+    assert _spent(flight) == 0  # the ledger was asked, and has not answered
+    flight.answer()
+    flight.rig.state_scopes()
+    assert _spent(flight) == 0  # complete, and not durable
+    flight.rig.flush(evicting=False)
+    flight.rig.state_scopes()
+    assert _spent(flight) == 0b11111
+
+
+def test_what_cells_cannot_tell_is_counted_from_the_definition_on_and_says_since_when():
+    records = [usage_record(n, at=NOON + n * HOUR, key_id="k1", input_tokens=1 << n) for n in range(4)]
+    flight = _flight(records)
+    flight.rig.take(2, 2)
+    flight.define("key")
+    flight.finish()
+    assert _spent(flight, "key") == 0b1100
+    assert set(flight.since().values()) - {0} == {NOON + HOUR}
+
+
+def test_a_withdrawn_budget_leaves_memory_and_counts_all_of_its_period_when_it_is_back():
+    flight = _flight(_hours())
+    flight.define("search-day")
+    flight.rig.take(2, 2)
+    flight.rig.flush(evicting=False)
+    flight.define("all")
+    flight.rig.take(2, 2)
+    flight.rig.flush(evicting=False)
+    flight.rig.flush(evicting=True)
+    assert not [scope for scope, _ in flight.state.counters if scope.startswith("budget:search")]
+    flight.define("search-day")
+    flight.finish()
+    assert _spent(flight) == 0b111111
+
+
+class _Ledger:
+    """Says no, then that it is behind, then what it has."""
+
+    def __init__(self):
+        self.asked = 0
+
+    async def spent_before(self, slot, start, end, below, live, teams):
+        self.asked += 1
+        if self.asked == 1:
+            raise ConnectionError("away")
+        return (0 if self.asked == 2 else 99), []
+
+
+async def test_an_opening_waits_for_a_ledger_that_is_away_or_behind(monkeypatch, caplog):
+    monkeypatch.setattr(opening_balances, "ASK_AGAIN_S", 0.0)
+    flight = _flight(_hours())
+    flight.rig.take(5, 2)
+    flight.rig.flush(evicting=False)
+    flight.rig.flush(evicting=True)
+    ledger, watchlist = _Ledger(), ScopeWatchlist([BY_NAME["search-day"]])
+    balances = opening_balances.OpeningBalances(ledger, lambda: watchlist)
+    balances.follow(flight.state, lambda: True)
+    assert flight.state.openings.waiting
+    async with asyncio.timeout(5):
+        while flight.state.openings.waiting:
+            await asyncio.sleep(0)
+    assert ledger.asked == 3
+    assert "does not answer" in caplog.text
+    assert "new budgets wait" in caplog.text
