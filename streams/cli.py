@@ -158,11 +158,18 @@ def replay(
 @app.command("check-config")
 def check_config(
     config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
+    changes: Annotated[bool, typer.Option(help="Also what publishing the budgets file would change.")] = False,
 ) -> None:
     """Check settings, budgets file and rate card: every error at once, or the settings as they are in force."""
     from streams.commands.check_config import check
 
-    raise typer.Exit(check(_Flags.values | ({"config_file": config} if config else {}), out, err))
+    flags = _Flags.values | ({"config_file": config} if config else {})
+    code = check(flags, out, err)
+    if changes and not code:
+        from streams.commands.file_changes import show
+
+        code = _run(show(load_settings(**flags), out))
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -1,14 +1,15 @@
 """What the agents ask of the outside: protocols only. ``streams/sinks`` implements them, ``streams/app.py`` binds
 them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from schemas.alerts import Alert
+from schemas.budgets import Definition
 from schemas.commands import ThrottleAck, ThrottleCommand
-from schemas.statements import CellStatement, Watermark
+from schemas.statements import CellStatement, Dimensions, Watermark
 
 
 class DeliveryError(Exception):
@@ -27,6 +28,36 @@ class PermanentError(DeliveryError):
     """Trying again cannot help: the message or the address is wrong."""
 
 
+class ConflictError(Exception):
+    """Somebody else changed a definition in the meantime; nothing was written. ``found`` is 0 where there is none."""
+
+    def __init__(self, key: str, expected: int, found: int) -> None:
+        was = f"is at version {found}" if found else "is not defined"
+        super().__init__(f"{key} {was}, and the change was made against version {expected}: read it anew and repeat")
+        self.key = key
+        self.expected = expected
+        self.found = found
+
+
+class Placed(NamedTuple):
+    """A definition as it was written; ``definition`` is None where it was withdrawn."""
+
+    key: str
+    version: int
+    definition: Definition | None
+
+
+class Version(NamedTuple):
+    """One version of a definition, with who made it and why; ``definition`` is None where it was withdrawn."""
+
+    key: str
+    version: int
+    definition: Definition | None
+    changed_by: str
+    reason: str
+    changed_at: int
+
+
 class BudgetStatus(msgspec.Struct, kw_only=True):
     """Where one budget stands in one period; a row of the dashboard. Higher (period_start, sequence) wins."""
 
@@ -40,12 +71,58 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     spent_nanos: int
     #: The highest threshold (percent) that is crossed now; 0 for none.
     crossed_percent: int
-    #: ``allow`` or ``block``: what was last commanded.
+    #: The strictest action that was last commanded; ``allow`` for none.
     commanded: str
     mode: str
     #: Sum of the source offsets included: grows with every statement.
     sequence: int
     stated_at: int
+    #: Of a ``per`` budget the value that this row is about; empty for all others.
+    value: str = ""
+    #: In ``amount_nanos`` already: what rolled over, and what overrides add. In ``spent_nanos``: the opening balance,
+    #: and what stands on gateways' own figures.
+    carried_nanos: int = 0
+    override_nanos: int = 0
+    opening_nanos: int = 0
+    estimated_nanos: int = 0
+    #: Over the last ten minutes.
+    burn_nanos_per_hour: int = 0
+    #: When the amount was, or at this rate will be, spent; None where it will not be in this period.
+    exhausted_at: int | None = None
+    #: Spent beyond the rung that blocks; spent after every gateway had obeyed.
+    overshoot_nanos: int = 0
+    gap_nanos: int = 0
+    #: From the crossing to the last live gateway's acknowledgement; None until all have answered.
+    ack_delay_ms: int | None = None
+    #: Of a pooled budget, who took how much, in nanodollars.
+    takers: dict[str, int] = {}
+
+
+class Change(NamedTuple):
+    """One record of the definitions' topic; the body is None where it withdraws."""
+
+    key: str
+    version: int
+    body: Any
+    changed_by: str
+    reason: str
+    changed_at: int
+    #: What a file said last under this key, if one did.
+    file_digest: str = ""
+
+
+class Standing(NamedTuple):
+    """What is under a key now; ``definition`` is None where it was withdrawn."""
+
+    definition: Definition | None
+    version: int
+    changed_by: str
+    file_digest: str
+
+
+#: Dimensions, the end of the hour of rows that lie only partly in the period (else 0), nanodollars, those of them that
+#: stand on gateways' own figures, requests, tokens.
+SpentRow = tuple[Dimensions, int, int, int, int, int]
 
 
 class Delivery(msgspec.Struct, kw_only=True):
@@ -68,6 +145,21 @@ class Ledger(Protocol):
         """``{slot: next offset}`` up to which the ledger holds everything."""
         ...
 
+    async def spent_before(
+        self, slot: str, start: int, end: int, below: int, live: Sequence[tuple[str, int]], teams: Sequence[str]
+    ) -> tuple[int, Sequence[SpentRow]]:
+        """How far the ledger is with a slot, and sums of its rows in a period that end below an offset.
+
+        Args:
+            live: cell ids and segments that are left out.
+            teams: only these; empty: all.
+        """
+        ...
+
+    async def write_definitions(self, changes: Sequence[Change]) -> None:
+        """Keep every version of every definition; one that is there already stays as it is."""
+        ...
+
     async def write_budget_status(self, rows: Sequence[BudgetStatus]) -> None:
         """Keep the newest status of each budget and period."""
         ...
@@ -84,8 +176,14 @@ class Ledger(Protocol):
 class Outbox(Protocol):
     """Alerts as they stand, and the messages that are owed to receivers."""
 
-    async def record(self, alerts: Sequence[tuple[Alert, Sequence[str]]]) -> None:
-        """Store each alert and owe a message to each named receiver, in one transaction; a repeat changes nothing."""
+    async def record(
+        self, alerts: Sequence[tuple[Alert, Sequence[str]]], quieter: Callable[[Alert], Sequence[str]] | None = None
+    ) -> None:
+        """Store each alert and owe a message to each named receiver, in one transaction; a repeat changes nothing.
+
+        A budget's page becomes a ticket while a page of one of its ``ancestors`` is open; ``quieter`` names the
+        receivers of that ticket.
+        """
         ...
 
     async def lease(self, limit: int, lease_s: float) -> Sequence[Delivery]:
@@ -118,4 +216,43 @@ class Receiver(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+        ...
+
+
+class DefinitionStore(Protocol):
+    """What people defined, on the compacted topic ``budgets.v1``; every version of it in the ledger."""
+
+    async def current(self) -> Mapping[str, Definition]:
+        """What holds now, by record key, read to the topic's present end.
+
+        Raises:
+            DeliveryError: the broker cannot be read now.
+        """
+        ...
+
+    async def publish(
+        self,
+        changes: Sequence[Definition],
+        *,
+        by: str,
+        reason: str,
+        expected: Mapping[str, int] | None = None,
+    ) -> Sequence[Placed]:
+        """Write new versions, all or none; says who and why in each, and counts the version on.
+
+        Args:
+            expected: the version that has to stand under each record key; 0 where none may stand.
+
+        Raises:
+            ConflictError: another version stands.
+            DeliveryError: the broker did not take it.
+        """
+        ...
+
+    async def withdraw(self, key: str, *, by: str, reason: str, expected: int | None = None) -> bool:
+        """End a definition; False where there is none. Raises as ``publish`` does."""
+        ...
+
+    async def history(self, key_prefix: str) -> Sequence[Version]:
+        """Every version of the keys with this prefix, newest first, from the ledger."""
         ...

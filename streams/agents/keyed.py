@@ -98,6 +98,7 @@ class KeyedAgent(ABC, Generic[State]):
         #: The partition whose batch or tick is under way.
         self._reading = -1
         self._also_changed: set[str] = set()
+        self._also_said: list[Outgoing] = []
         table.fenced = True
         table.on_load = self._load
         table.on_drop = self._drop
@@ -122,6 +123,10 @@ class KeyedAgent(ABC, Generic[State]):
     def also_changed(self, key: str) -> None:
         """Keep another state of the partition whose step is under way, which changed besides."""
         self._also_changed.add(key)
+
+    def also_say(self, record: Outgoing) -> None:
+        """Write another record with what the batch under way sets off."""
+        self._also_said.append(record)
 
     # -- the shell --------------------------------------------------------------------------------------------------
 
@@ -167,13 +172,17 @@ class KeyedAgent(ABC, Generic[State]):
                 if elapsed_s() >= turn_at:
                     await asyncio.sleep(0)
                     turn_at = elapsed_s() + SLICE_S
-                key = self.key_of(message)
-                if key is None:
-                    continue
-                state, out = self.step(states.get(key), message)
-                states[key] = changed[key] = state
-                outgoing += out
+                self._step_into(states, changed, outgoing, message)
             return await self._deliver(batch.partition, states, outgoing, changed)
+
+    def _step_into(
+        self, states: dict[str, State], changed: dict[str, State], outgoing: list[Outgoing], message: Any
+    ) -> None:
+        key = self.key_of(message)
+        if key is not None:
+            state, out = self.step(states.get(key), message)
+            states[key] = changed[key] = state
+            outgoing += out
 
     async def _is_ours(self, partition: int, states: dict[str, State]) -> bool:
         """After a stall, make sure that the group has not gone on without us before anything is said."""
@@ -200,6 +209,8 @@ class KeyedAgent(ABC, Generic[State]):
         """Say it, then keep it. False where the partition was taken away meanwhile: its next owner says it again."""
         changed |= {key: states[key] for key in self._also_changed if key in states}
         self._also_changed.clear()
+        outgoing += self._also_said
+        self._also_said = []
         if self._states.get(partition) is not states:
             return False
         if outgoing:
