@@ -16,7 +16,7 @@ import msgspec
 from schemas import topics
 from schemas.budgets import Budget
 from schemas.cloudevents import binary_headers
-from schemas.commands import JOB_COMMAND_TYPE, JobCommand, ThrottleAck, ThrottleCommand
+from schemas.commands import JOB_COMMAND_TYPE, JobCommand, Target, ThrottleAck, ThrottleCommand
 from schemas.instants import MINUTE, SECOND
 from schemas.readers import ACKS, COMMANDS, SCOPE_STATEMENTS
 from schemas.statements import ScopeStatement
@@ -28,9 +28,9 @@ from streams.agents.keyed import SOURCE, KeyedAgent, alert_record, command_recor
 from streams.agents.shell import decoded
 from streams.clock import Clock
 from streams.core import budgets
-from streams.core.budget_account import Standing, pruned, standing
+from streams.core.budget_account import BURN_SHOWN_US, Standing, pruned, standing
 from streams.core.budget_states import BUDGET_STATES
-from streams.core.budget_terms import FOREVER, LIMIT, Book
+from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Book
 from streams.core.budget_watch import acknowledged, delay_of
 from streams.core.budgets import Around, BudgetState, Policy, Terms
 from streams.core.definitions import Definitions
@@ -174,8 +174,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         if isinstance(message, ThrottleAck):
             return self._asked_of(message)
         if isinstance(message, ThrottleCommand):
-            known = [state for state in self._of_budget(message.budget_id) if state.target == message.target]
-            found = budgets.answerer(known, message)
+            found = budgets.answerer(self._sharing(message.budget_id, message.target), message)
             return found and _key(found)
         now = self.clock.now()
         terms = self._current().terms(message.scope, message.period_start, now)
@@ -186,14 +185,10 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             return None
         return budgets.key_of(terms, message)
 
-    def _of_budget(self, budget_id: str) -> Iterator[BudgetState]:
-        budget = self._snapshot.of_budget(budget_id)
-        if budget is not None and not budget.per:
-            yield from self._known(budget_id, "")
-        else:
-            values = [value for id, value in self._together.get(self._reading, {}) if id == budget_id]
-            for value in values:
-                yield from self._known(budget_id, value)
+    def _sharing(self, budget_id: str, target: Target) -> list[BudgetState]:
+        """What speaks under one key at the gates, in any period and definition, of all calls or of one value."""
+        known = [*self._known(budget_id, ""), *self._known(budget_id, target.scope_id)]
+        return [state for state in known if state.target == target]
 
     def _asked_of(self, ack: ThrottleAck) -> str | None:
         target, _, budget_id = ack.command_key.rpartition("|")
@@ -219,7 +214,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         assert terms is not None
         above = 0
         if state is None:
-            above = max((known.revision for known in self._of_budget(terms.budget_id)), default=0)
+            above = max((known.revision for known in self._sharing(terms.budget_id, terms.target)), default=0)
         is_new = state is None
         taken = budgets.take_in(state, terms, message, above)
         if is_new:
@@ -266,7 +261,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             terms = book.terms(scope, 0, now)
             if terms is not None:
                 self._reading = partition
-                above = max((known.revision for known in self._of_budget(budget.id)), default=0)
+                above = max((known.revision for known in self._sharing(budget.id, terms.target)), default=0)
                 states[key] = budgets.opened(terms, scope, 0, FOREVER, above)
                 self._join(states[key])
 
@@ -351,7 +346,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _is_shown_otherwise(self, state: BudgetState, terms: Terms, now: int) -> bool:
         stands = standing(state, terms, now, self._policy.live_within_us)
-        shown = _shown(terms, stands)
+        shown = _shown(state, terms, stands, now)
         place = state.scope, state.period_start
         before = self._shown.get(place, shown)
         self._shown[place] = shown
@@ -363,16 +358,17 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         live = self._gateways.live(now)
         for state in states:
             terms = book.terms(state.scope, state.period_start, now)
-            if terms is not None and not terms.budget_id.startswith(LIMIT):
+            if terms is not None and not terms.budget_id.startswith((LIMIT, GRANT)):
                 stands = standing(state, terms, now, self._policy.live_within_us)
-                self._shown[(state.scope, state.period_start)] = _shown(terms, stands)
+                self._shown[(state.scope, state.period_start)] = _shown(state, terms, stands, now)
                 rows.append(row_of(state, terms, stands, live, now))
         if rows:
             await self._ledger.write_budget_status(rows)
 
 
-def _shown(terms: Terms, stands: Standing) -> tuple[Any, ...]:
-    return stands.limit, stands.spent, terms.enforced, terms.lifted
+def _shown(state: BudgetState, terms: Terms, stands: Standing, now: int) -> tuple[Any, ...]:
+    is_burning = now - state.stream_time < BURN_SHOWN_US
+    return stands.limit, stands.spent, terms.enforced, terms.lifted, is_burning
 
 
 def _key(state: BudgetState) -> str:
