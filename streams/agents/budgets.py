@@ -11,12 +11,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import msgspec
-
 from schemas import topics
 from schemas.budgets import Budget
-from schemas.cloudevents import binary_headers
-from schemas.commands import JOB_COMMAND_TYPE, JobCommand, Target, ThrottleAck, ThrottleCommand
+from schemas.commands import Target, ThrottleAck, ThrottleCommand
 from schemas.instants import MINUTE, SECOND
 from schemas.readers import ACKS, COMMANDS, SCOPE_STATEMENTS
 from schemas.statements import ScopeStatement
@@ -24,13 +21,13 @@ from schemas.versions import UnknownVersionError
 from streams import metrics
 from streams.agents.budget_rows import row_of
 from streams.agents.gateways_heard import GatewaysHeard, Heard
-from streams.agents.keyed import SOURCE, KeyedAgent, alert_record, command_record, newest_of_each_key
+from streams.agents.keyed import KeyedAgent, alert_record, command_record, job_record, newest_of_each_key
 from streams.agents.shell import decoded
 from streams.clock import Clock
 from streams.core import budgets
 from streams.core.budget_account import BURN_SHOWN_US, Standing, pruned, standing
 from streams.core.budget_states import BUDGET_STATES
-from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Book
+from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Book, budget_of, changed_budgets
 from streams.core.budget_watch import acknowledged, delay_of
 from streams.core.budgets import Around, BudgetState, Policy, Terms
 from streams.core.definitions import Definitions
@@ -47,7 +44,6 @@ _NO_ANCESTORS: tuple[str, ...] = ()
 
 #: What a budget, and a value of it, will have spent by the end of its period, as of now; None where nobody can say.
 Projection = Callable[[str, str, int], int | None]
-_encode = msgspec.json.Encoder().encode
 
 
 def no_ancestors(budget_id: str, value: str) -> tuple[str, ...]:
@@ -87,22 +83,32 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         self._asleep: dict[tuple[str, int], int] = {}
         self._shown: dict[tuple[str, int], tuple[Any, ...]] = {}
         self._gateways = GatewaysHeard()
+        self._scopes: dict[str, tuple[Budget, str]] = {}
         super().__init__("BUDGET", table, BUDGET_STATES, SCOPE_STATEMENTS.decode, clock)
         self._definitions, self._scope_of = definitions, scope_of
         self._ledger = ledger
         self._policy = policy
         self._ancestors_of, self._projected = ancestors_of, projected
         self._snapshot = definitions()
-        self._book = Book(self._snapshot, scope_of)
+        self._book = Book(self._snapshot, self._scope)
 
     # -- what is defined, and what is here --------------------------------------------------------------------------
 
     def _current(self) -> Book:
         found = self._definitions()
         if found is not self._snapshot:
-            self._snapshot, self._book = found, Book(found, self._scope_of)
-            self._asleep.clear()
+            # Only those wake whose terms may differ: there are thousands, and a change is heard every moment.
+            changed = changed_budgets(self._snapshot, found)
+            self._snapshot, self._book = found, Book(found, self._scope)
+            for place in [place for place in self._asleep if budget_of(place[0]) in changed]:
+                del self._asleep[place]
         return self._book
+
+    def _scope(self, budget: Budget) -> str:
+        known = self._scopes.get(budget.id)
+        if known is None or known[0] is not budget:
+            known = self._scopes[budget.id] = budget, self._scope_of(budget)
+        return known[1]
 
     def _terms_of(self, state: BudgetState) -> Terms:
         found = self._current().terms(state.scope, state.period_start, self.clock.now())
@@ -308,7 +314,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             out.append(self._record(said))
             self.also_changed(_key(stands))
         if decision.job is not None:
-            out.append(_job_record(decision.job))
+            out.append(job_record(decision.job))
         self._asleep.pop((state.scope, state.period_start), None)
         return out + [alert_record(alert) for alert in decision.alerts]
 
@@ -379,15 +385,3 @@ def _place(budget_id: str, partitions: int, value: str = "") -> int:
     """Where a budget lives with all its definitions and commands; of a ``per`` budget each value by itself."""
     scope = f"{BUDGET}{budget_id}@#{value}" if value else f"{BUDGET}{budget_id}@"
     return partition_of(meeting_place(scope).encode(), partitions)
-
-
-def _job_record(command: JobCommand) -> Outgoing:
-    headers = binary_headers(
-        id=command.command_id,
-        source=SOURCE,
-        type=JOB_COMMAND_TYPE,
-        time=command.issued_at,
-        subject=f"run:{command.run_id}",
-        extensions={"sequence": command.revision, "expirytime": command.expires_at},
-    )
-    return Outgoing(topics.JOB_COMMANDS, None, command.key().encode(), _encode(command), tuple(headers))

@@ -14,6 +14,10 @@ from streams.core.matching import pattern_of
 LIMIT = "limit:"
 GRANT = "grant:"
 RUN = "run-"
+_LABELS = {"limits": LIMIT, "runs": RUN}
+_OWNERS = {"overrides": "budget_id", "balances": "budget_id"}
+_MEMO_MAX = 100_000
+_AT_GATES = frozenset(get_args(ScopeType))
 #: Instants that gates and databases can still write: what never ends, ends then.
 FOREVER = 253_402_300_799_000_000
 
@@ -105,6 +109,7 @@ class Book:
         self._overrides: dict[str, list[Override]] = {}
         for override in definitions.overrides.values():
             self._overrides.setdefault(override.budget_id, []).append(override)
+        self._known: dict[tuple[str, int], tuple[int, Terms]] = {}
         self._balances: dict[tuple[str, str], list[OpeningBalance]] = {}
         for balance in definitions.balances.values():
             self._balances.setdefault((balance.budget_id, balance.value), []).append(balance)
@@ -115,6 +120,17 @@ class Book:
 
     def terms(self, scope: str, period_start: int, now: int) -> Terms | None:
         """The terms of a scope's period; None where its budget is no longer defined so."""
+        known = self._known.get((scope, period_start))
+        if known is not None and known[0] <= now < known[1].until:
+            return known[1]
+        found = self._terms(scope, period_start, now)
+        if found is not None and not (found.window_us and found.opening_nanos):
+            if len(self._known) >= _MEMO_MAX:
+                self._known.clear()
+            self._known[(scope, period_start)] = now, found
+        return found
+
+    def _terms(self, scope: str, period_start: int, now: int) -> Terms | None:
         budget = self.budget(scope)
         if budget is None:
             return None
@@ -130,6 +146,20 @@ class Book:
             return found
         # What a run passes is told and, where it allows that, stopped; gates have nothing to do with it.
         return found._replace(run=run)
+
+
+def changed_budgets(before: Definitions, after: Definitions) -> set[str]:
+    """The ids of the budgets whose terms may differ between two snapshots."""
+    found: set[str] = set()
+    for name in ("budgets", "overrides", "balances", "limits", "runs"):
+        old, new = getattr(before, name), getattr(after, name)
+        if old is new:
+            continue
+        changed = [old.get(key) or new[key] for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
+        found.update(_LABELS.get(name, "") + getattr(each, _OWNERS.get(name, "id")) for each in changed)
+    if before.grants != after.grants:
+        found.update(GRANT + grant.model for grant in (*before.grants.values(), *after.grants.values()))
+    return found
 
 
 def value_of(scope: str) -> str:
@@ -224,9 +254,8 @@ def _of_limit(terms: Terms, limit: Limit) -> Terms:
 
 def narrowed(budget: Budget) -> tuple[tuple[ScopeType, str], ...]:
     """The part of a budget's match that calls at a gate are known by, besides the target; tags are not."""
-    known = get_args(ScopeType)
     target = (budget.target.scope_type, budget.target.scope_id)
-    return tuple((name, value) for name, value in budget.match if name in known and (name, value) != target)  # type: ignore[misc]
+    return tuple((name, value) for name, value in budget.match if name in _AT_GATES and (name, value) != target)  # type: ignore[misc]
 
 
 def opening_of(budget: Budget, balances: Iterable[OpeningBalance], period_start: int, now: int) -> int:
@@ -235,6 +264,15 @@ def opening_of(budget: Budget, balances: Iterable[OpeningBalance], period_start:
     if kind == "rolling":
         return sum(balance.nanos for balance in balances if balance.period_start > since)
     return sum(balance.nanos for balance in balances if kind == "total" or balance.period_start == period_start)
+
+
+def budget_of(scope: str) -> str:
+    """The budget's id in a scope.
+
+    >>> budget_of("budget:agents@0a1b#s-17")
+    'agents'
+    """
+    return scope.partition("@")[0].partition(":")[2]
 
 
 def terms_of(
