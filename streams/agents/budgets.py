@@ -297,12 +297,12 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _decide(self, state: BudgetState, terms: Terms, lag_us: int = 0) -> list[Outgoing]:
         now = self.clock.now()
-        before = state.asked, state.dry_run, state.renewed_at
+        before = _remembered(state)
         overshot = state.overshoot_nanos
         around = self._around(state, terms, now, lag_us)
         known = list(self._known(state.budget_id, state.value))
         decision = budgets.decide(state, terms, now, self._policy, known, around)
-        if before != (state.asked, state.dry_run, state.renewed_at):
+        if before != _remembered(state):
             self.also_changed(_key(state))
         if terms.enforced:
             metrics.OVERSHOOT.inc(state.overshoot_nanos - overshot)
@@ -370,6 +370,13 @@ class BudgetAgent(KeyedAgent[BudgetState]):
                 rows.append(row_of(state, terms, stands, live, now))
         if rows:
             await self._ledger.write_budget_status(rows)
+
+
+def _remembered(state: BudgetState) -> tuple[Any, ...]:
+    """What a tick may change without saying anything, and a successor has to know."""
+    holds = [(percent, kept.reserve_nanos, kept.is_sure) for percent, kept in state.holds.items()]
+    forecasts = [(percent, each.opened_at, each.historic, each.is_open) for percent, each in state.forecasts.items()]
+    return state.asked, state.dry_run, state.renewed_at, state.carried_nanos, state.obeyed_nanos, holds, forecasts
 
 
 def _shown(state: BudgetState, terms: Terms, stands: Standing, now: int) -> tuple[Any, ...]:
