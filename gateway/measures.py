@@ -171,7 +171,7 @@ def applicable(entries: Sequence[Entry], call: Call) -> list[Rule]:
             continue
         if entry.exempts is not None and entry.exempts(identities[MODEL]):
             continue
-        if entry.match is not None and not all(identities[place] in values for place, values in entry.match):
+        if entry.match is not None and not all(test(identities[place]) for place, test in entry.match):
             continue
         for rule in entry.rules if now < entry.expires else entry.stale:
             if rule.takes is None or rule.takes(identities[REQUEST_TYPE], identities[ENVIRONMENT]):
@@ -225,8 +225,10 @@ def _patterns(patterns: Sequence[str]) -> Callable[[str], bool] | None:
     return lru_cache(maxsize=256)(lambda model: known.fullmatch(model) is not None)
 
 
-def _conditions(match: Sequence[tuple[ScopeType, str]]) -> tuple[tuple[int, frozenset[str]], ...] | None:
-    found: dict[int, set[str]] = {}
+def _conditions(match: Sequence[tuple[ScopeType, str]]) -> tuple[tuple[int, Callable[[str], bool]], ...] | None:
+    """A test for each attribute: one of its values, none after ``!``; models may be patterns."""
+    found: dict[int, list[str]] = {}
     for attribute, value in match:
-        found.setdefault(POSITION[attribute], set()).add(value)
-    return tuple((place, frozenset(values)) for place, values in found.items()) or None
+        found.setdefault(POSITION[attribute], []).append(value)
+    tests = [(place, _patterns(values) if place == MODEL else _names(values)) for place, values in found.items()]
+    return tuple((place, test) for place, test in tests if test is not None) or None

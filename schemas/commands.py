@@ -80,6 +80,7 @@ class ThrottleCommand(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: Models, or patterns with ``*``, that it never touches.
     exempt_models: tuple[str, ...] = ()
     #: What a call must have besides the target, as (attribute, value) pairs; of one attribute twice, one of its values.
+    #: A value after ``!`` is left out; a model may be a pattern with ``*``.
     match: tuple[tuple[ScopeType, str], ...] = ()
     #: Calls that began before this instant are let through to their end; empty: ``effective_at``.
     spares_before: str = ""

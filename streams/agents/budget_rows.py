@@ -14,7 +14,7 @@ def row_of(state: BudgetState, terms: Terms, standing: Standing, live: Mapping[s
     """Where a budget stands."""
     delay = last_delay(state, live) if state.commanded != "allow" else None
     start = now - terms.window_us if terms.window_us else state.period_start
-    burn = hourly_burn_of(state)
+    burn = hourly_burn_of(state, now)
     return BudgetStatus(
         budget_id=state.budget_id,
         scope_type=terms.target.scope_type,

@@ -11,12 +11,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import msgspec
-
 from schemas import topics
 from schemas.budgets import Budget
-from schemas.cloudevents import binary_headers
-from schemas.commands import JOB_COMMAND_TYPE, JobCommand, ThrottleAck, ThrottleCommand
+from schemas.commands import Target, ThrottleAck, ThrottleCommand
 from schemas.instants import MINUTE, SECOND
 from schemas.readers import ACKS, COMMANDS, SCOPE_STATEMENTS
 from schemas.statements import ScopeStatement
@@ -24,13 +21,13 @@ from schemas.versions import UnknownVersionError
 from streams import metrics
 from streams.agents.budget_rows import row_of
 from streams.agents.gateways_heard import GatewaysHeard, Heard
-from streams.agents.keyed import SOURCE, KeyedAgent, alert_record, command_record, newest_of_each_key
+from streams.agents.keyed import KeyedAgent, alert_record, command_record, job_record, newest_of_each_key
 from streams.agents.shell import decoded
 from streams.clock import Clock
 from streams.core import budgets
-from streams.core.budget_account import Standing, pruned, standing
+from streams.core.budget_account import BURN_SHOWN_US, Standing, pruned, standing
 from streams.core.budget_states import BUDGET_STATES
-from streams.core.budget_terms import FOREVER, LIMIT, Book
+from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Book, budget_of, changed_budgets
 from streams.core.budget_watch import acknowledged, delay_of
 from streams.core.budgets import Around, BudgetState, Policy, Terms
 from streams.core.definitions import Definitions
@@ -47,7 +44,6 @@ _NO_ANCESTORS: tuple[str, ...] = ()
 
 #: What a budget, and a value of it, will have spent by the end of its period, as of now; None where nobody can say.
 Projection = Callable[[str, str, int], int | None]
-_encode = msgspec.json.Encoder().encode
 
 
 def no_ancestors(budget_id: str, value: str) -> tuple[str, ...]:
@@ -87,22 +83,32 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         self._asleep: dict[tuple[str, int], int] = {}
         self._shown: dict[tuple[str, int], tuple[Any, ...]] = {}
         self._gateways = GatewaysHeard()
+        self._scopes: dict[str, tuple[Budget, str]] = {}
         super().__init__("BUDGET", table, BUDGET_STATES, SCOPE_STATEMENTS.decode, clock)
         self._definitions, self._scope_of = definitions, scope_of
         self._ledger = ledger
         self._policy = policy
         self._ancestors_of, self._projected = ancestors_of, projected
         self._snapshot = definitions()
-        self._book = Book(self._snapshot, scope_of)
+        self._book = Book(self._snapshot, self._scope)
 
     # -- what is defined, and what is here --------------------------------------------------------------------------
 
     def _current(self) -> Book:
         found = self._definitions()
         if found is not self._snapshot:
-            self._snapshot, self._book = found, Book(found, self._scope_of)
-            self._asleep.clear()
+            # Only those wake whose terms may differ: there are thousands, and a change is heard every moment.
+            changed = changed_budgets(self._snapshot, found)
+            self._snapshot, self._book = found, Book(found, self._scope)
+            for place in [place for place in self._asleep if budget_of(place[0]) in changed]:
+                del self._asleep[place]
         return self._book
+
+    def _scope(self, budget: Budget) -> str:
+        known = self._scopes.get(budget.id)
+        if known is None or known[0] is not budget:
+            known = self._scopes[budget.id] = budget, self._scope_of(budget)
+        return known[1]
 
     def _terms_of(self, state: BudgetState) -> Terms:
         found = self._current().terms(state.scope, state.period_start, self.clock.now())
@@ -174,8 +180,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         if isinstance(message, ThrottleAck):
             return self._asked_of(message)
         if isinstance(message, ThrottleCommand):
-            known = [state for state in self._of_budget(message.budget_id) if state.target == message.target]
-            found = budgets.answerer(known, message)
+            found = budgets.answerer(self._sharing(message.budget_id, message.target), message)
             return found and _key(found)
         now = self.clock.now()
         terms = self._current().terms(message.scope, message.period_start, now)
@@ -186,14 +191,10 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             return None
         return budgets.key_of(terms, message)
 
-    def _of_budget(self, budget_id: str) -> Iterator[BudgetState]:
-        budget = self._snapshot.of_budget(budget_id)
-        if budget is not None and not budget.per:
-            yield from self._known(budget_id, "")
-        else:
-            values = [value for id, value in self._together.get(self._reading, {}) if id == budget_id]
-            for value in values:
-                yield from self._known(budget_id, value)
+    def _sharing(self, budget_id: str, target: Target) -> list[BudgetState]:
+        """What speaks under one key at the gates, in any period and definition, of all calls or of one value."""
+        known = [*self._known(budget_id, ""), *self._known(budget_id, target.scope_id)]
+        return [state for state in known if state.target == target]
 
     def _asked_of(self, ack: ThrottleAck) -> str | None:
         target, _, budget_id = ack.command_key.rpartition("|")
@@ -219,7 +220,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         assert terms is not None
         above = 0
         if state is None:
-            above = max((known.revision for known in self._of_budget(terms.budget_id)), default=0)
+            above = max((known.revision for known in self._sharing(terms.budget_id, terms.target)), default=0)
         is_new = state is None
         taken = budgets.take_in(state, terms, message, above)
         if is_new:
@@ -266,7 +267,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             terms = book.terms(scope, 0, now)
             if terms is not None:
                 self._reading = partition
-                above = max((known.revision for known in self._of_budget(budget.id)), default=0)
+                above = max((known.revision for known in self._sharing(budget.id, terms.target)), default=0)
                 states[key] = budgets.opened(terms, scope, 0, FOREVER, above)
                 self._join(states[key])
 
@@ -296,12 +297,12 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _decide(self, state: BudgetState, terms: Terms, lag_us: int = 0) -> list[Outgoing]:
         now = self.clock.now()
-        before = state.asked, state.dry_run, state.renewed_at
+        before = _remembered(state)
         overshot = state.overshoot_nanos
         around = self._around(state, terms, now, lag_us)
         known = list(self._known(state.budget_id, state.value))
         decision = budgets.decide(state, terms, now, self._policy, known, around)
-        if before != (state.asked, state.dry_run, state.renewed_at):
+        if before != _remembered(state):
             self.also_changed(_key(state))
         if terms.enforced:
             metrics.OVERSHOOT.inc(state.overshoot_nanos - overshot)
@@ -313,7 +314,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             out.append(self._record(said))
             self.also_changed(_key(stands))
         if decision.job is not None:
-            out.append(_job_record(decision.job))
+            out.append(job_record(decision.job))
         self._asleep.pop((state.scope, state.period_start), None)
         return out + [alert_record(alert) for alert in decision.alerts]
 
@@ -351,7 +352,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _is_shown_otherwise(self, state: BudgetState, terms: Terms, now: int) -> bool:
         stands = standing(state, terms, now, self._policy.live_within_us)
-        shown = _shown(terms, stands)
+        shown = _shown(state, terms, stands, now)
         place = state.scope, state.period_start
         before = self._shown.get(place, shown)
         self._shown[place] = shown
@@ -363,16 +364,24 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         live = self._gateways.live(now)
         for state in states:
             terms = book.terms(state.scope, state.period_start, now)
-            if terms is not None and not terms.budget_id.startswith(LIMIT):
+            if terms is not None and not terms.budget_id.startswith((LIMIT, GRANT)):
                 stands = standing(state, terms, now, self._policy.live_within_us)
-                self._shown[(state.scope, state.period_start)] = _shown(terms, stands)
+                self._shown[(state.scope, state.period_start)] = _shown(state, terms, stands, now)
                 rows.append(row_of(state, terms, stands, live, now))
         if rows:
             await self._ledger.write_budget_status(rows)
 
 
-def _shown(terms: Terms, stands: Standing) -> tuple[Any, ...]:
-    return stands.limit, stands.spent, terms.enforced, terms.lifted
+def _remembered(state: BudgetState) -> tuple[Any, ...]:
+    """What a tick may change without saying anything, and a successor has to know."""
+    holds = [(percent, kept.reserve_nanos, kept.is_sure) for percent, kept in state.holds.items()]
+    forecasts = [(percent, each.opened_at, each.historic, each.is_open) for percent, each in state.forecasts.items()]
+    return state.asked, state.dry_run, state.renewed_at, state.carried_nanos, state.obeyed_nanos, holds, forecasts
+
+
+def _shown(state: BudgetState, terms: Terms, stands: Standing, now: int) -> tuple[Any, ...]:
+    is_burning = now - state.stream_time < BURN_SHOWN_US
+    return stands.limit, stands.spent, terms.enforced, terms.lifted, is_burning
 
 
 def _key(state: BudgetState) -> str:
@@ -383,15 +392,3 @@ def _place(budget_id: str, partitions: int, value: str = "") -> int:
     """Where a budget lives with all its definitions and commands; of a ``per`` budget each value by itself."""
     scope = f"{BUDGET}{budget_id}@#{value}" if value else f"{BUDGET}{budget_id}@"
     return partition_of(meeting_place(scope).encode(), partitions)
-
-
-def _job_record(command: JobCommand) -> Outgoing:
-    headers = binary_headers(
-        id=command.command_id,
-        source=SOURCE,
-        type=JOB_COMMAND_TYPE,
-        time=command.issued_at,
-        subject=f"run:{command.run_id}",
-        extensions={"sequence": command.revision, "expirytime": command.expires_at},
-    )
-    return Outgoing(topics.JOB_COMMANDS, None, command.key().encode(), _encode(command), tuple(headers))

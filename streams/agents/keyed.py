@@ -18,7 +18,7 @@ import msgspec
 from schemas import topics
 from schemas.alerts import OPENED_TYPE, RESOLVED_TYPE, UPDATED_TYPE, Alert
 from schemas.cloudevents import binary_headers
-from schemas.commands import THROTTLE_TYPE, ThrottleCommand
+from schemas.commands import JOB_COMMAND_TYPE, THROTTLE_TYPE, JobCommand, ThrottleCommand
 from schemas.versions import Versioned
 from streams import metrics
 from streams.agents.shell import STALL_S, EvictedError, decoded, fail_stop
@@ -67,6 +67,19 @@ def command_record(command: ThrottleCommand) -> Outgoing:
         extensions={"sequence": command.revision, "expirytime": command.expires_at},
     )
     return Outgoing(topics.GATEWAY_COMMANDS, None, command.key().encode(), _encode(command), tuple(headers))
+
+
+def job_record(command: JobCommand) -> Outgoing:
+    """A command to whoever runs a training run, on its topic."""
+    headers = binary_headers(
+        id=command.command_id,
+        source=SOURCE,
+        type=JOB_COMMAND_TYPE,
+        time=command.issued_at,
+        subject=f"run:{command.run_id}",
+        extensions={"sequence": command.revision, "expirytime": command.expires_at},
+    )
+    return Outgoing(topics.JOB_COMMANDS, None, command.key().encode(), _encode(command), tuple(headers))
 
 
 def newest_of_each_key(batch: RecordBatch, decode: Callable[[bytes], Any]) -> list[Any]:

@@ -15,6 +15,8 @@ from streams.core.slots import Slot, Spend
 
 #: Measured no more: burn of a stream that has said nothing for so long.
 STALE_BURN_US = 60 * SECOND
+#: And shown no more.
+BURN_SHOWN_US = 600 * SECOND
 
 
 class Crossing(msgspec.Struct, array_like=True):
@@ -187,9 +189,11 @@ def burn_of(state: BudgetState, now: int) -> int:
     return burn_per_second(state.samples, state.stream_time, state.spent_nanos)
 
 
-def hourly_burn_of(state: BudgetState) -> int:
-    """Nanodollars an hour over the last ten minutes of stream time."""
-    return burn_per_hour(state.samples, state.stream_time, state.spent_nanos) if state.samples else 0
+def hourly_burn_of(state: BudgetState, now: int) -> int:
+    """Nanodollars an hour over the last ten minutes; none where nothing was heard for so long."""
+    if now - state.stream_time >= BURN_SHOWN_US or not state.samples:
+        return 0
+    return burn_per_hour(state.samples, state.stream_time, state.spent_nanos)
 
 
 def ends_at(state: BudgetState, terms: Terms) -> int:

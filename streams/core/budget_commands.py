@@ -13,7 +13,7 @@ from schemas.money import display_usd
 from streams.core.budget_account import BudgetState, Standing, ends_at
 from streams.core.budget_ladder import dedup_key, where
 from streams.core.budget_measures import SHED
-from streams.core.budget_terms import FOREVER, Terms
+from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Terms
 
 #: A command that asks for something is void after this, unless it is renewed.
 VALID_US = 15 * MINUTE
@@ -129,7 +129,9 @@ def _lowest(state: BudgetState) -> int:
 
 
 def _reason(state: BudgetState, terms: Terms, standing: Standing, end: int) -> str:
-    if terms.standing:
+    if terms.budget_id.startswith(GRANT):
+        return f"Model {terms.budget_id.removeprefix(GRANT)} is expensive: your team needs a grant to use it."
+    if terms.standing or terms.nanos_per_minute:
         return f"{where(terms)} is at its standing limit {terms.budget_id.partition(':')[2]}: try again in a moment."
     spent, limit = display_usd(standing.spent), display_usd(standing.limit)
     if terms.window_us:
@@ -142,7 +144,7 @@ def _reason(state: BudgetState, terms: Terms, standing: Standing, end: int) -> s
 
 
 def _room(state: BudgetState, terms: Terms, standing: Standing, now: int) -> str:
-    if terms.standing:
+    if LIMIT in terms.budget_id or GRANT in terms.budget_id:
         return f"Standing limit {terms.budget_id.partition(':')[2]} is lifted."
     if now >= state.period_end:
         return f"Budget {terms.budget_id} is open again: a new {terms.period} has begun."

@@ -23,6 +23,8 @@ _SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical", "emergency")
 _TIERS: Mapping[Severity, Tier] = {"info": "note", "warning": "ticket", "critical": "ticket", "emergency": "page"}
 #: A forecast has to stand above its rung for so long before it is told.
 PERSISTS_US = 6 * HOUR
+#: It is taken back below this part of its rung.
+BACK_PERCENT = 95
 
 
 class Told(NamedTuple):
@@ -87,8 +89,10 @@ def foresee(told: Told, projected: int | None) -> list[Alert]:
     alerts = []
     for percent in sorted(state.forecasts.keys() | known.keys()):
         rung, crossing = known.get(percent), state.forecasts.get(percent)
-        above = projected is not None and projected * 100 >= percent * standing.limit
-        above = above and rung is not None and not standing.is_over
+        # Between the rung and a little below it nothing changes; what spend has reached is no forecast any more.
+        bar = percent * standing.limit * (BACK_PERCENT if crossing and crossing.is_open else 100)
+        above = projected is not None and projected * 100 * 100 >= bar
+        above = above and rung is not None and not standing.is_over and not standing.reaches(percent)
         if rung is not None and above and not standing.is_historic and (crossing is None or not crossing.is_open):
             since = crossing.opened_at if crossing and crossing.historic else now
             episode = crossing.episode if crossing else 0

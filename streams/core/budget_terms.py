@@ -3,15 +3,21 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, get_args
 
-from schemas.budgets import Budget, Limit, Model, OpeningBalance, Override, Period, Run, Rung
+from schemas.budgets import Budget, Grant, Limit, Model, OpeningBalance, Override, Period, Run, Rung
 from schemas.commands import Measure, OnStale, ScopeType, Target
 from schemas.instants import HOUR
 from streams.core.definitions import Definitions
+from streams.core.matching import pattern_of
 
-#: What stands before the id of a standing limit, and of a training run, where they are treated as budgets. No other
-#: budget's id has a colon.
+#: What stands before the id of a standing limit, of a model that needs a grant, and of a training run, where they are
+#: treated as budgets. No other budget's id has a colon.
 LIMIT = "limit:"
+GRANT = "grant:"
 RUN = "run-"
+_LABELS = {"limits": LIMIT, "runs": RUN}
+_OWNERS = {"overrides": "budget_id", "balances": "budget_id"}
+_MEMO_MAX = 100_000
+_AT_GATES = frozenset(get_args(ScopeType))
 #: Instants that gates and databases can still write: what never ends, ends then.
 FOREVER = 253_402_300_799_000_000
 
@@ -93,13 +99,17 @@ class Book:
         self._budgets = {scope_of(budget): budget for budget in decided_budgets(definitions).values()}
         #: What lies here without METER's having counted anything: standing limits, and runs that want an approval.
         self.standing = tuple(
-            scope for scope, budget in self._budgets.items() if budget.id.startswith((LIMIT, RUN)) and not budget.per
+            scope
+            for scope, budget in self._budgets.items()
+            if budget.id.startswith((LIMIT, GRANT, RUN)) and not budget.per
         )
         self._limits = {LIMIT + limit.id: limit for limit in definitions.limits.values()}
         self._runs = {RUN + run.id: run for run in definitions.runs.values()}
+        self._grants = tuple(definitions.grants.values())
         self._overrides: dict[str, list[Override]] = {}
         for override in definitions.overrides.values():
             self._overrides.setdefault(override.budget_id, []).append(override)
+        self._known: dict[tuple[str, int], tuple[int, Terms]] = {}
         self._balances: dict[tuple[str, str], list[OpeningBalance]] = {}
         for balance in definitions.balances.values():
             self._balances.setdefault((balance.budget_id, balance.value), []).append(balance)
@@ -110,11 +120,24 @@ class Book:
 
     def terms(self, scope: str, period_start: int, now: int) -> Terms | None:
         """The terms of a scope's period; None where its budget is no longer defined so."""
+        known = self._known.get((scope, period_start))
+        if known is not None and known[0] <= now < known[1].until:
+            return known[1]
+        found = self._terms(scope, period_start, now)
+        if found is not None and not (found.window_us and found.opening_nanos):
+            if len(self._known) >= _MEMO_MAX:
+                self._known.clear()
+            self._known[(scope, period_start)] = now, found
+        return found
+
+    def _terms(self, scope: str, period_start: int, now: int) -> Terms | None:
         budget = self.budget(scope)
         if budget is None:
             return None
         if budget.id in self._limits:
             return _of_limit(terms_of(budget, scope, now), self._limits[budget.id])
+        if budget.id.startswith(GRANT):
+            return _of_grants(terms_of(budget, scope, now), self._grants, now)
         balances = self._balances.get((budget.id, value_of(scope)), ())
         opening = opening_of(budget, balances, period_start, now) if balances else 0
         found = terms_of(budget, scope, now, self._overrides.get(budget.id, ()), opening)
@@ -123,6 +146,20 @@ class Book:
             return found
         # What a run passes is told and, where it allows that, stopped; gates have nothing to do with it.
         return found._replace(run=run)
+
+
+def changed_budgets(before: Definitions, after: Definitions) -> set[str]:
+    """The ids of the budgets whose terms may differ between two snapshots."""
+    found: set[str] = set()
+    for name in ("budgets", "overrides", "balances", "limits", "runs"):
+        old, new = getattr(before, name), getattr(after, name)
+        if old is new:
+            continue
+        changed = [old.get(key) or new[key] for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
+        found.update(_LABELS.get(name, "") + getattr(each, _OWNERS.get(name, "id")) for each in changed)
+    if before.grants != after.grants:
+        found.update(GRANT + grant.model for grant in (*before.grants.values(), *after.grants.values()))
+    return found
 
 
 def value_of(scope: str) -> str:
@@ -141,14 +178,17 @@ def decided_budgets(definitions: Definitions) -> dict[str, Budget]:
         if run.state not in ("refused", "ended") and run.estimate_nanos > 0:
             found.setdefault(RUN + run.id, _of_run(run))
     for limit in definitions.limits.values():
-        found.setdefault(LIMIT + limit.id, _counter_of(limit))
+        found.setdefault(LIMIT + limit.id, _counter_of(limit.target, LIMIT + limit.id, limit))
+    for model in _guarded(definitions.grants.values()):
+        found.setdefault(GRANT + model, _counter_of(Target("model", "*"), GRANT + model))
     return found
 
 
 def counted_budgets(definitions: Definitions) -> dict[str, Budget]:
-    """Every budget that METER has to count: as ``decided_budgets``, but for limits that do not look at money."""
+    """Every budget that METER has to count: as ``decided_budgets``, without those that do not look at money."""
     blind = {LIMIT + limit.id for limit in definitions.limits.values() if limit.nanos_per_minute is None}
-    return {id: budget for id, budget in decided_budgets(definitions).items() if id not in blind}
+    found = decided_budgets(definitions).items()
+    return {id: budget for id, budget in found if id not in blind and not id.startswith(GRANT)}
 
 
 def _of_run(run: Run) -> Budget:
@@ -167,17 +207,41 @@ def _of_run(run: Run) -> Budget:
     )
 
 
-def _counter_of(limit: Limit) -> Budget:
+def _counter_of(target: Target, id: str, limit: Limit | None = None) -> Budget:
+    """What stands in the table for something that is asked for at any spend."""
     return Budget(
-        id=LIMIT + limit.id,
-        match=((limit.target.scope_type, limit.target.scope_id),),
-        target=limit.target,
+        id=id,
+        match=((target.scope_type, target.scope_id),),
+        target=target,
         amount_nanos=1,
         period=Period("rolling", hours=1),
         thresholds=(),
-        mode=limit.mode,
-        owner=limit.owner,
-        changed_at=limit.changed_at,
+        mode=limit.mode if limit else "enforce",
+        owner=limit.owner if limit else "",
+        changed_at=limit.changed_at if limit else 0,
+    )
+
+
+def _guarded(grants: Iterable[Grant]) -> list[str]:
+    """The models, or patterns, that are refused without a grant: those marked (a grant of no team marks one), and those
+    among them that somebody was granted."""
+    marked = [grant.model for grant in grants if not grant.team_id]
+    is_marked = pattern_of(marked)
+    return sorted({*marked, *(grant.model for grant in grants if grant.team_id and is_marked(grant.model))})
+
+
+def _of_grants(terms: Terms, grants: Sequence[Grant], now: int) -> Terms:
+    """The model is refused to every team that has no grant now, for it or for a pattern that it falls under."""
+    model = terms.budget_id.removeprefix(GRANT)
+    is_in = pattern_of([model])
+    held = [grant for grant in grants if grant.team_id and (not grant.until or now < grant.until)]
+    teams = sorted({grant.team_id for grant in held if grant.model == model or pattern_of([grant.model])(model)})
+    return terms._replace(
+        standing=(Measure("block"),),
+        match=(("model", model), *(("team", f"!{team}") for team in teams)),
+        # What is guarded by itself answers for itself.
+        exempt_models=tuple(other for other in _guarded(grants) if other != model and is_in(other)),
+        until=min((grant.until for grant in grants if grant.until > now), default=FOREVER),
     )
 
 
@@ -190,9 +254,8 @@ def _of_limit(terms: Terms, limit: Limit) -> Terms:
 
 def narrowed(budget: Budget) -> tuple[tuple[ScopeType, str], ...]:
     """The part of a budget's match that calls at a gate are known by, besides the target; tags are not."""
-    known = get_args(ScopeType)
     target = (budget.target.scope_type, budget.target.scope_id)
-    return tuple((name, value) for name, value in budget.match if name in known and (name, value) != target)  # type: ignore[misc]
+    return tuple((name, value) for name, value in budget.match if name in _AT_GATES and (name, value) != target)  # type: ignore[misc]
 
 
 def opening_of(budget: Budget, balances: Iterable[OpeningBalance], period_start: int, now: int) -> int:
@@ -201,6 +264,15 @@ def opening_of(budget: Budget, balances: Iterable[OpeningBalance], period_start:
     if kind == "rolling":
         return sum(balance.nanos for balance in balances if balance.period_start > since)
     return sum(balance.nanos for balance in balances if kind == "total" or balance.period_start == period_start)
+
+
+def budget_of(scope: str) -> str:
+    """The budget's id in a scope.
+
+    >>> budget_of("budget:agents@0a1b#s-17")
+    'agents'
+    """
+    return scope.partition("@")[0].partition(":")[2]
 
 
 def terms_of(

@@ -12,6 +12,7 @@ from schemas.commands import JobCommand, ThrottleCommand
 from schemas.instants import DAY, MINUTE, SECOND
 from streams.core import budget_commands as commands
 from streams.core.budget_account import (
+    BURN_SHOWN_US,
     BudgetState,
     Standing,
     carried_from,
@@ -189,6 +190,8 @@ def wakes_at(state: BudgetState, terms: Terms, now: int) -> int:
         bounds.append(now + MINUTE)
     if state.holds or terms.rollover:
         bounds.append(now + SECOND)
+    if state.samples:
+        bounds.append(state.stream_time + BURN_SHOWN_US)
     return min((bound for bound in bounds if bound > now), default=FOREVER)
 
 

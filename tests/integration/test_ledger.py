@@ -5,10 +5,11 @@ import itertools
 from hashlib import sha256
 
 import asyncpg
+import msgspec
 import pytest
 
 from schemas.commands import Target, ThrottleAck, ThrottleCommand
-from schemas.instants import HOUR, format_instant, to_datetime
+from schemas.instants import HOUR, SECOND, format_instant, to_datetime
 from schemas.keys import cell_id
 from schemas.money import format_usd
 from schemas.statements import CellStatement, Dimensions, Source, Totals, Watermark
@@ -121,6 +122,43 @@ async def test_the_newest_status_of_a_budget_stays(pool):
     await ledger.write_budget_status([status(10, 5)])
     await ledger.write_budget_status([status(7, 3)])
     assert await pool.fetchval("select spent_nanos from budget_status") == 10
+
+
+async def test_each_value_of_a_budget_has_a_row_with_all_that_was_measured(pool):
+    ledger = PostgresLedger(pool)
+    row = BudgetStatus(
+        budget_id="agents", scope_type="session", scope_id="s-1", period="total", period_start=0,
+        period_end=253_402_300_799_000_000, amount_nanos=10**20, spent_nanos=7, crossed_percent=0, commanded="block",
+        mode="enforce", sequence=1, stated_at=NOON, value="s-1", carried_nanos=1, override_nanos=2, opening_nanos=3,
+        estimated_nanos=4, burn_nanos_per_hour=5, exhausted_at=NOON + HOUR, overshoot_nanos=6, gap_nanos=8,
+        ack_delay_ms=250, takers={"search": 7},
+    )  # fmt: skip
+    other = msgspec.structs.replace(row, value="s\0-2", exhausted_at=None, ack_delay_ms=None)
+    for _ in range(2):
+        await ledger.write_budget_status([other, row])
+    found = await pool.fetch("select * from budget_status order by exhausted_at nulls last")
+    assert len(found) == 2
+    for name in ("value", "carried_nanos", "override_nanos", "opening_nanos", "estimated_nanos", "overshoot_nanos"):
+        assert found[0][name] == getattr(row, name)
+    assert (found[0]["gap_nanos"], found[0]["ack_delay_ms"], found[0]["takers"]) == (8, 250, {"search": 7})
+    assert found[0]["exhausted_at"] == to_datetime(NOON + HOUR)
+    assert (found[1]["exhausted_at"], found[1]["ack_delay_ms"]) == (None, None)
+
+
+async def test_a_renewal_moves_the_end_of_a_command_and_an_earlier_word_of_it_does_not(pool):
+    ledger = PostgresLedger(pool)
+
+    def said(minutes: int) -> ThrottleCommand:
+        return ThrottleCommand(
+            command_id="c", budget_id="b", target=Target("team", "search"), action="block", revision=1, reason="spent",
+            issued_at=format_instant(NOON), effective_at=format_instant(NOON),
+            expires_at=format_instant(NOON + minutes * 60 * SECOND),
+        )  # fmt: skip
+
+    for minutes in (15, 20, 15):
+        await ledger.write_commands([said(minutes)])
+    assert await pool.fetchval("select expires_at from gateway_commands") == to_datetime(NOON + 20 * 60 * SECOND)
+    assert await pool.fetchval("select count(*) from gateway_command_history") == 1
 
 
 async def test_commands_keep_the_highest_revision_and_every_one_in_history(pool):

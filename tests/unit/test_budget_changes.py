@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
+from gateway.commands import CommandBook
 from schemas import topics
 from schemas.alerts import Alert
-from schemas.budgets import Budget, Limit, OpeningBalance, Override, Period, Run
+from schemas.budgets import Budget, Grant, Limit, OpeningBalance, Override, Period, Run
 from schemas.commands import JobCommand, Target, ThrottleAck, ThrottleCommand
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, format_instant
 from schemas.money import NANOS
@@ -316,3 +317,46 @@ async def test_a_period_that_is_long_over_is_forgotten_and_the_next_one_speaks_a
     await world.hear(later)
     assert world.actions == ["block", "allow", "block"]
     assert world.commands[-1].revision > world.commands[-2].revision
+
+
+def grants(*pairs) -> list[Grant]:
+    return [Grant(team_id=team, model=model, until=until) for team, model, until in pairs]
+
+
+@pytest.mark.parametrize(
+    ("granted", "allowed"),
+    [
+        ([], set()),
+        ([("ml", "gpt-5-pro*", 0)], {("ml", "gpt-5-pro"), ("ml", "gpt-5-pro-max")}),
+        ([("ml", "gpt-5-pro", 0)], {("ml", "gpt-5-pro")}),
+        ([("ml", "gpt-5-pro", 0), ("search", "gpt-5-pro*", 0)],
+         {("ml", "gpt-5-pro"), ("search", "gpt-5-pro"), ("search", "gpt-5-pro-max")}),
+        ([("ml", "gpt-5-pro", NOON)], set()),
+    ],
+    ids=["nobody", "the pattern", "one model of it", "one model and the pattern", "a grant that has ended"],
+)  # fmt: skip
+async def test_an_expensive_model_is_refused_to_teams_without_a_grant(granted, allowed):
+    world = Flight(*grants(("", "gpt-5-pro*", 0), *granted))
+    await world.tick()
+    await world.tick(NOON + SECOND)
+    book = CommandBook(lambda: world.clock.at)
+    for command in world.commands:
+        book.apply(command.key(), command)
+    found = {
+        (team, model)
+        for team in ("ml", "search")
+        for model in ("gpt-5-pro", "gpt-5-pro-max", "gpt-5")
+        if book.check(team=team, model=model).allowed
+    }
+    assert found == allowed | {("ml", "gpt-5"), ("search", "gpt-5")}
+    assert not book.check(team="other", model="gpt-5-pro").allowed
+    assert "needs a grant" in book.check(team="other", model="gpt-5-pro").reason
+
+
+async def test_a_grant_that_ends_closes_the_model_again_by_the_clock():
+    world = Flight(*grants(("", "o1-pro", 0), ("ml", "o1-pro", NOON + HOUR)))
+    await world.tick()
+    await world.tick(NOON + SECOND)
+    assert world.commands[-1].match == (("model", "o1-pro"), ("team", "!ml"))
+    await world.tick(NOON + HOUR)
+    assert world.commands[-1].match == (("model", "o1-pro"),)
