@@ -387,7 +387,7 @@ class PartitionState:
                 continue
             is_over = counter.period_end < horizon or not self.openings.is_wanted(counter.scope)
             is_silent = counter.stream_time < silent_since and counter.offset < ledger_offset
-            if is_over or (is_silent and is_of_one_value(counter.scope)):
+            if is_over or (is_silent and self.openings.is_one_of_many(counter.scope)):
                 gone.append(self.counters.pop(counter_key))
         if gone:
             # The last lane to a silent counter is that of the hour of an event as far ahead as is believed.
