@@ -236,11 +236,15 @@ class ThrottleGate:
 
     async def _send_due(self, producer: AIOKafkaProducer) -> None:
         """Say it all, then wait for the broker: there may be thousands."""
-        due, deliveries = self._due(), []
+        due, deliveries, now_ms = self._due(), [], self._clock() // 1_000
         async with asyncio.timeout(SEND_DEADLINE_S):
             for told, count in due:
                 value, headers = self._acknowledgement(told, count)
-                deliveries.append(await producer.send(GATEWAY_ACKS, value, key=told.key.encode(), headers=headers))
+                deliveries.append(
+                    await producer.send(
+                        GATEWAY_ACKS, value, key=told.key.encode(), headers=headers, timestamp_ms=now_ms
+                    )
+                )
             outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
         for (told, count), outcome in zip(due, outcomes, strict=True):
             if isinstance(outcome, BaseException):

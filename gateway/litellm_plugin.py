@@ -31,7 +31,8 @@ except ImportError:
 
 log = logging.getLogger(__name__)
 
-PREFIX = "SLUICE_"
+#: Apart from the service's own SLUICE_ variables, of which each must be known to it.
+PREFIX = "SLUICEGATE_"
 #: Attribute of a key's metadata or of a ``name:value`` tag -> field of ``UsageEvent``.
 ATTRIBUTES = {
     "org": "org_id", "cost_center": "cost_center", "project": "project_id", "feature": "feature",
@@ -174,7 +175,7 @@ class SluiceCallback(CustomLogger):
         self._settings = {n.removeprefix(PREFIX).lower(): v for n, v in environment.items() if n.startswith(PREFIX)}
         self._fail = self._settings.get("fail", "open")
         if self._fail not in ("open", "closed"):
-            raise ValueError(f"SLUICE_FAIL is {self._fail!r}: say open or closed")
+            raise ValueError(f"SLUICEGATE_FAIL is {self._fail!r}: say open or closed")
         self._of_callers = tuple(
             name.strip() for name in self._settings.get("caller_tags", ",".join(OF_CALLERS)).split(",") if name.strip()
         )
@@ -184,7 +185,7 @@ class SluiceCallback(CustomLogger):
         self.lost = 0
 
     async def started(self) -> ThrottleGate | None:
-        """The gate, once started: the first calls wait for it, ``SLUICE_READY_WITHIN_S`` at most; None: it can't."""
+        """The gate, once started; first calls wait ``SLUICEGATE_READY_WITHIN_S`` at most. None: it cannot start."""
         if self._starting is None:
             self._starting = asyncio.create_task(self._start(), name="sluice-plugin")
         await asyncio.shield(self._starting)
@@ -245,7 +246,9 @@ class SluiceCallback(CustomLogger):
         try:
             await self._open()
         except Exception:
-            log.exception("the plugin cannot start: check the SLUICE_ variables; calls go on as SLUICE_FAIL says")
+            log.exception(
+                "the plugin cannot start: check the SLUICEGATE_ variables; calls go on as SLUICEGATE_FAIL says"
+            )
 
     async def _open(self) -> None:
         instance = self._settings.get("instance", "litellm")
@@ -262,7 +265,7 @@ class SluiceCallback(CustomLogger):
         try:
             await self._publisher.start()
         except Exception:
-            log.exception("usage events cannot be kept on disk (SLUICE_SPILL_DIR) and wait in memory alone")
+            log.exception("usage events cannot be kept on disk (SLUICEGATE_SPILL_DIR) and wait in memory alone")
             self._publisher = UsagePublisher(connection, source=f"//gateway/litellm/{instance}")
             await self._publisher.start()
         # One name for each worker process, and the same after a restart: Sluice waits for those that it knows.

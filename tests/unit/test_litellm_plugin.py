@@ -220,7 +220,7 @@ class TestHook:
 
     @pytest.mark.parametrize(("fail", "goes"), [("open", True), ("closed", False)])
     async def test_where_the_plugin_cannot_start_calls_go_on_as_was_decided(self, fail, goes):
-        hook = plugin.SluiceCallback({"SLUICE_FAIL": fail, "SLUICE_KAFKA_OPTIONS": "not json"})
+        hook = plugin.SluiceCallback({"SLUICEGATE_FAIL": fail, "SLUICEGATE_KAFKA_OPTIONS": "not json"})
         if goes:
             assert await hook.async_pre_call_hook(KEY, None, {"model": "m"}, "completion") == {"model": "m"}
         else:
@@ -229,7 +229,7 @@ class TestHook:
 
     def test_a_setting_that_means_nothing_is_refused(self):
         with pytest.raises(ValueError, match="say open or closed"):
-            plugin.SluiceCallback({"SLUICE_FAIL": "maybe"})
+            plugin.SluiceCallback({"SLUICEGATE_FAIL": "maybe"})
 
     async def test_a_log_that_cannot_be_told_disturbs_nobody_and_is_counted(self):
         hook = callback()
