@@ -132,6 +132,10 @@ class CommandBook:
             if entry.ends > instant
         ]
 
+    def standing(self) -> list[Entry]:
+        """Everything that may change what happens to a call, now or later."""
+        return [entry for entries in self._entries.values() for entry in entries.values()]
+
     def holds(self, key: str, now: int | None = None) -> bool:
         """Whether the command under this key is not over."""
         entry = self._held.get(key)

@@ -234,11 +234,11 @@ class SluiceCallback(CustomLogger):
         """Tell a caller what was done to its call."""
         return (data.get("metadata") or {}).get("sluice") or (data.get("litellm_metadata") or {}).get("sluice")
 
-    async def async_log_success_event(self, kwargs: dict[str, Any], *_: Any) -> None:
+    async def async_log_success_event(self, kwargs: dict[str, Any], *_: Any, **__: Any) -> None:
         """Tell of a call that was answered: whole, streamed, from the cache, or to a client that hung up."""
         await self._tell(kwargs)
 
-    async def async_log_failure_event(self, kwargs: dict[str, Any], *_: Any) -> None:
+    async def async_log_failure_event(self, kwargs: dict[str, Any], *_: Any, **__: Any) -> None:
         """Tell of a call that failed or was refused."""
         await self._tell(kwargs)
 

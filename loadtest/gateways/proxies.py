@@ -1,6 +1,7 @@
 """Real LiteLLM proxies in an environment of their own, kept off the network, each with the plugin."""
 
 import os
+import secrets
 from pathlib import Path
 
 from loadtest.bench.machine import ROOT
@@ -54,6 +55,7 @@ class Proxy:
             "PYTHONUNBUFFERED": "1",
             "RIG_AHEAD_S": str(ahead_s),
             "NO_PROXY": "*",
+            "LITELLM_MASTER_KEY": f"sk-{secrets.token_hex(32)}",
             **dict.fromkeys(LOCAL, "True"),
             **{f"SLUICEGATE_{key.upper()}": value for key, value in plugin.items()},
         }

@@ -18,6 +18,7 @@ import aiohttp
 import asyncpg
 from aiohttp import web
 from rich.console import Console
+from rich.markup import escape
 
 from loadtest.bench.machine import describe, store
 from loadtest.gateways import traps
@@ -28,6 +29,7 @@ from loadtest.gateways.upstream import Upstream
 from schemas.instants import MINUTE, SECOND
 from streams.clock import WallClock, elapsed_s
 from streams.core.budget_file import BudgetFileError, load_budgets
+from streams.embedded.process import EmbeddedError
 from streams.settings import load_settings
 from streams.supervisor import Supervisor
 
@@ -131,7 +133,7 @@ class Rig:
                     )
                 self.say("two LiteLLM proxies serve")
                 if self.options.only != "budget":
-                    await traps.check(self, session, proxies[0].url, running.kafka_url)
+                    await traps.check(self, session, proxies[0].url, running.kafka_url, running.settings.partitions)
                 if self.options.only != "traps":
                     async with Enforcer(self.folder, self.upstream_url, running.kafka_url, ahead_s) as enforcer:
                         await self._budget(session, running, proxies, enforcer)
@@ -156,6 +158,7 @@ class Rig:
         finally:
             crowd.end()
         await running_crowd
+        expected = self.upstream.nanos - before
         closed_s = min(crowd.first_refused.values()) - began
         served = crowd.statuses[200]
         self.say(f"closed {closed_s:.1f} s after the crowd came, {served:,} calls served, {crowd.statuses}")
@@ -166,7 +169,7 @@ class Rig:
         _demand(set(crowd.statuses) == {200, 429}, f"calls came to other ends: {crowd.statuses}")
         commands = await self._refusals(session, crowd, proxies, enforcer)
         self.say(f"both proxies and HAProxy refuse by the same command: {', '.join(sorted(commands))}")
-        spent = await self._spent(running, self.upstream.nanos - before)
+        spent = await self._spent(running, expected)
         percent = spent / (BUDGET_USD * 1e9) * 100
         self.found |= {"final_spend_usd": spent / 1e9, "percent_of_budget": round(percent, 2)}
         self.out.rule()
@@ -195,7 +198,8 @@ class Rig:
         _demand(len(found) >= 1 and "" not in found, f"no command is named: {found}")
         latest = {answer.headers["x-sluice-command"] for answer in answers[-len(proxies) :]}
         _demand(len(latest) == 1, f"the gateways obey different commands: {latest}")
-        await enforcer.refuses(session)
+        wrong = await enforcer.refuses(session)
+        _demand(not wrong, wrong)
         return latest
 
     async def _spent(self, running: Supervisor, expected: int) -> int:
@@ -231,7 +235,8 @@ class Rig:
                     waited[proxy.name] = round(-self._left_s(), 1)
             await asyncio.sleep(0.2)
         _demand(len(waited) == len(proxies), f"still closed {OPENS_WITHIN_S:g} s after the hour: served by {waited}")
-        await enforcer.serves(session, OPENS_WITHIN_S)
+        wrong = await enforcer.serves(session, OPENS_WITHIN_S)
+        _demand(not wrong, wrong)
         _demand([proxy.child.pid for proxy in proxies] == pids, "a proxy was restarted")
         self.found["seconds_to_reopen"] = waited
         self.say(f"the hour is over, and both serve again without a restart, after {waited} s")
@@ -263,8 +268,8 @@ async def main(arguments: list[str]) -> int:
     rig = Rig(out, folder, options)
     try:
         await rig.run()
-    except RigError as error:
-        out.print(f"[bold red]FAILED[/]: {error}; logs: {folder}", soft_wrap=True)
+    except (RigError, EmbeddedError) as error:
+        out.print(f"[bold red]FAILED[/]: {escape(str(error))}; logs: {folder}", soft_wrap=True)
         return 1
     if not options.no_store and options.only is None:
         out.print(f"stored as {store('gateways', {'machine': describe('Apache Kafka'), 'gateways': rig.found})}")

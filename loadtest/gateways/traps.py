@@ -29,17 +29,16 @@ class Told(NamedTuple):
 class Listener:
     """Reads every usage event from now on."""
 
-    def __init__(self, kafka: str) -> None:
+    def __init__(self, kafka: str, partitions: int) -> None:
+        self._places = [TopicPartition(USAGE_EVENTS, number) for number in range(partitions)]
         self._consumer = AIOKafkaConsumer(bootstrap_servers=kafka, fetch_max_wait_ms=50)
 
     async def start(self) -> None:
         """From the present end of the topic."""
         await self._consumer.start()
-        await self._consumer.topics()
-        places = [TopicPartition(USAGE_EVENTS, p) for p in self._consumer.partitions_for_topic(USAGE_EVENTS) or ()]
-        self._consumer.assign(places)
-        await self._consumer.seek_to_end(*places)
-        for place in places:
+        self._consumer.assign(self._places)
+        await self._consumer.seek_to_end(*self._places)
+        for place in self._places:
             await self._consumer.position(place)
 
     async def after(self, call: Awaitable[Any], count: int) -> tuple[Any, list[Told]]:
@@ -128,9 +127,9 @@ def all_traps(session: aiohttp.ClientSession, url: str) -> list[Trap]:
     ]  # fmt: skip
 
 
-async def check(rig: Any, session: aiohttp.ClientSession, url: str, kafka: str) -> None:
+async def check(rig: Any, session: aiohttp.ClientSession, url: str, kafka: str, partitions: int) -> None:
     """Walk into each; raises RigError by way of ``rig`` where one holds."""
-    listener = Listener(kafka)
+    listener = Listener(kafka, partitions)
     await listener.start()
     wrong: list[str] = []
     try:

@@ -234,5 +234,7 @@ class TestHook:
     async def test_a_log_that_cannot_be_told_disturbs_nobody_and_is_counted(self):
         hook = callback()
         hook._publisher = SimpleNamespace()
-        await hook.async_log_success_event({"standard_logging_object": {"endTime": "never"}}, None, 0, 0)
+        # As LiteLLM calls it: by name.
+        payload = {"standard_logging_object": {"endTime": "never"}}
+        await hook.async_log_success_event(kwargs=payload, response_obj=None, start_time=0, end_time=0)
         assert hook.lost == 1
