@@ -239,11 +239,12 @@ class ThrottleGate:
                 await close_producer(producer, 2.0)
 
     def _due(self) -> list[tuple[_Told, int]]:
-        """What is to be said: changed counts, and every command that holds once in a heartbeat."""
+        """What is to be said: changed counts, and once in a heartbeat every command that holds and asks for something."""
         found, beat = [], elapsed_s() - self._heartbeat_s
         for command_id, told in self._told.items():
             count = self._book.rejected_count(command_id)
-            if count != told.rejected_count or (told.told_at <= beat and self._book.holds(told.key)):
+            asks = told.command.action != "allow" and self._book.holds(told.key)
+            if count != told.rejected_count or (told.told_at <= beat and asks):
                 found.append((told, count))
         return found
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from loadtest.bench.machine import describe, store
-from loadtest.gateways import traps
+from loadtest.gateways import measures, traps
 from loadtest.gateways.clients import Answer, Crowd, ask
 from loadtest.gateways.enforcer import Enforcer
 from loadtest.gateways.proxies import Proxy
@@ -34,7 +34,7 @@ from streams.settings import load_settings
 from streams.supervisor import Supervisor
 
 #: The budget's hour ends so long after the start of the rig: start-up, crowd, and some time closed.
-LIFE_S = 210.0
+LIFE_S = 270.0
 BUDGET_USD = 5
 #: 400 tokens in and 250 out of gpt-4o cost 0.0035 dollars: 0.07 % of the budget.
 WISH = "prompt=400 words=250 seconds=0.6"
@@ -95,6 +95,10 @@ class Rig:
         """A line with the seconds since the start."""
         self.out.print(f"{elapsed_s() - self.began:6.1f} s  {text}")
 
+    def now(self) -> int:
+        """What time it is for the proxies, microseconds since 1970."""
+        return WallClock().now() + self.ahead
+
     def fail(self, why: str) -> None:
         """Raises RigError."""
         raise RigError(why)
@@ -133,13 +137,18 @@ class Rig:
                     )
                 self.say("two LiteLLM proxies serve")
                 if self.options.only != "budget":
-                    await traps.check(self, session, proxies[0].url, running.kafka_url, running.settings.partitions)
+                    await self._with_traps(session, running, proxies[0])
                 if self.options.only != "traps":
                     async with Enforcer(self.folder, self.upstream_url, running.kafka_url, ahead_s) as enforcer:
                         await self._budget(session, running, proxies, enforcer)
         finally:
             for proxy in proxies:
                 await proxy.child.stop(deadline_s=5)
+
+    async def _with_traps(self, session: aiohttp.ClientSession, running: Supervisor, proxy: Proxy) -> None:
+        where = (proxy.url, running.kafka_url, running.settings.partitions)
+        await traps.check(self, session, *where)
+        await measures.check(self, session, *where, f"litellm-{proxy.name}-0")
 
     async def _budget(
         self, session: aiohttp.ClientSession, running: Supervisor, proxies: list[Proxy], enforcer: Enforcer

@@ -27,10 +27,10 @@ class Told(NamedTuple):
 
 
 class Listener:
-    """Reads every usage event from now on."""
+    """Reads a topic from now on: usage events, unless another is named."""
 
-    def __init__(self, kafka: str, partitions: int) -> None:
-        self._places = [TopicPartition(USAGE_EVENTS, number) for number in range(partitions)]
+    def __init__(self, kafka: str, partitions: int, topic: str = USAGE_EVENTS) -> None:
+        self._places = [TopicPartition(topic, number) for number in range(partitions)]
         self._consumer = AIOKafkaConsumer(bootstrap_servers=kafka, fetch_max_wait_ms=50)
 
     async def start(self) -> None:
@@ -54,6 +54,14 @@ class Listener:
                 until = min(until, elapsed_s() + QUIET_S)
                 count = 1 << 30
         return answer, found
+
+    async def until(self, is_it: Callable[[Any], bool]) -> None:
+        """Read until such a record; raises TimeoutError."""
+        async with asyncio.timeout(ARRIVES_WITHIN_S):
+            while True:
+                for records in (await self._consumer.getmany(timeout_ms=200)).values():
+                    if any(is_it(record) for record in records):
+                        return
 
     async def stop(self) -> None:
         """End."""
