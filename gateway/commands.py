@@ -189,7 +189,7 @@ class CommandBook:
         """The model that every downgrade is content with, each applied to what the one before left."""
         asked = model = call.identities[MODEL]
         for rule in rules:
-            if rule.models is not None and not (rule.entry.exempts is not None and rule.entry.exempts(model)):
+            if rule.models is not None and not rule.entry.is_exempt(model):
                 model = rule.instead_of(model)
         return model if model != asked else None
 

@@ -239,7 +239,7 @@ class ThrottleGate:
                 await close_producer(producer, 2.0)
 
     def _due(self) -> list[tuple[_Told, int]]:
-        """What is to be said: changed counts, and once in a heartbeat every command that holds and asks for something."""
+        """What is to be said: changed counts, and every command that asks for something once in a heartbeat."""
         found, beat = [], elapsed_s() - self._heartbeat_s
         for command_id, told in self._told.items():
             count = self._book.rejected_count(command_id)
