@@ -61,13 +61,13 @@ _HASHED = re.compile(r"[0-9a-f]{64}")
 _TEXT_MAX = 128
 
 
-class Refused(Exception):
-    """What a refused caller gets where FastAPI is not installed; in the proxy it is an HTTPException."""
+class RefusedError(Exception):
+    """A refusal where LiteLLM's proxy is not installed; in the proxy it is its own exception."""
 
-    def __init__(self, status_code: int, detail: Any, headers: dict[str, str]) -> None:
-        super().__init__(str(detail))
-        self.status_code = status_code
-        self.detail = detail
+    def __init__(self, code: int, message: str, headers: dict[str, str]) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
         self.headers = headers
 
 
@@ -305,12 +305,15 @@ def refusal(decision: Decision) -> Exception:
     headers = {"Retry-After": str(decision.retry_after_s), "x-sluice-action": decision.action}
     if decision.command is not None:
         headers |= {"x-sluice-budget": decision.command.budget_id, "x-sluice-command": decision.command.command_id}
-    detail = {"error": {"message": decision.reason, "type": "sluice_" + decision.action}}
+    safe = _header_safe(headers)
     try:
-        from fastapi import HTTPException
+        from litellm.proxy._types import ProxyException
     except ImportError:
-        return Refused(decision.http_status, detail, headers)
-    return HTTPException(status_code=decision.http_status, detail=detail, headers=_header_safe(headers))
+        return RefusedError(decision.http_status, decision.reason, safe)
+    # Of all exceptions the one whose headers reach the caller on every route of the proxy.
+    return ProxyException(
+        message=decision.reason, type=f"sluice_{decision.action}", param=None, code=decision.http_status, headers=safe
+    )
 
 
 def change(data: dict[str, Any], decision: Decision, call_type: str) -> None:

@@ -35,8 +35,9 @@ async def authenticate(request: Any, api_key: str) -> Any:
 class RigCallback(SluiceCallback):
     """LiteLLM's times are of a clock that cannot be shifted; only they are changed here."""
 
-    # LiteLLM asks the class itself for its hook.
+    # LiteLLM asks the class itself, and not what it inherits from.
     async_pre_call_hook = SluiceCallback.async_pre_call_hook
+    async_post_call_response_headers_hook = SluiceCallback.async_post_call_response_headers_hook
 
     async def _tell(self, kwargs: Mapping[str, Any]) -> None:
         payload = kwargs.get("standard_logging_object")

@@ -141,6 +141,7 @@ async def check(rig: Any, session: aiohttp.ClientSession, url: str, kafka: str, 
     await listener.start()
     wrong: list[str] = []
     try:
+        await listener.after(asyncio.sleep(0), 0)  # The calls before were told in their time.
         for trap in all_traps(session, url):
             answer, told = await listener.after(trap.call(), trap.events)
             try:
@@ -149,7 +150,7 @@ async def check(rig: Any, session: aiohttp.ClientSession, url: str, kafka: str, 
                 is_well = False
             rig.say(f"{'well' if is_well else 'NOT '}  {trap.says}")
             if not is_well:
-                wrong.append(f"{trap.says}: {str(answer)[:600]}; told {told}")
+                wrong.append(f"{trap.says}: {str(answer)[:2000]}; told {told}")
     finally:
         await listener.stop()
     rig.found["traps_avoided"] = len(all_traps(session, url)) - len(wrong)

@@ -48,6 +48,8 @@ class Upstream:
         try:
             answer = self._stream if body.get("stream") else self._whole
             return await answer(request, body, usage, float(wish.get("seconds", 0.5)))
+        except ConnectionResetError:
+            return web.Response()  # Its reader hung up.
         finally:
             self.under_way -= 1
 

@@ -186,7 +186,7 @@ class TestHook:
         with pytest.raises(Exception, match="Spent") as refused:
             await hook.async_pre_call_hook(KEY, None, {"model": "gpt-4o", **spoof}, "completion")
         error = refused.value
-        assert (error.status_code, error.detail["error"]["message"]) == (429, "Spent.")
+        assert (error.code, error.message) == (429, "Spent.")
         assert error.headers == {
             "Retry-After": "90", "x-sluice-action": "block", "x-sluice-budget": "b1", "x-sluice-command": "c1",
         }  # fmt: skip
