@@ -32,7 +32,7 @@ frontend calls
     http-request return status 429 content-type text/plain hdr Retry-After "%[var(txn.why),word(1,' ')]" \
 hdr x-sluice-action block lf-string "%[var(txn.why),regsub('^[0-9]+ ','')]" if {{ var(txn.why) -m found }}
     http-request track-sc0 var(txn.team) table rates
-    http-request set-var(txn.over) var(txn.team),map_int({folder}/limits.map,1000000000)
+    http-request set-var(txn.over) var(txn.team),map_str_int({folder}/limits.map,1000000000)
     http-request return status 429 content-type text/plain hdr Retry-After 60 hdr x-sluice-action rate_limit \
 string "Too many calls." if {{ sc_http_req_rate(0),sub(txn.over) gt 0 }}
     default_backend upstream
