@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
+GATEWAY_VENV := .venv-gateway
 UV_VERSION := 0.13.8
 ARGS ?=
 
@@ -21,7 +22,7 @@ endif
 unexport SECONDS SEED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean
+.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean e2e-gateway
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +62,8 @@ lock: setup ## Resolve the dependencies of pyproject.toml anew into the two lock
 		--constraint requirements.lock --output-file requirements-dev.lock
 	@$(BIN)/uv pip compile pyproject.toml $(filter-out --universal,$(LOCK_FLAGS)) --group bench \
 		--output-file requirements-bench.lock
+	@$(BIN)/uv pip compile loadtest/gateways/requirements.in $(filter-out --universal,$(LOCK_FLAGS)) \
+		--output-file loadtest/gateways/requirements.lock
 
 LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
@@ -91,6 +94,16 @@ bench-fold: setup ## Measure METER's own work step by step, without a broker
 soak: setup ## Watch a worker's memory under constant load, then its restart; MINUTES=60
 	@$(BIN)/python -m loadtest.soak.run $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
+e2e-gateway: setup $(GATEWAY_VENV)/.stamp ## One 5-dollar budget over real gateways (LiteLLM, HAProxy), 200 clients; some 5 minutes
+	@$(BIN)/python -m loadtest.gateways.run $(ARGS)
+
+# The LiteLLM proxy's own environment, for the same reason as the peers'.
+$(GATEWAY_VENV)/.stamp: loadtest/gateways/requirements.lock
+	@$(BIN)/python -m venv --clear --without-pip $(GATEWAY_VENV)
+	@$(BIN)/python -m pip --python $(GATEWAY_VENV)/bin/python install --quiet --disable-pip-version-check --no-input \
+		--require-hashes -r loadtest/gateways/requirements.lock
+	@touch $@
+
 # The peers' own environment: what they depend on must not decide what Sluice runs on.
 $(BENCH_VENV)/.stamp: requirements-bench.lock
 	@$(BIN)/python -m venv --clear --without-pip $(BENCH_VENV)
@@ -99,5 +112,5 @@ $(BENCH_VENV)/.stamp: requirements-bench.lock
 	@touch $@
 
 clean: ## Remove what can be made again: environment, caches, builds (data in .sluice stays)
-	@rm -rf $(VENV) $(BENCH_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(BENCH_VENV) $(GATEWAY_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -132,6 +132,10 @@ class CommandBook:
             if entry.ends > instant
         ]
 
+    def standing(self) -> list[Entry]:
+        """Everything that may change what happens to a call, now or later."""
+        return [entry for entries in self._entries.values() for entry in entries.values()]
+
     def holds(self, key: str, now: int | None = None) -> bool:
         """Whether the command under this key is not over."""
         entry = self._held.get(key)
@@ -185,7 +189,7 @@ class CommandBook:
         """The model that every downgrade is content with, each applied to what the one before left."""
         asked = model = call.identities[MODEL]
         for rule in rules:
-            if rule.models is not None and not (rule.entry.exempts is not None and rule.entry.exempts(model)):
+            if rule.models is not None and not rule.entry.is_exempt(model):
                 model = rule.instead_of(model)
         return model if model != asked else None
 

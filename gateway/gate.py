@@ -7,7 +7,7 @@ of them. While the broker is away the gate goes on with what it knows, and comma
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from gateway.clock import elapsed_s, now_micros
 from gateway.commands import CommandBook, Decision, Live
+from gateway.measures import Entry
 from gateway.publisher import close_producer, new_producer
 from schemas.cloudevents import binary_headers
 from schemas.commands import APPLIED_TYPE, ThrottleAck, ThrottleCommand
@@ -62,6 +63,8 @@ class ThrottleGate:
         fail: what calls meet until all commands have been read: ``open`` lets them go, ``closed`` refuses.
         clock: microseconds since 1970; what commands' instants are compared with.
         ack_interval_s: how often changed counts of refused calls are told.
+        on_command: called with each command that is new.
+        before_ack: for gates that pass commands on: awaited before they are acknowledged, which waits while it fails.
         heartbeat_s: how often a command that holds is acknowledged again, so that Sluice knows that this gate lives.
     """
 
@@ -76,6 +79,7 @@ class ThrottleGate:
         heartbeat_s: float = 60.0,
         idempotence: bool = True,
         on_command: Callable[[str, ThrottleCommand | None], None] | None = None,
+        before_ack: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._connection = dict(connection)
         self._gateway = gateway
@@ -84,6 +88,7 @@ class ThrottleGate:
         self._heartbeat_s = heartbeat_s
         self._idempotence = idempotence
         self._on_command = on_command
+        self._before_ack = before_ack
         self._book = CommandBook(clock)
         #: What to do with one call: ``CommandBook.check``. Takes about a microsecond and never waits.
         self.check: Callable[..., Decision] = self._book.check if fail == "open" else self._check_unready
@@ -129,6 +134,14 @@ class ThrottleGate:
     def live(self) -> list[Live]:
         """The commands that hold now, with how many calls each has refused here."""
         return self._book.live()
+
+    def standing(self) -> list[Entry]:
+        """The commands that ask for something, for gates that pass them on; none while a release lives."""
+        return [] if self._book.released() else self._book.standing()
+
+    def now(self) -> int:
+        """The instant on the clock that commands are compared with."""
+        return self._clock()
 
     async def _follow(self) -> None:
         while True:
@@ -226,21 +239,32 @@ class ThrottleGate:
                 await close_producer(producer, 2.0)
 
     def _due(self) -> list[tuple[_Told, int]]:
-        """What is to be said: changed counts, and every command that holds once in a heartbeat."""
+        """What is to be said: changed counts, and every command that asks for something once in a heartbeat."""
         found, beat = [], elapsed_s() - self._heartbeat_s
         for command_id, told in self._told.items():
             count = self._book.rejected_count(command_id)
-            if count != told.rejected_count or (told.told_at <= beat and self._book.holds(told.key)):
+            asks = told.command.action != "allow" and self._book.holds(told.key)
+            if count != told.rejected_count or (told.told_at <= beat and asks):
                 found.append((told, count))
         return found
 
     async def _send_due(self, producer: AIOKafkaProducer) -> None:
         """Say it all, then wait for the broker: there may be thousands."""
-        due, deliveries = self._due(), []
+        due, deliveries, now_ms = self._due(), [], self._clock() // 1_000
+        if due and self._before_ack is not None:
+            try:
+                await self._before_ack()
+            except Exception as error:
+                log.warning("commands are not acknowledged, because they could not be passed on: %r", error)
+                return
         async with asyncio.timeout(SEND_DEADLINE_S):
             for told, count in due:
                 value, headers = self._acknowledgement(told, count)
-                deliveries.append(await producer.send(GATEWAY_ACKS, value, key=told.key.encode(), headers=headers))
+                deliveries.append(
+                    await producer.send(
+                        GATEWAY_ACKS, value, key=told.key.encode(), headers=headers, timestamp_ms=now_ms
+                    )
+                )
             outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
         for (told, count), outcome in zip(due, outcomes, strict=True):
             if isinstance(outcome, BaseException):

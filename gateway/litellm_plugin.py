@@ -31,7 +31,8 @@ except ImportError:
 
 log = logging.getLogger(__name__)
 
-PREFIX = "SLUICE_"
+#: Apart from the service's own SLUICE_ variables, of which each must be known to it.
+PREFIX = "SLUICEGATE_"
 #: Attribute of a key's metadata or of a ``name:value`` tag -> field of ``UsageEvent``.
 ATTRIBUTES = {
     "org": "org_id", "cost_center": "cost_center", "project": "project_id", "feature": "feature",
@@ -60,13 +61,13 @@ _HASHED = re.compile(r"[0-9a-f]{64}")
 _TEXT_MAX = 128
 
 
-class Refused(Exception):
-    """What a refused caller gets where FastAPI is not installed; in the proxy it is an HTTPException."""
+class RefusedError(Exception):
+    """A refusal where LiteLLM's proxy is not installed; in the proxy it is its own exception."""
 
-    def __init__(self, status_code: int, detail: Any, headers: dict[str, str]) -> None:
-        super().__init__(str(detail))
-        self.status_code = status_code
-        self.detail = detail
+    def __init__(self, code: int, message: str, headers: dict[str, str]) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
         self.headers = headers
 
 
@@ -174,7 +175,7 @@ class SluiceCallback(CustomLogger):
         self._settings = {n.removeprefix(PREFIX).lower(): v for n, v in environment.items() if n.startswith(PREFIX)}
         self._fail = self._settings.get("fail", "open")
         if self._fail not in ("open", "closed"):
-            raise ValueError(f"SLUICE_FAIL is {self._fail!r}: say open or closed")
+            raise ValueError(f"SLUICEGATE_FAIL is {self._fail!r}: say open or closed")
         self._of_callers = tuple(
             name.strip() for name in self._settings.get("caller_tags", ",".join(OF_CALLERS)).split(",") if name.strip()
         )
@@ -184,7 +185,7 @@ class SluiceCallback(CustomLogger):
         self.lost = 0
 
     async def started(self) -> ThrottleGate | None:
-        """The gate, once started: the first calls wait for it, ``SLUICE_READY_WITHIN_S`` at most; None: it can't."""
+        """The gate, once started; first calls wait ``SLUICEGATE_READY_WITHIN_S`` at most. None: it cannot start."""
         if self._starting is None:
             self._starting = asyncio.create_task(self._start(), name="sluice-plugin")
         await asyncio.shield(self._starting)
@@ -233,11 +234,11 @@ class SluiceCallback(CustomLogger):
         """Tell a caller what was done to its call."""
         return (data.get("metadata") or {}).get("sluice") or (data.get("litellm_metadata") or {}).get("sluice")
 
-    async def async_log_success_event(self, kwargs: dict[str, Any], *_: Any) -> None:
+    async def async_log_success_event(self, kwargs: dict[str, Any], *_: Any, **__: Any) -> None:
         """Tell of a call that was answered: whole, streamed, from the cache, or to a client that hung up."""
         await self._tell(kwargs)
 
-    async def async_log_failure_event(self, kwargs: dict[str, Any], *_: Any) -> None:
+    async def async_log_failure_event(self, kwargs: dict[str, Any], *_: Any, **__: Any) -> None:
         """Tell of a call that failed or was refused."""
         await self._tell(kwargs)
 
@@ -245,7 +246,9 @@ class SluiceCallback(CustomLogger):
         try:
             await self._open()
         except Exception:
-            log.exception("the plugin cannot start: check the SLUICE_ variables; calls go on as SLUICE_FAIL says")
+            log.exception(
+                "the plugin cannot start: check the SLUICEGATE_ variables; calls go on as SLUICEGATE_FAIL says"
+            )
 
     async def _open(self) -> None:
         instance = self._settings.get("instance", "litellm")
@@ -262,7 +265,7 @@ class SluiceCallback(CustomLogger):
         try:
             await self._publisher.start()
         except Exception:
-            log.exception("usage events cannot be kept on disk (SLUICE_SPILL_DIR) and wait in memory alone")
+            log.exception("usage events cannot be kept on disk (SLUICEGATE_SPILL_DIR) and wait in memory alone")
             self._publisher = UsagePublisher(connection, source=f"//gateway/litellm/{instance}")
             await self._publisher.start()
         # One name for each worker process, and the same after a restart: Sluice waits for those that it knows.
@@ -302,12 +305,15 @@ def refusal(decision: Decision) -> Exception:
     headers = {"Retry-After": str(decision.retry_after_s), "x-sluice-action": decision.action}
     if decision.command is not None:
         headers |= {"x-sluice-budget": decision.command.budget_id, "x-sluice-command": decision.command.command_id}
-    detail = {"error": {"message": decision.reason, "type": "sluice_" + decision.action}}
+    safe = _header_safe(headers)
     try:
-        from fastapi import HTTPException
+        from litellm.proxy._types import ProxyException
     except ImportError:
-        return Refused(decision.http_status, detail, headers)
-    return HTTPException(status_code=decision.http_status, detail=detail, headers=_header_safe(headers))
+        return RefusedError(decision.http_status, decision.reason, safe)
+    # Of all exceptions the one whose headers reach the caller on every route of the proxy.
+    return ProxyException(
+        message=decision.reason, type=f"sluice_{decision.action}", param=None, code=decision.http_status, headers=safe
+    )
 
 
 def change(data: dict[str, Any], decision: Decision, call_type: str) -> None:

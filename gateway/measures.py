@@ -20,7 +20,8 @@ SCOPE_TYPES: tuple[ScopeType, ...] = (
     "experiment", "run", "key", "user", "task", "session",
 )  # fmt: skip
 POSITION = {scope_type: position for position, scope_type in enumerate(SCOPE_TYPES)}
-MODEL, ENVIRONMENT, REQUEST_TYPE = POSITION["model"], POSITION["environment"], POSITION["request_type"]
+MODEL, PROVIDER = POSITION["model"], POSITION["provider"]
+ENVIRONMENT, REQUEST_TYPE = POSITION["environment"], POSITION["request_type"]
 GRADE = {"allow": 0, "release": 0, "rate_limit": 1, "cap_tokens": 2, "downgrade": 3, "block": 4}
 NEVER = 1 << 62
 _MINUTE = 60_000_000
@@ -135,6 +136,11 @@ class Entry:
         lowest = min((_least(rule.measure) for rule in self.rules), default=math.inf)
         self.strictness = (max((rule.grade for rule in self.rules), default=0), -lowest, self.ends)
 
+    def is_exempt(self, model: str, provider: str = "") -> bool:
+        """Whether a model is never touched; it may be named with its provider, as in ``ollama/*``."""
+        exempts = self.exempts
+        return exempts is not None and (exempts(model) or (provider != "" and exempts(f"{provider}/{model}")))
+
 
 class Call(NamedTuple):
     """Who calls what, in the order of ``SCOPE_TYPES``; tokens are what it is expected to use."""
@@ -169,7 +175,7 @@ def applicable(entries: Sequence[Entry], call: Call) -> list[Rule]:
     for entry in entries:
         if not entry.effective <= now < entry.ends or began < entry.spares:
             continue
-        if entry.exempts is not None and entry.exempts(identities[MODEL]):
+        if entry.exempts is not None and entry.is_exempt(identities[MODEL], identities[PROVIDER]):
             continue
         if entry.match is not None and not all(test(identities[place]) for place, test in entry.match):
             continue

@@ -127,6 +127,18 @@ def api() -> None:
 
 
 @app.command()
+def gate(
+    name: Annotated[str, typer.Option(help="Of this one, in acknowledgements; another for each process.")] = "decide",
+    listen: Annotated[str, typer.Option(help="HOST:PORT; whoever reaches it can ask.")] = "127.0.0.1:8687",
+    closed: Annotated[bool, typer.Option("--closed", help="Refuse until all commands have been read.")] = False,
+) -> None:
+    """Answer gateways that ask over HTTP (Envoy ext_authz, nginx auth_request) at /v1/decide."""
+    from streams.commands.gate import serve
+
+    raise typer.Exit(_run(serve(settings(), name, listen, "closed" if closed else "open")))
+
+
+@app.command()
 def demo(
     seconds: Annotated[int | None, typer.Option(min=30, max=3600, help="End by itself within about this time.")] = None,
     seed: Annotated[int, typer.Option(help="Varies times, teams and sizes.")] = 1,

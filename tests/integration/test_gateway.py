@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from gateway.gate import ThrottleGate
 from gateway.publisher import BufferFullError, UsagePublisher
 from schemas import topics
-from schemas.commands import Target, ThrottleAck, ThrottleCommand
+from schemas.commands import RELEASE_KEY, Target, ThrottleAck, ThrottleCommand
 from schemas.events import UsageEvent
 from schemas.instants import HOUR, SECOND, format_instant
 from tests.integration.reading import (
@@ -209,6 +209,56 @@ class TestGate:
             assert (decision.allowed, decision.http_status) == (allowed, status)
         finally:
             await gate.stop()
+
+    async def test_a_release_opens_a_gate_that_refuses_until_it_is_ready_and_one_that_is(
+        self, sluice, gates, kafka, team
+    ):
+        await sluice(command(team))
+        gate = await gates()
+        assert not gate.check(team=team).allowed
+        release = command(team, "release")
+        await sluice(release, key=RELEASE_KEY)
+        await eventually(lambda: gate.check(team=team).action == "release")
+        unready = ThrottleGate(kafka, gateway="gw-2", fail="closed")
+        unready._book.apply(RELEASE_KEY, release)  # Read, and nothing else yet.
+        assert unready.check(team=team).allowed
+        await sluice(None, key=RELEASE_KEY)
+        await eventually(lambda: not gate.check(team=team).allowed)
+
+    async def test_a_command_that_holds_is_acknowledged_again_and_again(self, sluice, gates, fresh_kafka, team):
+        await gates("beats", heartbeat_s=0.3)
+        await sluice(command(team))
+        key = f"team:{team}|daily".encode()
+        found = await eventually_records(
+            fresh_kafka.bootstrap, topics.GATEWAY_ACKS, lambda record: record.key == key, 3
+        )
+        assert len({header(record, "ce_id") for record in found}) == len(found)
+        assert len({read_ack(record).applied_at for record in found}) == 1
+
+    async def test_a_renewal_keeps_a_gate_closed_past_the_first_end(self, sluice, gates, team):
+        gate = await gates()
+        await sluice(command(team, lasts=2 * SECOND))
+        await eventually(lambda: not gate.check(team=team).allowed)
+        await sluice(command(team, lasts=HOUR))
+        first_end = time.time_ns() // 1_000 + 2 * SECOND
+        later = format_instant(first_end + 60 * SECOND)
+        key = f"team:{team}|daily"
+        await eventually(lambda: any(one.key == key and one.command.expires_at > later for one in gate.live()))
+        assert not gate.check(team=team, now=first_end + SECOND).allowed
+
+    async def test_what_could_not_be_passed_on_is_not_acknowledged(self, sluice, gates, fresh_kafka, team):
+        works = []
+
+        async def pass_on():
+            if not works:
+                raise OSError("the enforcer is away")
+
+        gate = await gates("passes-on", before_ack=pass_on)
+        await sluice(command(team))
+        await eventually(lambda: not gate.check(team=team).allowed)
+        assert gate.acks_sent == 0
+        works.append(True)
+        assert len(await acks_of(fresh_kafka.bootstrap, team)) == 1
 
 
 class TestUsagePublisher:

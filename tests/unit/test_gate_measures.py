@@ -172,6 +172,12 @@ def test_every_kind_of_scope_can_be_throttled(scope_type):
     assert book.check(**CALL, **{scope_type: "other"}).allowed
 
 
+def test_a_pattern_may_name_the_provider():
+    book = book_of(command(BLOCK, exempt_models=("ollama/*",)))
+    assert book.check(team="search", model="llama3", provider="ollama").allowed
+    assert not book.check(team="search", model="llama3", provider="openai").allowed
+
+
 def test_two_rates_must_both_have_room_and_a_refusal_costs_neither():
     book = book_of(
         command(Measure("rate_limit", rpm=3), budget="a"),

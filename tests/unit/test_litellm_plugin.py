@@ -186,7 +186,7 @@ class TestHook:
         with pytest.raises(Exception, match="Spent") as refused:
             await hook.async_pre_call_hook(KEY, None, {"model": "gpt-4o", **spoof}, "completion")
         error = refused.value
-        assert (error.status_code, error.detail["error"]["message"]) == (429, "Spent.")
+        assert (error.code, error.message) == (429, "Spent.")
         assert error.headers == {
             "Retry-After": "90", "x-sluice-action": "block", "x-sluice-budget": "b1", "x-sluice-command": "c1",
         }  # fmt: skip
@@ -220,7 +220,7 @@ class TestHook:
 
     @pytest.mark.parametrize(("fail", "goes"), [("open", True), ("closed", False)])
     async def test_where_the_plugin_cannot_start_calls_go_on_as_was_decided(self, fail, goes):
-        hook = plugin.SluiceCallback({"SLUICE_FAIL": fail, "SLUICE_KAFKA_OPTIONS": "not json"})
+        hook = plugin.SluiceCallback({"SLUICEGATE_FAIL": fail, "SLUICEGATE_KAFKA_OPTIONS": "not json"})
         if goes:
             assert await hook.async_pre_call_hook(KEY, None, {"model": "m"}, "completion") == {"model": "m"}
         else:
@@ -229,10 +229,12 @@ class TestHook:
 
     def test_a_setting_that_means_nothing_is_refused(self):
         with pytest.raises(ValueError, match="say open or closed"):
-            plugin.SluiceCallback({"SLUICE_FAIL": "maybe"})
+            plugin.SluiceCallback({"SLUICEGATE_FAIL": "maybe"})
 
     async def test_a_log_that_cannot_be_told_disturbs_nobody_and_is_counted(self):
         hook = callback()
         hook._publisher = SimpleNamespace()
-        await hook.async_log_success_event({"standard_logging_object": {"endTime": "never"}}, None, 0, 0)
+        # As LiteLLM calls it: by name.
+        payload = {"standard_logging_object": {"endTime": "never"}}
+        await hook.async_log_success_event(kwargs=payload, response_obj=None, start_time=0, end_time=0)
         assert hook.lost == 1
