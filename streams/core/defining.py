@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
 from schemas.budgets import Budget, Definition, Grant, Limit, OpeningBalance, Override, Run
-from schemas.commands import ScopeType, Target
+from schemas.commands import Target
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, InstantError, format_instant, parse_instant
 from schemas.keys import digest
 from schemas.money import MoneyError, parse_nanos
 from streams.core.definitions import Definitions
 
-ID = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 #: Runs are named by whoever starts them.
 RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")
 AMOUNT_NANOS_MAX = 9 * 10**18
@@ -151,17 +150,6 @@ def name(text: str) -> str:
     return found
 
 
-def slug(text: str) -> str:
-    """The id of a budget or limit.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not ID.match(text):
-        raise ValueError("an id has 1 to 64 of a-z, 0-9, '.', '_' and '-', and starts with a letter or digit")
-    return text
-
-
 # -- what is asked for ----------------------------------------------------------------------------------------------
 
 
@@ -190,7 +178,7 @@ def override_of(
 
 def balance_of(
     budget: Budget, *, period_start: int, amount_usd: str, value: str, why: str, by: str,
-    bounds: Callable[[int], tuple[int, int]] | None,
+    bounds: Callable[[int], tuple[int, int] | None] | None,
 ) -> OpeningBalance:  # fmt: skip
     """What was spent in a period before Sluice was there.
 
@@ -209,50 +197,16 @@ def balance_of(
         fields.wrongs.append(Wrong("value", f"budget {budget.id} is for each {budget.per}: say of which one"))
     if bounds is None:
         fields.wrongs.append(Wrong("period_start", f"budget {budget.id} is rolling: it has no period to open"))
-    elif (start := bounds(period_start)[0]) != period_start:
-        fields.wrongs.append(
-            Wrong(
-                "period_start",
-                f"no period of {budget.id} starts then; the one around it starts {format_instant(start)}",
-            )
-        )
+    elif (found := bounds(period_start)) is None:
+        fields.wrongs.append(Wrong("period_start", f"budget {budget.id} does not count then: see its start and end"))
+    elif found[0] != period_start:
+        start = format_instant(found[0])
+        problem = f"no period of {budget.id} starts then; the one around it starts at {start}"
+        fields.wrongs.append(Wrong("period_start", problem))
     fields.demand()
     return OpeningBalance(
         budget_id=budget.id, value=value, period_start=period_start, nanos=nanos, changed_by=by, reason=reason
     )
-
-
-def limit_of(
-    limit_id: str, *, scope_type: ScopeType, scope_id: str, rpm: int | None, tpm: int | None, usd_per_minute: str,
-    request_types: tuple[str, ...] = (), environments: tuple[str, ...] = (), mode: str, owner: str, why: str, by: str,
-) -> Limit:  # fmt: skip
-    """A standing limit of requests, tokens or money a minute.
-
-    Raises:
-        RequestError: with every field that is wrong.
-    """
-    fields = _Fields()
-    fields.read("id", limit_id, slug, "")
-    fields.read("target", scope_id, name, "")
-    reason = fields.read("reason", why, said, "")
-    nanos = fields.read("usd_per_minute", usd_per_minute, amount, 0) if usd_per_minute else None
-    for where, number in (("rpm", rpm), ("tpm", tpm)):
-        if number is not None and not 0 < number <= 10**12:
-            fields.wrongs.append(
-                Wrong(where, f"{number} is not above 0: to refuse all calls, block the scope by a budget")
-            )
-    if rpm is None and tpm is None and not usd_per_minute:
-        fields.wrongs.append(
-            Wrong("rpm", "give one of rpm, tpm and usd_per_minute: a limit without any limits nothing")
-        )
-    if mode not in ("observe", "enforce"):
-        fields.wrongs.append(Wrong("mode", "is `observe` or `enforce`"))
-    fields.demand()
-    return Limit(
-        id=limit_id, target=Target(scope_type, scope_id), rpm=rpm, tpm=tpm, nanos_per_minute=nanos,
-        request_types=request_types, environments=environments, mode="enforce" if mode == "enforce" else "observe",
-        owner=owner, changed_by=by, reason=reason,
-    )  # fmt: skip
 
 
 def run_of(
