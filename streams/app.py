@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from schemas import topics
-from schemas.commands import Target
+from schemas.budgets import Budget, Rung
 from schemas.events import GpuSample
 from schemas.instants import SECOND
 from schemas.keys import digest
@@ -18,15 +18,13 @@ from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
 from streams.agents.shell import Loop
 from streams.clock import Clock, clock_for
-from streams.core.budget_file import Budget
 from streams.core.budgets import Policy, Terms, Threshold
 from streams.core.charging import Charging
 from streams.core.detection import detection_policy
-from streams.core.periods import period_bounds
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
 from streams.core.rules import Rules
-from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
+from streams.core.scopes import ScopeWatchlist, budget_scope, watched_of
 from streams.kafka_connection import connection
 from streams.ports import Ledger, Outbox, Receiver
 from streams.settings import Settings
@@ -140,28 +138,22 @@ def _bind_notify(app: App, outside: Outside) -> list[Loop]:
 
 
 def terms_of(budget: Budget) -> Terms:
-    """A budget of the budgets file as BUDGET needs it."""
+    """A budget as BUDGET needs it."""
+    rungs = [rung for rung in budget.thresholds if rung.on == "spent"]
     return Terms(
         budget_id=budget.id,
         scope=budget_scope(watched_of(budget)),
-        target=Target(budget.scope_type, budget.scope_id),
+        target=budget.target,
         amount_nanos=budget.amount_nanos,
-        period=budget.period,
-        thresholds=tuple(Threshold(rung.percent, rung.severity, rung.action == "block") for rung in budget.thresholds),
+        period=budget.period.kind,
+        thresholds=tuple(Threshold(rung.percent, rung.severity, _blocks(rung)) for rung in rungs),
         enforced=budget.mode == "enforce",
         owner=budget.owner,
     )
 
 
-def watched_of(budget: Budget) -> WatchedBudget:
-    """A budget of the budgets file as METER needs it."""
-    counted = (budget.scope_type, budget.period, budget.timezone, *(text for pair in budget.match for text in pair))
-    return WatchedBudget(
-        budget.id,
-        budget.match,
-        lambda instant: period_bounds(budget.period, budget.timezone, instant),
-        digest("budget", *counted)[:8],
-    )
+def _blocks(rung: Rung) -> bool:
+    return any(measure.action == "block" for measure in rung.measures)
 
 
 def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> Rules:
