@@ -1,8 +1,8 @@
 """Who spent a budget: where the answer comes from, how exact it is, and that it adds up to what was spent.
 
 Cells know team, feature, model and the like, and the hour. They answer exactly where the budget matches on nothing
-else and its period begins and ends with UTC hours. Keys and users are in no cell: a budget ``per`` key or user knows them
-exactly, and counters know the largest of them. What nobody knows is one row of its own, so the sum always holds.
+else and its period begins and ends with UTC hours. Keys and users are in no cell: a budget ``per`` key or user knows
+them exactly, and counters know the largest of them. What nobody knows is one row of its own, so the sum always holds.
 """
 
 from collections.abc import Iterable, Mapping

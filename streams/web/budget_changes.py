@@ -15,6 +15,7 @@ from streams.web.answers import Change, OverrideNow
 from streams.web.writing import (
     Amount,
     Body,
+    BoundedRoute,
     Reason,
     Store,
     Writing,
@@ -24,7 +25,7 @@ from streams.web.writing import (
     withdraw,
 )
 
-router = APIRouter(tags=["budgets"])
+router = APIRouter(route_class=BoundedRoute, tags=["budgets"])
 
 BudgetId = Annotated[str, Path(max_length=64)]
 IfMatch = Annotated[

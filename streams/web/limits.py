@@ -13,9 +13,9 @@ from streams.core.defining import grant_of
 from streams.web.answers import Change
 from streams.web.budget_changes import BudgetId, Entry, IfMatch, reason_of
 from streams.web.reading import Reading
-from streams.web.writing import Body, Reason, Store, Writing, expected_version, publish, withdraw
+from streams.web.writing import Body, BoundedRoute, Reason, Store, Writing, expected_version, publish, withdraw
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 
 class LimitBody(Body):

@@ -11,9 +11,9 @@ from streams.core.releasing import LONGEST, end_release, is_live, release
 from streams.ports import ReleaseSwitch, RetryableError
 from streams.web.budget_changes import reason_of
 from streams.web.reading import Reading
-from streams.web.writing import Body, Reason, Store, Writing
+from streams.web.writing import Body, BoundedRoute, Reason, Store, Writing
 
-router = APIRouter(tags=["release"])
+router = APIRouter(route_class=BoundedRoute, tags=["release"])
 
 
 class ReleaseBody(Body):

@@ -22,9 +22,9 @@ from streams.sinks.api_keys import KeyInfo
 from streams.sources.access import read_body, require_scope
 from streams.web.budget_changes import reason_of
 from streams.web.reading import Reading
-from streams.web.writing import Amount, Body, Reason, Store, publish
+from streams.web.writing import Amount, Body, BoundedRoute, Reason, Store, publish
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(route_class=BoundedRoute, tags=["runs"])
 RunId = Annotated[str, Path(max_length=128)]
 LINK_LONGEST = 14 * DAY
 FORM_BYTES_MAX = 8_192

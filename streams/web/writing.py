@@ -1,15 +1,16 @@
 """Who may change definitions, and what is defined now.
 
-A change always needs a key, on loopback too: of scope ``budgets:write``, or ``approve`` for a run's approval. A key that
-is bound to a team changes that team's own budgets and nothing else. The key's name is who, ``reason`` in the body is why.
+A change needs a key, on loopback too: of scope ``budgets:write``, or ``approve`` for a run's approval. One that is
+bound to a team changes that team's own budgets and nothing else. The key's name is who, ``reason`` is why.
 """
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from schemas.budgets import Budget, Definition
@@ -17,7 +18,7 @@ from streams.clock import elapsed_s
 from streams.core.defining import not_the_teams
 from streams.core.definitions import Definitions
 from streams.ports import ConflictError, DefinitionStore, ReleaseSwitch, RetryableError
-from streams.sources.access import require_scope
+from streams.sources.access import read_body, require_scope
 from streams.web.reading import Parts, Surroundings
 
 #: What was read is good for so long; what this process writes, it reads anew at once.
@@ -25,6 +26,8 @@ KNOWN_FOR_S = 1.0
 #: A broker that did not answer is left alone for so long.
 UNKNOWN_FOR_S = 5.0
 READ_TIMEOUT_S = 10.0
+#: Of what is posted here; a budget with sixteen rungs has a few thousand.
+BODY_BYTES_MAX = 65_536
 _TAG = re.compile(r'(?:W/)?"(\d{1,18})"')
 
 
@@ -35,6 +38,26 @@ def _text(value: object) -> object:
 
 Amount = Annotated[str, BeforeValidator(_text), Field(max_length=64)]
 Reason = Annotated[str, Field(max_length=2_000, description="Why: it stands in the history for everybody to read.")]
+
+
+class _BoundedRequest(Request):
+    async def body(self) -> bytes:
+        if not hasattr(self, "_read"):
+            self._read = await read_body(self, BODY_BYTES_MAX)
+        return self._read
+
+
+class BoundedRoute(APIRoute):
+    """Reads no more of a body than any definition needs, before anything else is done with it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's hook."""
+        handle = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            return await handle(_BoundedRequest(request.scope, request.receive))
+
+        return bounded
 
 
 class Body(BaseModel):
