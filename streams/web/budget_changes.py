@@ -10,7 +10,7 @@ from schemas.instants import InstantError, format_instant, parse_instant
 from schemas.money import format_usd
 from streams.core.budget_entry import definition_of_entry
 from streams.core.defining import RequestError, Wrong, balance_of, override_of, said
-from streams.core.periods import bounds_of
+from streams.core.opening_file import periods_of
 from streams.web.answers import Change, OverrideNow
 from streams.web.writing import (
     Amount,
@@ -164,10 +164,3 @@ async def post_balance(store: Store, caller: Writing, budget_id: BudgetId, body:
     )  # fmt: skip
     await publish(store, [found], caller.name, found.reason)
     return {"budget_id": budget_id, "period_start": format_instant(start), "amount": format_usd(found.nanos)}
-
-
-def periods_of(budget: Budget) -> Any:
-    """The period of an instant; None for a rolling budget."""
-    if budget.period.kind == "rolling":
-        return None
-    return lambda instant: bounds_of(budget.period, instant, budget.starts, budget.ends)

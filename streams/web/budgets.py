@@ -16,7 +16,7 @@ from schemas.money import format_usd
 from streams.core.budget_entry import entry_of
 from streams.core.defining import teams_of
 from streams.core.definitions import Definitions
-from streams.ports import RetryableError, Version
+from streams.ports import DefinitionStore, RetryableError, Version
 from streams.web import queries
 from streams.web.answers import Budget, Budgets, DefinedBudget, History, HistoryEntry, OverrideNow
 from streams.web.reading import Parts, Reader, Reading, present
@@ -83,7 +83,7 @@ async def read_history(
     store: Store, reader: Reading, budget_id: str, limit: Annotated[int, Query(ge=1, le=HISTORY_MAX)] = 100
 ) -> History:
     """Every version of the budget, and its overrides and opening balances; newest first. Also of a withdrawn budget."""
-    versions = await history_of(store, budget_id)
+    versions = await versions_about(store.known.store(), budget_id)
     if not versions:
         raise HTTPException(404, f"there is no budget {budget_id[:64]!r}, and never was one")
     if reader.team:
@@ -92,13 +92,12 @@ async def read_history(
         for budget in known or [None]:
             if budget is None or not visible(reader, budget):
                 raise HTTPException(403, f"this key reads team {reader.team!r} only")
-    return History(versions=[_entry(version) for version in versions[:limit]])
+    return History(versions=[entry_in_history(version) for version in versions[:limit]])
 
 
-async def history_of(store: Store, budget_id: str) -> list[Version]:
+async def versions_about(asking: DefinitionStore, budget_id: str) -> list[Version]:
     """What the ledger has under the budget's key, and of overrides and balances that name it; newest first."""
     found: list[Version] = []
-    asking = store.known.store()
     for prefix in (f"budget|{budget_id}", f"override|{budget_id}", f"balance|{budget_id}|"):
         found += [version for version in await asking.history(prefix) if _is_about(version, budget_id)]
     return sorted(found, key=lambda version: (-version.changed_at, version.key, -version.version))
@@ -114,7 +113,8 @@ def _is_about(version: Version, budget_id: str) -> bool:
     return name.startswith(f"{budget_id}|") or name.rpartition("-")[0] == budget_id
 
 
-def _entry(version: Version) -> HistoryEntry:
+def entry_in_history(version: Version) -> HistoryEntry:
+    """One version for people."""
     return HistoryEntry(
         key=version.key,
         version=version.version,

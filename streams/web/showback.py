@@ -3,13 +3,14 @@
 from typing import Annotated, Any, Literal
 
 import asyncpg
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from schemas.budgets import CELL_ATTRIBUTES, Budget
 from schemas.instants import InstantError, format_instant, parse_instant, to_datetime
 from schemas.money import format_usd
 from streams.core import showback
+from streams.core.defining import RequestError, Wrong
 from streams.core.definitions import Definitions
 from streams.core.matching import conditions_of
 from streams.core.periods import bounds_of, window_of
@@ -85,7 +86,7 @@ async def showback_of(
     """The answer, for the API and the command line alike.
 
     Raises:
-        HTTPException: 422, the budget does not count at that instant.
+        RequestError: the budget does not count at that instant.
     """
     bounds = _bounds(budget, query.at, now)
     spent, opening = await _spent(pool, known, budget, bounds, query.value)
@@ -115,15 +116,14 @@ def _bounds(budget: Budget, at: str, now: int) -> tuple[int, int]:
     try:
         instant = parse_instant(at) if at else now
     except (InstantError, OverflowError) as error:
-        raise HTTPException(422, f"at: {error}") from error
+        raise RequestError([Wrong("at", str(error))]) from error
     if budget.period.kind == "rolling":
         found = window_of(budget.period, instant, budget.starts, budget.ends)
     else:
         found = bounds_of(budget.period, instant, budget.starts, budget.ends)
     if found is None:
-        raise HTTPException(
-            422, f"budget {budget.id} does not count at {format_instant(instant)}: see its start and end"
-        )
+        problem = f"budget {budget.id} does not count at {format_instant(instant)}: see its start and end"
+        raise RequestError([Wrong("at", problem)])
     return found
 
 
