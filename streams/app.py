@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from schemas import topics
-from schemas.budgets import Budget, Rung
+from schemas.budgets import Budget
 from schemas.events import GpuSample
 from schemas.instants import SECOND
 from schemas.keys import digest
@@ -18,13 +18,15 @@ from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
 from streams.agents.shell import Loop
 from streams.clock import Clock, clock_for
-from streams.core.budgets import Policy, Terms, Threshold
+from streams.core.budget_terms import Policy
 from streams.core.charging import Charging
+from streams.core.definitions import Definitions
 from streams.core.detection import detection_policy
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
 from streams.core.rules import Rules
-from streams.core.scopes import ScopeWatchlist, budget_scope, watched_of
+from streams.core.scopes import ScopeWatchlist, definition_scope, watched_of
+from streams.core.tree import Tree
 from streams.kafka_connection import connection
 from streams.ports import Ledger, Outbox, Receiver
 from streams.settings import Settings
@@ -104,14 +106,18 @@ def _bind_meter(
 
 
 def _bind_budget(app: App, settings: Settings, outside: Outside, budgets: Sequence[Budget]) -> list[Loop]:
+    definitions = Definitions({budget.key(): budget for budget in budgets})
+    tree = Tree(budgets)
     budget = BudgetAgent(
         _table(app, "budgets"),
-        {terms.scope: terms for terms in map(terms_of, budgets)},
+        lambda: definitions,
+        definition_scope,
         outside.ledger,
         clock_for(settings.clock),
         Policy(settings.live_within_s * SECOND),
+        ancestors_of=tree.ancestors,
     )
-    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS)
+    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS)
     return [budget]
 
 
@@ -135,25 +141,6 @@ def _bind_notify(app: App, outside: Outside) -> list[Loop]:
     notify = NotifyAgent(outside.outbox, outside.receivers)
     _bind(app, "notify", notify.run, topics.ALERTS)
     return [notify]
-
-
-def terms_of(budget: Budget) -> Terms:
-    """A budget as BUDGET needs it."""
-    rungs = [rung for rung in budget.thresholds if rung.on == "spent"]
-    return Terms(
-        budget_id=budget.id,
-        scope=budget_scope(watched_of(budget)),
-        target=budget.target,
-        amount_nanos=budget.amount_nanos,
-        period=budget.period.kind,
-        thresholds=tuple(Threshold(rung.percent, rung.severity, _blocks(rung)) for rung in rungs),
-        enforced=budget.mode == "enforce",
-        owner=budget.owner,
-    )
-
-
-def _blocks(rung: Rung) -> bool:
-    return any(measure.action == "block" for measure in rung.measures)
 
 
 def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> Rules:

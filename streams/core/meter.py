@@ -241,6 +241,7 @@ class PartitionState:
                 lane.late += 1
             lane.cost_histogram[bisect_right(COST_BOUNDS_NANOS, nanos)] += 1
             if ms is not None:
+                lane.duration += ms
                 lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, ms)] += 1
             if special is not None:
                 lane.count_special(*special)
@@ -291,8 +292,9 @@ class PartitionState:
             cell.offset = offset
             cells.fold(cell.totals, event, charge, late)
             self.changed_cells[id(cell)] = cell
-        tokens = 0
+        tokens, duration = 0, 0
         if isinstance(event, UsageEvent):
+            duration = event.duration_ms or 0
             tokens = event.input_tokens + event.output_tokens
             if tokens > self.rules.runaway_tokens:
                 self.signals.append(runaway_signal(self.source, row, dimensions, charge.nanos))
@@ -305,6 +307,10 @@ class PartitionState:
             counter.cost_nanos += charge.nanos
             counter.requests += 1
             counter.tokens += tokens
+            if duration:
+                counter.duration_ms = (counter.duration_ms or 0) + duration
+            if charge.estimated:
+                counter.estimated_nanos = (counter.estimated_nanos or 0) + charge.nanos
             counter.stream_time = self.stream_time
             counter.arrived_at = self.arrived_at
             if charge.nanos:

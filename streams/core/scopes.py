@@ -95,6 +95,11 @@ def budget_scope(budget: WatchedBudget, value: str = "") -> str:
     return f"{scope}#{value}" if budget.per else scope
 
 
+def definition_scope(budget: Budget) -> str:
+    """The scope of a definition: that of all, and of a ``per`` budget what stands before ``#`` and a value."""
+    return f"{BUDGET}{budget.id}@{definition_of(budget)}"
+
+
 def read_scope(scope: str) -> BudgetScope | None:
     """The parts of a budget's scope; None where it is none.
 

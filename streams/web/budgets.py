@@ -27,7 +27,7 @@ router = APIRouter(tags=["budgets"])
 #: Columns of a budget's row that have a place of their own in the answer; what else it has is under ``details``.
 _PLACED = frozenset(
     {"budget_id", "value", "period_start", "period_end", "scope_type", "scope_id", "period", "amount_nanos"}
-    | {"spent_nanos", "crossed_percent", "commanded", "mode", "sequence", "stated_at", "contributors"}
+    | {"spent_nanos", "crossed_percent", "commanded", "mode", "sequence", "stated_at"}
 )
 HISTORY_MAX = 1_000
 
@@ -183,7 +183,7 @@ def standing_of(row: asyncpg.Record, now: int, known: Definitions | None) -> Bud
     amount, spent = int(row["amount_nanos"]), int(row["spent_nanos"])
     percent = max(spent, 0) * 10_000 // amount if amount > 0 else 0
     budget = known.of_budget(row["budget_id"]) if known else None
-    value = str(row.get("value") or "")
+    value = row["value"]
     return Budget(
         **{name: row[name] for name in ("budget_id", "scope_type", "scope_id", "period", "commanded", "mode")},
         value=value,

@@ -113,11 +113,11 @@ async def budgets(
     """
     return list(
         await pool.fetch(
-            "select * from (select distinct on (budget_id, scope_type, scope_id) * from budget_status"
+            "select * from (select distinct on (budget_id, value) * from budget_status"
             "  where $3::text is null or budget_id = $3"
-            "  order by budget_id, scope_type, scope_id, period_start desc) newest"
+            "  order by budget_id, value, period_start desc) newest"
             " where $1 = '' or (scope_type = 'team' and scope_id = $1) or budget_id = any($2)"
-            " order by spent_nanos::numeric / greatest(amount_nanos, 1) desc, budget_id, scope_id limit $4",
+            " order by spent_nanos::numeric / greatest(amount_nanos, 1) desc, budget_id, value limit $4",
             team,
             list(ids),
             only,

@@ -131,8 +131,8 @@ async def _spent(
     pool: asyncpg.Pool, known: Definitions, budget: Budget, bounds: tuple[int, int], value: str
 ) -> tuple[int | None, int]:
     """What the budget itself states, None where it has not yet; and what of it was there before Sluice."""
-    rows = await queries.budget_periods(pool, [budget.id], *_moments(bounds))
-    mine = [row for row in rows if not value or row.get("value") == value]
+    rows = await queries.budget_periods(pool, [budget.id], *_moments(_row_bounds(budget, bounds)))
+    mine = [row for row in rows if not value or row["value"] == value]
     spent = sum(int(row["spent_nanos"]) for row in mine) if mine else None
     opening = sum(
         balance.nanos
@@ -157,11 +157,12 @@ async def _rows(
             exempt=[showback.like(pattern) for pattern in budget.exempt_models],
         )  # fmt: skip
         return [Share(row["name"], int(row["nanos"])) for row in found]
-    rows = await queries.budget_periods(pool, [planned.budget_id or budget.id], *_moments(bounds))
+    asked = [planned.budget_id or budget.id]
+    rows = await queries.budget_periods(pool, asked, *_moments(_row_bounds(budget, bounds)))
     if planned.kind == "values":
         values: dict[str, int] = {}
         for row in rows:
-            name = str(row.get("value") or "")
+            name = row["value"]
             if name and (not query.value or planned.budget_id != budget.id or name == query.value):
                 values[name] = values.get(name, 0) + int(row["spent_nanos"])
         return sorted(
@@ -169,11 +170,16 @@ async def _rows(
         )
     labels: dict[str, int] = {}
     for row in rows:
-        if not query.value or row.get("value") == query.value:
-            stated: dict[str, Any] = row.get("contributors") or {}
+        if not query.value or row["value"] == query.value:
+            stated: dict[str, Any] = row["takers"] or {}
             for label, nanos in stated.items():
                 labels[label] = labels.get(label, 0) + int(nanos)
     return showback.of_label(query.by, labels)
+
+
+def _row_bounds(budget: Budget, bounds: tuple[int, int]) -> tuple[int, int]:
+    """Where the budget's own row begins: a rolling budget has one row, without a period."""
+    return (0, 1) if budget.period.kind == "rolling" else bounds
 
 
 def _moments(bounds: tuple[int, int]) -> tuple[Any, Any]:
