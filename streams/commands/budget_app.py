@@ -57,7 +57,7 @@ def set_(
     """Define what a file says: budgets, limits and grants. What it does not name stays. 3: somebody was faster."""
     from streams.commands import budgets
 
-    if str(file) != "-" and not file.is_file():
+    if str(file) != "-" and (not file.exists() or file.is_dir()):
         raise typer.BadParameter(f"no such file: {file}")
     text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     raise typer.Exit(run(budgets.define(settings(), text, why, who(by), version, dry_run, as_json, out)))

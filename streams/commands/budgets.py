@@ -39,6 +39,15 @@ def day_minute(text: str) -> str:
     return text[:16].replace("T", " ")
 
 
+def named(key: str) -> str:
+    """A definition's key for people.
+
+    >>> named("budget|search-daily"), named("grant||gpt-5-pro"), named("grant|search|gpt-5-pro")
+    ('budget search-daily', 'expensive model gpt-5-pro', 'grant search gpt-5-pro')
+    """
+    return key.replace("grant||", "expensive model ").replace("|", " ")
+
+
 def money(text: str) -> str:
     """An exact amount for people."""
     return display_usd(parse_nanos(text))
@@ -84,7 +93,7 @@ def _line(one: Standing) -> list[Cell]:
 
 def _silent(budget: Budget) -> list[Cell]:
     whom = f"each {budget.per}" if budget.per else f"{budget.target.scope_type} {escaped(budget.target.scope_id)}"
-    words = [budget.mode if budget.mode == "observe" else "", "nothing counted yet"]
+    words = [budget.mode if budget.mode == "observe" else "", "not used yet"]
     amount = display_usd(budget.amount_nanos)
     return [budget.id, whom, period_of(budget), "–", amount, "–", (", ".join(filter(None, words)), "dim")]
 
@@ -196,7 +205,7 @@ async def define(
     for one in told:
         mark = {"new": "+", "changed": "~", "same": "="}[one["change"]]
         version = f"  version {one['version']}" if one["version"] else ""
-        print_line(out, f"{mark} {one['key'].replace('|', ' ', 1)}{version}", "dim" if mark == "=" else "bold")
+        print_line(out, f"{mark} {named(one['key'])}{version}", "dim" if mark == "=" else "bold")
         for name, (before, after) in one["fields"].items():
             print_line(out, f"    {name}: {_said(before)} → {_said(after)}")
     done = "would be written" if dry_run else "written; workers have it within seconds"
@@ -249,7 +258,7 @@ async def withdraw(settings: Settings, key: str, why: str, by: str, as_json: boo
     reason = _reason(why)
     async with desk(settings) as at:
         done = await at.store.withdraw(key, by=by, reason=reason)
-    name = key.replace("|", " ", 1)
+    name = named(key)
     if as_json:
         print_json(out, {"key": key, "withdrawn": done})
     else:
@@ -332,7 +341,8 @@ async def showback(
     try:
         query = ShowbackQuery(by=by, at=at_instant, value=value, limit=limit)
     except ValueError as error:
-        raise RequestError([Wrong("--by", str(error).splitlines()[2].strip().removeprefix("Value error, "))]) from error
+        problem = str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
+        raise RequestError([Wrong("--by", problem)]) from error
     async with desk(settings) as at:
         found = await showback_of(at.pool, at.known, _named(at, budget_id), query, at.now)
     if as_json:

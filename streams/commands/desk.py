@@ -35,9 +35,9 @@ class Desk(NamedTuple):
 def login_name() -> str:
     """Who is at the keyboard: the operating system's word, since a variable is anybody's."""
     try:
-        return f"{pwd.getpwuid(os.getuid()).pw_name} (command line)"
+        return f"{pwd.getpwuid(os.getuid()).pw_name} (cli)"
     except KeyError:
-        return f"user {os.getuid()} (command line)"
+        return f"user {os.getuid()} (cli)"
 
 
 @contextlib.asynccontextmanager

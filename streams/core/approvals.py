@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from schemas.budgets import Run
-from schemas.instants import format_instant
+from schemas.instants import SECOND, format_instant
 from schemas.money import NANOS, display_usd
 
 Verdict = Literal["approved", "refused"]
@@ -103,11 +103,16 @@ def standing(run: Run, bounds: Bounds) -> str:
     if run.state == "recorded":
         return f"{estimate} is on record, and needs no approval up to {limit}"
     if run.state == "approved":
-        return f"{estimate} was approved by {run.decided_by} at {format_instant(run.decided_at)}"
+        return f"{estimate} was approved by {run.decided_by} at {to_second(run.decided_at)}"
     if run.state == "refused":
         why = f": {run.outcome}" if run.outcome else ""
-        return f"{estimate} was refused by {run.decided_by} at {format_instant(run.decided_at)}{why}"
+        return f"{estimate} was refused by {run.decided_by} at {to_second(run.decided_at)}{why}"
     return f"it has ended{f': {run.outcome}' if run.outcome else ''}"
+
+
+def to_second(instant: int) -> str:
+    """An instant as people want to read it."""
+    return format_instant(instant - instant % SECOND)
 
 
 def sign(secret: bytes, link: Link) -> str:
@@ -143,7 +148,7 @@ def read_link(secret: bytes, token: str, now: int) -> Link:
             raise
         raise LinkError("this link was cut short or changed on its way: ask for a new one") from error
     if now >= link.expires:
-        raise LinkError(f"this link ended at {format_instant(link.expires)}: ask for a new one")
+        raise LinkError(f"this link ended at {to_second(link.expires)}: ask for a new one")
     return link
 
 

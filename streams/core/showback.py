@@ -51,8 +51,8 @@ def plan(budget: Budget, by: str, bounds: tuple[int, int], known: Definitions) -
             return Plan("values", True, f"exact: from budget {twin.id}, which counts the same for each {by}", twin.id)
         return Plan(
             "contributors", False,
-            f"not known: neither cells nor this budget's counters name a {by}. A budget with the same match and period and"
-            f" `per: {by}` (in mode observe it throttles nobody) counts them exactly from then on",
+            f"not known: neither cells nor this budget's counters name a {by}. A budget with the same match and period"
+            f" and `per: {by}` (in mode observe it throttles nobody) counts them exactly from then on",
         )  # fmt: skip
     strange = sorted({name for name, _ in budget.match if name not in CELL_ATTRIBUTES})
     if budget.per and budget.per not in CELL_ATTRIBUTES:
@@ -60,8 +60,8 @@ def plan(budget: Budget, by: str, bounds: tuple[int, int], known: Definitions) -
     if strange:
         return Plan(
             "contributors", False,
-            f"partial: the budget counts by {', '.join(dict.fromkeys(strange))}, which no cell knows; of a pooled budget"
-            " these are the largest that its counters know",
+            f"partial: the budget counts by {', '.join(dict.fromkeys(strange))}, which no cell knows; of a pooled"
+            " budget these are the largest that its counters know",
         )  # fmt: skip
     if bounds[0] % HOUR or bounds[1] % HOUR:
         return Plan(

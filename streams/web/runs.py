@@ -15,7 +15,7 @@ from schemas.budgets import Run
 from schemas.instants import DAY, format_instant
 from schemas.money import display_usd, format_usd, parse_nanos
 from streams.core import approvals
-from streams.core.approvals import Bounds, Link, LinkError, RunError, Verdict
+from streams.core.approvals import Bounds, Link, LinkError, RunError, Verdict, to_second
 from streams.core.defining import RequestError, Wrong, name, run_of, until
 from streams.settings import Settings
 from streams.sinks.api_keys import KeyInfo
@@ -218,8 +218,8 @@ async def read_approval(store: Store, token: Annotated[str, Path(max_length=2_04
     facts = [
         f"Run {run.id} of team {run.team_id} wants to spend up to {display_usd(run.estimate_nanos)}"
         + (f" in about {run.estimate_hours} hours." if run.estimate_hours else "."),
-        f"Announced by {run.owner or 'nobody named'} at {format_instant(run.announced_at)}.",
-        f"Your answer goes on record as {link.approver}'s. The link ends at {format_instant(link.expires)}.",
+        f"Announced by {run.owner or 'nobody named'} at {to_second(run.announced_at)}.",
+        f"Your answer goes on record as {link.approver}'s. The link ends at {to_second(link.expires)}.",
     ]
     return _page("Does this training run have your approval?", facts, 200, asks=True)
 
@@ -253,7 +253,7 @@ async def _meant(store: Store, token: str) -> tuple[Link, Run]:
 
 
 _FORM = """<form method="post" class="decision">
-<p><label for="reason">Why (for the record)</label><br><input id="reason" name="reason" maxlength="1000" size="60"></p>
+<p><label for="reason">Why (for the record)</label><br><input id="reason" name="reason" maxlength="1000"></p>
 <p><button name="verdict" value="approved">Approve</button> <button name="verdict" value="refused">Refuse</button></p>
 </form>"""
 

@@ -94,8 +94,9 @@ async def showback_of(
     rows = await _rows(pool, budget, planned, bounds, query)
     if spent is None:
         # The budget has stated nothing of that period: what the ledger has is all that is known.
-        spent = sum(share.nanos for share in rows) + opening
-    shares = showback.closed(rows, spent, opening)
+        spent = sum(share.nanos for share in rows) + (0 if planned.budget_id == budget.id else opening)
+    # What a budget states of each of its values has their opening balances in it.
+    shares = showback.closed(rows, spent, 0 if planned.budget_id == budget.id else opening)
     named = [share for share in shares if share.named]
     shown = named[: query.limit] + [share for share in shares if not share.named]
     return Showback(
