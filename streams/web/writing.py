@@ -22,7 +22,7 @@ from streams.sources.access import read_body, require_scope
 from streams.web.reading import Parts, Surroundings
 
 #: What was read is good for so long; what this process writes, it reads anew at once.
-KNOWN_FOR_S = 1.0
+KNOWN_FOR_S = 5.0
 #: A broker that did not answer is left alone for so long.
 UNKNOWN_FOR_S = 5.0
 READ_TIMEOUT_S = 10.0
@@ -105,7 +105,7 @@ Writing = Annotated[Writer, Depends(writer)]
 
 
 class Known:
-    """What is defined, asked of the store at most once a second by all readers together."""
+    """What is defined, asked of the store once every few seconds by all readers together."""
 
     def __init__(self, store: DefinitionStore | None) -> None:
         self._store = store

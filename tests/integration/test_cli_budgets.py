@@ -11,13 +11,18 @@ from rich.console import Console
 from schemas import topics
 from schemas.commands import RELEASE_KEY
 from schemas.readers import COMMANDS
+from streams.clock import WallClock
 from streams.commands import budgets, limits, opening, runs
 from streams.core.approvals import RunError
 from streams.core.budget_file import BudgetFileError
 from streams.core.defining import RequestError
 from streams.ports import ConflictError, RetryableError
 from streams.settings import load_settings
+from streams.sinks.api_keys import ApiKeys
+from streams.sinks.definitions import KafkaDefinitions
+from streams.sinks.postgres import open_pool
 from streams.topic_admin import ensure_topics
+from tests.integration.api_parts import client_of
 from tests.integration.reading import connection, records_of
 
 FILE = """
@@ -202,3 +207,25 @@ async def test_a_broker_that_is_away_is_said_plainly(settings):
     away = settings.model_copy(update={"kafka_url": "127.0.0.1:9"})
     with pytest.raises(RetryableError, match="cannot be read"):
         await budgets.show_list(away, "", as_json=True, out=paper())
+
+
+async def test_the_api_and_the_command_line_see_the_same(settings):
+    pool = await open_pool(settings.database_url.get_secret_value())
+    try:
+        key = await ApiKeys(pool).create("finance", ["read", "budgets:write"])
+        store = KafkaDefinitions(connection(settings.kafka_url), pool, WallClock().now, 4)
+        entry = {"scope": {"team": "search"}, "amount_usd": "50", "period": "day"}
+        async with client_of(settings, pool, key, definitions=store) as api:
+            made = await api.put("/v1/budgets/by-api", json={"budget": entry, "reason": "from afar"})
+            assert made.status_code == 201, made.text
+            shown = await said(budgets.show_one, settings, "by-api", as_yaml=False)
+            assert (shown["changed_by"], f'"{shown["version"]}"') == ("finance", made.headers["etag"])
+            await said(budgets.withdraw, settings, "budget|by-api", "from near", "anna")
+            late = await api.put(
+                "/v1/budgets/by-api", json={"budget": entry, "reason": "r"}, headers={"If-Match": made.headers["etag"]}
+            )
+            assert late.status_code == 412
+            told = (await api.get("/v1/budgets/by-api/history")).json()["versions"]
+            assert [(one["by"], one["reason"]) for one in told] == [("anna", "from near"), ("finance", "from afar")]
+    finally:
+        await pool.close()

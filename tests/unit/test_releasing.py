@@ -2,7 +2,8 @@
 
 import pytest
 
-from schemas.commands import RELEASE_KEY
+from gateway.commands import CommandBook
+from schemas.commands import RELEASE_KEY, Target, ThrottleCommand
 from schemas.instants import HOUR, format_instant, parse_instant
 from streams.core.releasing import end_release, is_live, release
 
@@ -39,3 +40,35 @@ def test_a_release_is_live_until_it_ends_or_expires():
     assert not is_live(said, NOW + 2 * HOUR)
     assert not is_live(end_release(said, "bob", "over", NOW), NOW)
     assert not is_live(None, NOW)
+
+
+def blocked_book(now: int) -> CommandBook:
+    """A gate that blocks the team search for a day."""
+    book = CommandBook(lambda: now)
+    block = ThrottleCommand(
+        command_id="c", budget_id="search-daily", target=Target("team", "search"), action="block", revision=1,
+        reason="spent", issued_at=format_instant(NOW), effective_at=format_instant(NOW),
+        expires_at=format_instant(NOW + 24 * HOUR),
+    )  # fmt: skip
+    book.apply(block.key(), block)
+    return book
+
+
+def test_a_gate_opens_with_the_release_and_closes_at_its_end():
+    now = NOW + 1
+    book = blocked_book(now)
+    assert not book.check(team="search", now=now).allowed
+    said = release(None, NOW + 2 * HOUR, "anna", "an incident", NOW)
+    book.apply(RELEASE_KEY, said)
+    assert book.check(team="search", now=now).allowed
+    assert not book.check(team="search", now=NOW + 2 * HOUR).allowed
+    book.apply(RELEASE_KEY, end_release(said, "bob", "over", now))
+    assert not book.check(team="search", now=now).allowed
+
+
+def test_a_gate_that_reads_an_end_before_its_release_stays_closed():
+    book = blocked_book(NOW + 2)
+    said = release(None, NOW + 2 * HOUR, "anna", "an incident", NOW)
+    book.apply(RELEASE_KEY, end_release(said, "bob", "over", NOW + 1))
+    book.apply(RELEASE_KEY, said)
+    assert not book.check(team="search", now=NOW + 2).allowed
