@@ -56,11 +56,13 @@ async def defined(api: httpx.AsyncClient, name: str = "search-daily", entry: dic
     assert answer.status_code == 201, answer.text
 
 
-def status(budget: str, spent: int, *, start: int = TODAY, scope: str = "search", amount: int = 50) -> BudgetStatus:
+def status(
+    budget: str, spent: int, *, start: int = TODAY, scope: str = "search", amount: int = 50, value: str = ""
+) -> BudgetStatus:
     return BudgetStatus(
         budget_id=budget, scope_type="team", scope_id=scope, period="day", period_start=start, period_end=start + DAY,
         amount_nanos=amount * 10**9, spent_nanos=spent, crossed_percent=0, commanded="allow", mode="observe",
-        sequence=1, stated_at=NOW,
+        sequence=1, stated_at=NOW, value=value,
     )  # fmt: skip
 
 
@@ -286,6 +288,41 @@ async def test_showback_by_what_no_cell_knows_says_so_and_still_adds_up(api, poo
     found = (await api.get("/v1/budgets/search-daily/showback?by=user")).json()
     assert (found["exact"], [row["cost"] for row in found["rows"]]) == (False, ["15.5"])
     assert "per: user" in found["note"]
+
+
+async def test_a_budget_per_key_beside_it_makes_showback_by_key_exact(api, pool):
+    await defined(api)
+    await defined(api, "keys", {"per": "key", "match": {"team": "search"}, "amount_usd": "9", "period": "day"})
+    rows = [status("search-daily", 15_500_000_000)]
+    rows += [status("keys", nanos, value=key) for key, nanos in (("k1", 4 * 10**9), ("k2", 11 * 10**9))]
+    await PostgresLedger(pool).write_budget_status(rows)
+    found = (await api.get("/v1/budgets/search-daily/showback?by=key")).json()
+    assert found["exact"] is True
+    assert [(row["name"], row["cost"]) for row in found["rows"]] == [("k2", "11"), ("k1", "4"), ("not known", "0.5")]
+
+
+async def test_a_budget_per_key_tells_its_keys_and_their_opening_balances_once(api, pool):
+    await defined(api, "keys", {"per": "key", "match": {"team": "search"}, "amount_usd": "9", "period": "day"})
+    body = {"period_start": "2026-11-21T00:00:00Z", "amount_usd": "3", "value": "k1", "reason": "before"}
+    assert (await api.post("/v1/budgets/keys/opening-balance", json=body)).status_code == 200
+    # What a budget states has the opening balance in it.
+    rows = [status("keys", nanos, value=key) for key, nanos in (("k1", 5 * 10**9), ("k2", 1 * 10**9))]
+    await PostgresLedger(pool).write_budget_status(rows)
+    found = (await api.get("/v1/budgets/keys/showback?by=key")).json()
+    assert (found["spent"], {row["name"]: row["cost"] for row in found["rows"]}) == ("6", {"k1": "5", "k2": "1"})
+    one = (await api.get("/v1/budgets/keys/showback?by=key&value=k1")).json()
+    assert (one["spent"], {row["name"]: row["cost"] for row in one["rows"]}) == ("5", {"k1": "5"})
+
+
+async def test_a_rolling_budget_shows_back_the_hours_that_it_looks_back_over(api, pool):
+    await defined(api, "rolls", {"scope": {"team": "search"}, "amount_usd": "9", "rolling": "2h"})
+    cells = [cell("search", f"f{back}", "gpt-4o", HOUR_14 - back * HOUR, 10**9) for back in range(5)]
+    ledger = PostgresLedger(pool)
+    await ledger.write_cells(cells, [])
+    await ledger.write_budget_status([status("rolls", 3 * 10**9, start=0)])
+    found = (await api.get("/v1/budgets/rolls/showback")).json()
+    assert {row["name"]: row["cost"] for row in found["rows"]} == {"f0": "1", "f1": "1", "f2": "1"}
+    assert (found["spent"], found["exact"]) == ("3", True)
 
 
 async def test_calls_of_exempt_models_are_nobodys_share(api, pool):
