@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from schemas import topics
-from schemas.budgets import Budget
 from schemas.events import GpuSample
 from schemas.instants import SECOND
 from schemas.keys import digest
 from streams.agents.budgets import BudgetAgent
+from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNow
 from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
@@ -20,17 +20,16 @@ from streams.agents.shell import Loop
 from streams.clock import Clock, clock_for
 from streams.core.budget_terms import Policy
 from streams.core.charging import Charging
-from streams.core.definitions import Definitions
 from streams.core.detection import detection_policy
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
 from streams.core.rules import Rules
-from streams.core.scopes import ScopeWatchlist, definition_scope, watched_of
-from streams.core.tree import Tree
+from streams.core.scopes import ScopeWatchlist, definition_scope
 from streams.kafka_connection import connection
 from streams.ports import Ledger, Outbox, Receiver
 from streams.settings import Settings
 from streams.settings_checks import STAGES
+from streams.sinks.definition_rows import change_of
 from streams.transport import BatchSchema, StateTable, make_app
 from streams.transport.driver import App
 
@@ -50,7 +49,7 @@ class Worker(NamedTuple):
     loops: Sequence[Loop]
 
 
-def create_app(settings: Settings, outside: Outside, budgets: Sequence[Budget], prices: PriceBook) -> Worker:
+def create_app(settings: Settings, outside: Outside, definitions: KnownDefinitions, prices: PriceBook) -> Worker:
     """Bind the stages that the settings name to their topics, tables and sinks."""
     app = make_app(
         group_of(settings),
@@ -67,8 +66,8 @@ def create_app(settings: Settings, outside: Outside, budgets: Sequence[Budget], 
     )
     loops: list[Loop] = []
     for stage, bind in (
-        ("meter", lambda: _bind_meter(app, settings, outside, budgets, prices)),
-        ("budget", lambda: _bind_budget(app, settings, outside, budgets)),
+        ("meter", lambda: _bind_meter(app, settings, outside, definitions, prices)),
+        ("budget", lambda: _bind_budget(app, settings, outside, definitions)),
         ("detect", lambda: _bind_detect(app, settings, prices)),
         ("ledger", lambda: _bind_ledger(app, outside)),
         ("notify", lambda: _bind_notify(app, outside)),
@@ -87,35 +86,34 @@ def group_of(settings: Settings) -> str:
 
 
 def _bind_meter(
-    app: App, settings: Settings, outside: Outside, budgets: Sequence[Budget], prices: PriceBook
+    app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions, prices: PriceBook
 ) -> list[Loop]:
     inputs = tuple(topic.name for topic in topics.INPUTS)
     meter = Meter(
         _table(app, "meter"),
         _table(app, "digests"),
-        _rules(settings, budgets, prices),
+        _rules(settings, prices),
         outside.ledger,
         inputs,
         epoch=settings.topic_epoch,
         writer=lambda: _writer(app),
         flush_interval_s=settings.flush_interval_ms / 1000,
         scope_interval_s=settings.scope_interval_ms / 1000,
+        watchlist=WatchedNow(definitions),
     )
     _bind(app, "meter", meter.run, *inputs)
     return [meter]
 
 
-def _bind_budget(app: App, settings: Settings, outside: Outside, budgets: Sequence[Budget]) -> list[Loop]:
-    definitions = Definitions({budget.key(): budget for budget in budgets})
-    tree = Tree(budgets)
+def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions) -> list[Loop]:
     budget = BudgetAgent(
         _table(app, "budgets"),
-        lambda: definitions,
+        definitions,
         definition_scope,
         outside.ledger,
         clock_for(settings.clock),
         Policy(settings.live_within_s * SECOND),
-        ancestors_of=tree.ancestors,
+        ancestors_of=AncestorsNow(definitions),
     )
     _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS)
     return [budget]
@@ -130,10 +128,11 @@ def _bind_detect(app: App, settings: Settings, prices: PriceBook) -> list[Loop]:
 
 
 def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
-    ledger = LedgerAgent(outside.ledger)
+    ledger = LedgerAgent(outside.ledger, change_of)
     _bind(app, "ledger-cells", ledger.run_cells, topics.SPEND_CELLS)
     _bind(app, "ledger-commands", ledger.run_commands, topics.GATEWAY_COMMANDS)
     _bind(app, "ledger-acks", ledger.run_acks, topics.GATEWAY_ACKS)
+    _bind(app, "ledger-definitions", ledger.run_definitions, topics.BUDGETS)
     return []
 
 
@@ -143,11 +142,11 @@ def _bind_notify(app: App, outside: Outside) -> list[Loop]:
     return [notify]
 
 
-def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> Rules:
+def _rules(settings: Settings, prices: PriceBook) -> Rules:
     return Rules(
         limits=limits_of(settings),
         pricing=Charging(prices, frozenset(settings.metered_providers)),
-        watchlist=ScopeWatchlist([watched_of(budget) for budget in budgets]),
+        watchlist=ScopeWatchlist(()),
         org_id=settings.org_id,
         runaway_tokens=settings.runaway_tokens,
         dedupe_window_us=settings.dedupe_window_s * SECOND,

@@ -12,6 +12,7 @@ from streams.commands.budget_app import budgets_app, limits_app
 from streams.commands.invoking import Flags, err, out, settings
 from streams.commands.invoking import run as _run
 from streams.commands.run_app import grants_app, release, runs_app
+from streams.settings import load_settings
 
 app = typer.Typer(
     name="sluice", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -117,11 +118,18 @@ def replay(
 @app.command("check-config")
 def check_config(
     config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
+    changes: Annotated[bool, typer.Option(help="Also what publishing the budgets file would change.")] = False,
 ) -> None:
     """Check settings, budgets file and rate card: every error at once, or the settings as they are in force."""
     from streams.commands.check_config import check
 
-    raise typer.Exit(check(Flags.values | ({"config_file": config} if config else {}), out, err))
+    flags = Flags.values | ({"config_file": config} if config else {})
+    code = check(flags, out, err)
+    if changes and not code:
+        from streams.commands.file_changes import show
+
+        code = _run(show(load_settings(**flags), out))
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -40,6 +40,12 @@ OVERFLOWS = Counter(
 CELLS_LIVE = Gauge("sluice_cells_live", "Cells in memory.", registry=WORKER)
 FLUSH_SECONDS = Histogram("sluice_flush_seconds", "Making state durable.", buckets=_SECONDS, registry=WORKER)
 
+# Definitions
+DEFINITIONS = Gauge("sluice_definitions", "Budgets, limits, overrides and the like that hold.", registry=WORKER)
+DEFINITIONS_UNREADABLE = Counter(
+    "sluice_definitions_unreadable_total", "Definitions that could not be read and changed nothing.", registry=WORKER
+)
+
 # BUDGET, DETECT
 ALERTS = Counter("sluice_alerts_total", "Alert statements.", ["rule", "severity", "status"], registry=WORKER)
 COMMANDS = Counter("sluice_gateway_commands_total", "Throttle commands.", ["action"], registry=WORKER)

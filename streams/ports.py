@@ -2,14 +2,14 @@
 them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from schemas.alerts import Alert
 from schemas.budgets import Definition
 from schemas.commands import ThrottleAck, ThrottleCommand
-from schemas.statements import CellStatement, Watermark
+from schemas.statements import CellStatement, Dimensions, Watermark
 
 
 class DeliveryError(Exception):
@@ -98,6 +98,33 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     takers: dict[str, int] = {}
 
 
+class Change(NamedTuple):
+    """One record of the definitions' topic; the body is None where it withdraws."""
+
+    key: str
+    version: int
+    body: Any
+    changed_by: str
+    reason: str
+    changed_at: int
+    #: What a file said last under this key, if one did.
+    file_digest: str = ""
+
+
+class Standing(NamedTuple):
+    """What is under a key now; ``definition`` is None where it was withdrawn."""
+
+    definition: Definition | None
+    version: int
+    changed_by: str
+    file_digest: str
+
+
+#: Dimensions, the end of the hour of rows that lie only partly in the period (else 0), nanodollars, those of them that
+#: stand on gateways' own figures, requests, tokens.
+SpentRow = tuple[Dimensions, int, int, int, int, int]
+
+
 class Delivery(msgspec.Struct, kw_only=True):
     """One message to one receiver, leased from the outbox."""
 
@@ -116,6 +143,21 @@ class Ledger(Protocol):
 
     async def durable_offsets(self) -> Mapping[str, int]:
         """``{slot: next offset}`` up to which the ledger holds everything."""
+        ...
+
+    async def spent_before(
+        self, slot: str, start: int, end: int, below: int, live: Sequence[tuple[str, int]], teams: Sequence[str]
+    ) -> tuple[int, Sequence[SpentRow]]:
+        """How far the ledger is with a slot, and sums of its rows in a period that end below an offset.
+
+        Args:
+            live: cell ids and segments that are left out.
+            teams: only these; empty: all.
+        """
+        ...
+
+    async def write_definitions(self, changes: Sequence[Change]) -> None:
+        """Keep every version of every definition; one that is there already stays as it is."""
         ...
 
     async def write_budget_status(self, rows: Sequence[BudgetStatus]) -> None:

@@ -6,25 +6,37 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from schemas.budgets import Budget
+from asyncpg import Pool
+
+from schemas import topics
+from schemas.budgets import Budget, Definition
 from streams import metrics
+from streams.agents.definitions import KnownDefinitions
 from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
 from streams.app import Outside, Worker, create_app, wait_ready
-from streams.core.budget_file import load_budgets
+from streams.clock import WallClock
+from streams.core.budget_file import definitions_of
+from streams.core.definition_file import changes_of, said_by
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard, load_rate_card
+from streams.kafka_connection import connection
+from streams.ports import RetryableError, Standing
 from streams.settings import Settings, SettingsError
+from streams.sinks.definitions import KafkaDefinitions, Wanted
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.receivers import receivers
+from streams.transport.following import TopicFollower
 
 logger = logging.getLogger("sluice.worker")
 
 STOP_DEADLINE_S = 20.0
+FILE_AGAIN_S = 1.0
 
 
 async def serve(settings: Settings) -> int:
@@ -45,10 +57,26 @@ async def serve(settings: Settings) -> int:
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
         outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach)
-        worker = create_app(settings, outside, read_budgets(settings), read_prices(settings))
+        entries = read_budgets(settings)
+        known = KnownDefinitions()
+        worker = create_app(settings, outside, known, read_prices(settings))
+        if entries is not None and settings.budgets is not None:
+            await publish_file(definition_store(settings, pool), settings.budgets, entries)
+        follower = TopicFollower(connection(settings), topics.BUDGETS, settings.partitions, known.take)
+        following = asyncio.create_task(follower.run_background())
+        stack.callback(following.cancel)
+        # Nothing is counted before it is known what is to be counted.
+        await follower.ready()
         if settings.worker_metrics_port:
             metrics.serve(settings.api_host, settings.worker_metrics_port)
         return await _serve(worker, settings.ready_file)
+
+
+def definition_store(settings: Settings, pool: Pool) -> KafkaDefinitions:
+    """Where definitions are published."""
+    return KafkaDefinitions(
+        connection(settings), pool, WallClock().now, settings.partitions, idempotence=settings.kafka_idempotence
+    )
 
 
 def _collect_rarely() -> None:
@@ -108,21 +136,40 @@ async def _say_ready(app: Any, ready_file: Path | None) -> None:
     logger.info("ready: tables are recovered and records flow")
 
 
-def read_budgets(settings: Settings) -> tuple[Budget, ...]:
-    """The budgets of the settings' file; none without one.
+def read_budgets(settings: Settings) -> Mapping[str, Definition] | None:
+    """What the settings' budgets file defines, by record key; None without a file.
 
     Raises:
         SettingsError: with every error in the file.
     """
     if settings.budgets is None:
-        return ()
+        return None
     try:
-        found = load_budgets(settings.budgets.read_text())
+        found = definitions_of(settings.budgets.read_text())
     except ValueError as error:
         raise SettingsError([f"{settings.budgets}: {line}" for line in str(error).splitlines()]) from error
-    if len(found) > settings.budgets_max:
-        raise SettingsError([f"{settings.budgets}: {len(found)} budgets, and budgets_max is {settings.budgets_max}"])
+    count = sum(isinstance(each, Budget) for each in found.values())
+    if count > settings.budgets_max:
+        raise SettingsError([f"{settings.budgets}: {count} budgets, and budgets_max is {settings.budgets_max}"])
     return found
+
+
+async def publish_file(store: KafkaDefinitions, path: Path, entries: Mapping[str, Definition]) -> None:
+    """Publish what the budgets file changed, trying until broker and database are there."""
+
+    def decide(standing: Mapping[str, Standing]) -> list[Wanted]:
+        found = changes_of(entries, standing, path.name)
+        for change in found:
+            logger.info("%s: %s %s", path, change.key, change.what)
+        return [Wanted(change.key, change.definition, change.file_digest) for change in found]
+
+    while True:
+        try:
+            await store.put(decide, by=said_by(path.name), reason=f"the file {path.name} says so")
+            return
+        except RetryableError as error:
+            logger.warning("%s waits to be published: %s", path, error)
+            await asyncio.sleep(FILE_AGAIN_S)
 
 
 def read_prices(settings: Settings) -> PriceBook:

@@ -26,6 +26,7 @@ _decode_cell = CELL_STATEMENTS.decode
 _decode_scope = SCOPE_STATEMENTS.decode
 
 _WATERMARK = "w"
+_OPENINGS = "o"
 
 
 class Recovered(NamedTuple):
@@ -33,6 +34,8 @@ class Recovered(NamedTuple):
 
     checkpoint: Checkpoint
     statements: list[Statement]
+    #: The records of openings (``streams.core.openings``).
+    openings: bytes | None = None
 
 
 def entry_key(source: Source, name: str, writer: str) -> bytes:
@@ -52,6 +55,11 @@ def checkpoint_entry(checkpoint: Checkpoint, writer: str) -> tuple[bytes, bytes]
     return entry_key(checkpoint.source, _WATERMARK, writer), _encode(checkpoint)
 
 
+def openings_entry(source: Source, records: bytes, writer: str) -> tuple[bytes, bytes]:
+    """The records of openings as a changelog entry; written after the counters that were opened."""
+    return entry_key(source, _OPENINGS, writer), records
+
+
 def statement_entry(statement: Statement, writer: str) -> tuple[bytes, bytes]:
     """A cell or counter as a changelog entry."""
     return entry_key(statement.source, entry_id(statement), writer), _encode(statement)
@@ -61,6 +69,7 @@ def recover(entries: Mapping[bytes, bytes]) -> dict[str, Recovered]:
     """By slot: the state of the writer that came furthest. Entries without a watermark say nothing and are left out."""
     by_writer: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
     best: dict[str, tuple[tuple[int, int], str, Checkpoint]] = {}
+    openings: dict[tuple[str, str], bytes] = {}
     for key, value in entries.items():
         parts = key.decode().split("|")
         slot, kind, writer = parts[0], parts[1], parts[-1]
@@ -69,6 +78,8 @@ def recover(entries: Mapping[bytes, bytes]) -> dict[str, Recovered]:
             rank = (checkpoint.revision, checkpoint.next_offset)
             if slot not in best or (rank, writer) > best[slot][:2]:
                 best[slot] = (rank, writer, checkpoint)
+        elif kind == _OPENINGS:
+            openings[(slot, writer)] = value
         else:
             by_writer.setdefault((slot, writer), []).append((kind, value))
     recovered = {}
@@ -77,7 +88,7 @@ def recover(entries: Mapping[bytes, bytes]) -> dict[str, Recovered]:
             _decode_cell(value) if kind == "c" else _decode_scope(value)
             for kind, value in by_writer.get((slot, writer), ())
         ]
-        recovered[slot] = Recovered(checkpoint, statements)
+        recovered[slot] = Recovered(checkpoint, statements, openings.get((slot, writer)))
     return recovered
 
 

@@ -1,7 +1,7 @@
 """LEDGER's shell: cells and watermarks into PostgreSQL, with the commands and acknowledgements of the gateways."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from schemas.commands import ThrottleAck
@@ -11,7 +11,7 @@ from streams import metrics
 from streams.agents.entries import is_watermark
 from streams.agents.shell import decoded, fail_stop
 from streams.clock import elapsed_s
-from streams.ports import Ledger
+from streams.ports import Change, Ledger
 
 logger = logging.getLogger("sluice.ledger")
 
@@ -28,10 +28,11 @@ def _acks(records: Iterable[Any]) -> list[ThrottleAck]:
 
 
 class LedgerAgent:
-    """Three streams, one transaction per batch each. Acknowledged only when PostgreSQL has committed."""
+    """Four streams, one transaction per batch each. Acknowledged only when PostgreSQL has committed."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, change_of: Callable[[Any], Change | None]) -> None:
         self._ledger = ledger
+        self._change_of = change_of
 
     async def run_cells(self, stream: Any) -> None:
         """``spend.cells``: the newest total of each cell, then the watermarks that cover them."""
@@ -67,3 +68,22 @@ class LedgerAgent:
             except Exception as error:
                 fail_stop("LEDGER acks", error)
             event.ack()
+
+    async def run_definitions(self, stream: Any) -> None:
+        """``budgets``: every version of what was defined, with who and why."""
+        async for event in stream.noack().events():
+            try:
+                await self._ledger.write_definitions(self._changes(event.value.records))
+            except Exception as error:
+                fail_stop("LEDGER definitions", error)
+            event.ack()
+
+    def _changes(self, records: Iterable[Any]) -> list[Change]:
+        found = []
+        for record in records:
+            change = self._change_of(record)
+            if change is None:
+                logger.error("the definition at offset %d cannot be kept: it has no readable body", record.offset)
+            else:
+                found.append(change)
+        return found

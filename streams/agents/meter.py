@@ -28,11 +28,13 @@ from schemas.statements import Source
 from streams import metrics
 from streams.agents import digests, entries
 from streams.agents.keyed import alert_record
+from streams.agents.opening_balances import OpeningBalances
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
 from streams.clock import elapsed_s
 from streams.core.meter import PartitionState
 from streams.core.overflow import overflow_alert
 from streams.core.rules import Rules
+from streams.core.scopes import ScopeWatchlist
 from streams.ports import Ledger
 from streams.transport import Outgoing, RecordBatch, StateTable
 
@@ -69,10 +71,12 @@ class Meter:
         writer: Callable[[], str],
         flush_interval_s: float,
         scope_interval_s: float,
+        watchlist: Callable[[], ScopeWatchlist] | None = None,
     ) -> None:
         self._table = table
         self._partitions: int = table.app.partitions  # type: ignore[attr-defined]
         self._rules = rules
+        self._openings = OpeningBalances(ledger, watchlist)
         self._ledger = ledger
         self._sources = sources
         self._epoch = epoch
@@ -112,6 +116,8 @@ class Meter:
             state = PartitionState(source, self._rules, known.checkpoint if known else None)
             if known:
                 state.restore(known.statements)
+                state.openings.restore(known.openings)
+            self._openings.begin(state)
             where = (topic, partition)
             state.said_until = _UNKNOWN
             self._states[where] = state
@@ -208,6 +214,8 @@ class Meter:
             await asyncio.sleep(wait_s)
             try:
                 await self._make_sure()
+                for where, state in self._states.items():
+                    self._openings.follow(state, lambda where=where, state=state: self._states.get(where) is state)
                 if elapsed_s() >= flush_at:
                     cost_s = await self.flush()
                     flush_at = elapsed_s() + max(self._flush_interval_s, cost_s / FLUSHING_SHARE)
@@ -258,10 +266,10 @@ class Meter:
             records.append(alert_record(alert))
             metrics.OVERFLOWS.labels(status=status).inc()
         state.overflows = {}
-        records += [
-            entries.scope_record(counter, self._writer, self._partitions) for counter in state.unstated.values()
-        ]
-        state.letters, state.signals, state.unstated = [], [], {}
+        # A counter that was opened is said once it is durable, and never before.
+        said, state.unstated = state.openings.apart(state.unstated, held=True)
+        records += [entries.scope_record(counter, self._writer, self._partitions) for counter in said]
+        state.letters, state.signals = [], []
         return records
 
     async def flush(self) -> float:
@@ -298,6 +306,7 @@ class Meter:
         # Only now nobody needs what was stated before: the ledger and BUDGET have it, or the restated copy.
         await self._write([record for picture in pictures for record in picture.deletions])
         for picture in pictures:
+            picture.state.openings.durable(picture.opened)
             if self._states.get(picture.where) is picture.state:  # else the new owner reads these records again
                 for event in picture.done:
                     event.ack()
@@ -327,25 +336,30 @@ class Meter:
         evicted = state.evict(self._durable.get(slot, 0)) if evicting else []
         stale = self._stale.pop(slot, [])
         done = self._pending.pop(where, [])
-        if not (done or evicted or stale or state.changed_cells or state.changed_counters):
+        records, opened = state.openings.take()
+        if not (done or evicted or stale or records or state.changed_cells or state.changed_counters):
             return self._idle_picture(where, state)
         self._stated_at[where] = elapsed_s()
         # A cell's statement is its changelog entry: one encoding serves both.
         cells = [entries.cell_record(cell, writer) for cell in state.changed_cells.values()]
-        counters = [entries.statement_entry(counter, writer) for counter in state.changed_counters.values()]
-        state.changed_cells, state.changed_counters = {}, {}
+        whole, state.changed_counters = state.openings.apart(state.changed_counters, held=False)
+        counters = [entries.statement_entry(counter, writer) for counter in whole]
+        state.changed_cells = {}
         gone = [entries.deletion(statement, writer, self._partitions) for statement in evicted]
         consequences = self._consequences(state)
         consequences += cells
         consequences.append(entries.watermark_record(state.watermark(), writer))
         changed: list[tuple[bytes, bytes | None]] = [(cell.key, cell.value) for cell in cells]
         changed += counters
+        if records is not None:
+            # After the counters: where it is missing, the next owner opens them anew.
+            changed.append(entries.openings_entry(state.source, records, writer))
         changed.append(entries.checkpoint_entry(state.checkpoint(), writer))
         # Deletions follow the watermark: a total that is deleted must not be missing from a state that is older.
         changed += [(deletion.key, None) for deletion in gone]
         changed += [(left.key, None) for left in stale]
         gone += [left.deletion for left in stale if left.deletion is not None]
-        return _Picture(where, state, consequences, changed, gone, done)
+        return _Picture(where, state, consequences, changed, gone, done, opened)
 
     def _idle_picture(self, where: tuple[str, int], state: PartitionState) -> "_Picture | None":
         now = elapsed_s()
@@ -382,3 +396,5 @@ class _Picture(NamedTuple):
     deletions: list[Outgoing]
     #: The batches that it covers.
     done: list[Any]
+    #: Openings that are durable with it.
+    opened: frozenset[str] = frozenset()

@@ -35,7 +35,9 @@ async def serve(settings: Settings) -> int:
         reached = connection(settings)
         api = create_api(
             settings, pool, publisher, ApiKeys(pool),
-            definitions=KafkaDefinitions(reached, pool, WallClock().now, settings.partitions),
+            definitions=KafkaDefinitions(
+                reached, pool, WallClock().now, settings.partitions, idempotence=settings.kafka_idempotence
+            ),
             releases=KafkaReleases(reached, publisher),
         )  # fmt: skip
         server = uvicorn.Server(

@@ -56,7 +56,9 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
         pool = await open_pool(url)
         try:
             clock = WallClock()
-            store = KafkaDefinitions(connection(settings), pool, clock.now, settings.partitions)
+            store = KafkaDefinitions(
+                connection(settings), pool, clock.now, settings.partitions, idempotence=settings.kafka_idempotence
+            )
             known = Definitions().changed(await store.current())
             yield Desk(store, pool, known, clock.now())
         finally:

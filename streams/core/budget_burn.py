@@ -10,9 +10,9 @@ from schemas.instants import HOUR, MINUTE, SECOND
 
 #: How far apart samples are, and up to which age: fine where it counts, coarse for the long rate.
 _GRADES = ((10 * SECOND, SECOND), (MINUTE, 5 * SECOND), (10 * MINUTE, MINUTE))
-#: A rate over less is no rate: one lump would be taken for a flood.
+#: A rate over less is no rate.
 _SPAN_MIN = 10 * SECOND
-_BURST = 5 * SECOND
+_BURST, _BURST_MIN = 5 * SECOND, SECOND
 
 #: ``(stream time, total)``, oldest first.
 Samples = list[tuple[int, int]]
@@ -42,30 +42,31 @@ def shifted(samples: Samples, nanos: int) -> Samples:
 def burn_per_second(samples: Samples, at: int, total: int) -> int:
     """Nanodollars a second: over the last minute, or over the last seconds where they are steadily faster.
 
-    >>> burn_per_second([(0, 0), (30 * SECOND, 300)], 60 * SECOND, 600)
-    10
+    The largest step of each is left out, with its time: a bill, or a backlog, comes in one, and is no flood.
+
+    >>> steady = [(second * SECOND, second * 10) for second in range(0, 60, 5)]
+    >>> burn_per_second(steady, 60 * SECOND, 600), burn_per_second([(0, 0), (SECOND, 0)], 30 * SECOND, 600)
+    (10, 0)
     """
-    return max(0, _over(samples, at, total, MINUTE), _burst(samples, at, total))
+    return max(0, _steady(samples, at, total, MINUTE, _SPAN_MIN), _steady(samples, at, total, _BURST, _BURST_MIN))
 
 
 def burn_per_hour(samples: Samples, at: int, total: int) -> int:
-    """Nanodollars an hour, over the last ten minutes."""
-    return max(0, _over(samples, at, total, 10 * MINUTE, HOUR))
+    """Nanodollars an hour, over the last ten minutes, with everything in it."""
+    first = _within(samples, at, 10 * MINUTE)
+    return max(0, (total - first[0][1]) * HOUR // max(at - first[0][0], MINUTE)) if first else 0
 
 
-def _over(samples: Samples, at: int, total: int, window: int, unit: int = SECOND) -> int:
-    first = next(((when, amount) for when, amount in samples if at - when <= window), None)
-    if first is None:
+def _within(samples: Samples, at: int, window: int) -> Samples:
+    return [(when, amount) for when, amount in samples if at - when <= window]
+
+
+def _steady(samples: Samples, at: int, total: int, window: int, least: int) -> int:
+    steps = [
+        (after[1] - before[1], after[0] - before[0])
+        for before, after in pairwise([*_within(samples, at, window), (at, total)])
+    ]
+    if not steps:
         return 0
-    return (total - first[1]) * unit // max(at - first[0], _SPAN_MIN)
-
-
-def _burst(samples: Samples, at: int, total: int) -> int:
-    """The rate of the last seconds without their largest step: a bill, or a backlog, comes in one."""
-    recent = [(when, amount) for when, amount in samples if at - when <= _BURST]
-    if not recent or at - recent[0][0] < 2 * SECOND:
-        return 0
-    amounts = [amount for _, amount in recent] + [total]
-    steps = [after - before for before, after in pairwise(amounts)]
-    span = at - recent[0][0] - SECOND
-    return (amounts[-1] - amounts[0] - max(steps)) * SECOND // max(span, SECOND)
+    steps.remove(max(steps))
+    return sum(nanos for nanos, _ in steps) * SECOND // max(sum(took for _, took in steps), least)

@@ -4,8 +4,9 @@ Asked of the document as written, not of valid entries, so that these errors are
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
+from schemas.commands import ScopeType
 from streams.core.budget_rows import ROLLING_HOURS_MAX, instant_of
 from streams.core.budget_rungs import measure_problem
 from streams.core.marked_yaml import Document, Path, Problem
@@ -20,7 +21,8 @@ def problems_of(document: Document) -> Iterator[Problem]:
     for section, entries in (("budget", budgets), ("limit", limits)):
         yield from _repeated(section, entries)
     for path, entry in budgets:
-        yield from _scope(path, entry)
+        if (*path, "scope") not in document.blanks:
+            yield from _scope(path, entry)
         yield from _period(path, entry)
         yield from _ladder(path, entry)
     for path, entry in limits:
@@ -54,12 +56,14 @@ def _scope(path: Path, entry: dict[str, Any]) -> Iterator[Problem]:
     scope, match, per = entry.get("scope"), entry.get("match"), entry.get("per")
     scope = scope if isinstance(scope, dict) else {}
     match = match if isinstance(match, dict) else {}
+    if per and per not in get_args(ScopeType):
+        return  # told by the field itself
     if per:
         if "scope" in entry and scope != {per: "*"}:
             named = ", ".join(f"{name}: {value}" for name, value in scope.items()) or "this"
             words = f"per: {per} throttles each {per} by itself: take scope out, and write {named} under match"
             yield Problem((*path, "scope"), words)
-        if isinstance(per, str) and isinstance(match.get(per), str):
+        if isinstance(match.get(per), str):
             words = f"one {per} and per: {per} exclude each other: write scope: {{{per}: {match[per]}}} without per"
             yield Problem((*path, "match", per), words)
         return
@@ -99,7 +103,7 @@ def _period(path: Path, entry: dict[str, Any]) -> Iterator[Problem]:
 
 def _ladder(path: Path, entry: dict[str, Any]) -> Iterator[Problem]:
     rungs = entry.get("thresholds")
-    highest = {"spent": 0, "forecast": 0}
+    highest = {"spent": -1, "forecast": -1}
     for place, rung in enumerate(rungs if isinstance(rungs, list) else ()):
         if not isinstance(rung, dict):
             continue

@@ -111,7 +111,7 @@ class BudgetRow(BaseModel):
         Annotated[str, AfterValidator(_is_attribute)],
         Annotated[list[Annotated[str, Field(max_length=256)]], BeforeValidator(listed), Field(min_length=1)],
     ] = {}
-    per: ScopeType | Literal[""] = ""
+    per: ScopeType | None = None
     amount_usd: Annotated[int, BeforeValidator(nanos_of)]
     period: PeriodKind | None = None
     week_start: Annotated[int, BeforeValidator(_weekday)] = 0
@@ -144,7 +144,7 @@ class BudgetRow(BaseModel):
             target=Target(scope_type, scope_id),
             amount_nanos=self.amount_usd,
             period=Period(self.period or "rolling", self.timezone, self.week_start, self.rolling),
-            per=self.per,
+            per=self.per or "",
             parent=self.parent,
             model=self.model,
             rollover=self.rollover,

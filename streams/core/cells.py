@@ -1,6 +1,7 @@
 """Folding one event into the cumulative totals of its cell. Every total adds; nothing is compared or taken away."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
@@ -73,6 +74,15 @@ def bill_dimensions(bill: BillingRecord, category: str, org_id: str) -> Dimensio
         "",
         category,
     )
+
+
+def own_dimensions(
+    event: GpuSample | BillingRecord, category_of: Callable[[BillingRecord], str], org_id: str
+) -> Dimensions:
+    """The cell of what is no call."""
+    if isinstance(event, GpuSample):
+        return gpu_dimensions(event, org_id)
+    return bill_dimensions(event, category_of(event), org_id)
 
 
 Counted = UsageEvent | GpuSample | BillingRecord

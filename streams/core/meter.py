@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from schemas.alerts import Status
-from schemas.events import BillingRecord, GpuSample, UsageEvent
+from schemas.events import BillingRecord, UsageEvent
 from schemas.instants import HOUR
 from schemas.statements import (
     COST_BOUNDS_NANOS,
@@ -29,9 +29,10 @@ from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
 from streams.core.lanes import Call, Lane, calls_of, contribute, lane_at
 from streams.core.matching import values_of
+from streams.core.openings import Openings
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
-from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, is_of_one_value, new_counter
+from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, Watchlist, evicted_until, new_counter
 from streams.core.signals import runaway as runaway_signal
 
 _LANES_MAX = 64
@@ -60,7 +61,7 @@ class PartitionState:
         self.unstated: dict[int, ScopeStatement] = {}
         self.letters: list[DeadLetter] = []
         self.signals: list[Signal] = []
-        #: Teams that have more cells than they may have, and those whose hour is over: to be told.
+        #: Teams with more cells than they may have, and those whose hour is over: to be told.
         self.overflows: dict[Overflow, Status] = {}
         self.folded = 0
         self.unpriced = 0
@@ -71,9 +72,11 @@ class PartitionState:
         #: The window is whole once the source was read again up to here.
         self._rebuilt_at = self.next_offset
         #: Below this offset a restored total may hold a record already: each is asked, one by one.
-        self._sure_from = 0
+        self.sure_from = 0
         #: Below this offset an earlier owner may have stated totals that no state holds: nothing leaves memory.
         self.said_until = 0
+        self.evicted_until = evicted_until(checkpoint)
+        self.openings = Openings()
 
     # -- restoring --------------------------------------------------------------------------------------------------
 
@@ -85,7 +88,7 @@ class PartitionState:
                 self._admission.enter(statement.dimensions)
             else:
                 self.counters[(statement.scope, statement.period_start)] = statement
-            self._sure_from = max(self._sure_from, statement.offset + 1)
+            self.sure_from = max(self.sure_from, statement.offset + 1)
         self.restate()
 
     def restate(self) -> None:
@@ -111,27 +114,25 @@ class PartitionState:
         oldest = self.window.marks[0].first_offset if self.window.marks else self.next_offset
         self.refused = [offset for offset in self.refused if offset >= oldest]
         return Checkpoint(
-            source=self.source,
-            revision=self.revision,
-            next_offset=self.next_offset,
-            stream_time=self.stream_time,
-            arrived_at=self.arrived_at,
-            marks=self.window.marks,
-            refused=tuple(self.refused),
-            dead_letters=self.dead_letters,
-            duplicates=self.duplicates,
-        )
+            source=self.source, revision=self.revision, next_offset=self.next_offset, stream_time=self.stream_time,
+            arrived_at=self.arrived_at, marks=self.window.marks, refused=tuple(self.refused),
+            dead_letters=self.dead_letters, duplicates=self.duplicates, evicted_until=self.evicted_until,
+        )  # fmt: skip
 
     def watermark(self) -> Watermark:
         """The watermark as the ledger is told."""
         return Watermark(
-            source=self.source,
-            revision=self.revision,
-            next_offset=self.next_offset,
-            stream_time=self.stream_time,
-            dead_letters=self.dead_letters,
-            duplicates=self.duplicates,
-        )
+            source=self.source, revision=self.revision, next_offset=self.next_offset, stream_time=self.stream_time,
+            dead_letters=self.dead_letters, duplicates=self.duplicates,
+        )  # fmt: skip
+
+    def watch(self, watchlist: Watchlist) -> None:
+        """Fold what follows by another watchlist; what was folded stays where it is."""
+        self.settle()
+        self.rules = self.rules._replace(watchlist=watchlist)
+        # Plans and lanes hold counters of the watchlist before.
+        self._reader = BatchReader(self.rules.limits, self.rules.org_id, watchlist.attributes)
+        self._values = values_of(watchlist.attributes)
 
     # -- folding ----------------------------------------------------------------------------------------------------
 
@@ -157,7 +158,7 @@ class PartitionState:
             rows, refused = self._reader.read(records[first:])
             for record, reason in refused:
                 self._dead_letter(record, reason)
-            calls += calls_of(rows, self._sure_from, self.rules.runaway_tokens)
+            calls += calls_of(rows, self.sure_from, self.rules.runaway_tokens)
             end = records[-1].offset + 1
         if calls:
             self._fold_calls(calls)
@@ -277,7 +278,8 @@ class PartitionState:
             self.window.note([id])
         self.folded += 1
         late = self.window.is_late(happened, self.stream_time)
-        self._add(row, plan.dimensions if plan else self._dimensions(event), event, charge, late)
+        found = plan.dimensions if plan else self.rules.dimensions_of(event)
+        self._add(row, found, event, charge, late)
         if charge.unpriced:
             self.unpriced += 1
         if plan is not None and lane_at(plan, event_time) is None:
@@ -339,11 +341,6 @@ class PartitionState:
         self.dead_letters += 1
         self.letters.append(DeadLetter(record, refused.reason, refused.detail))
 
-    def _dimensions(self, event: GpuSample | BillingRecord) -> Dimensions:
-        if isinstance(event, GpuSample):
-            return cells.gpu_dimensions(event, self.rules.org_id)
-        return cells.bill_dimensions(event, self.rules.pricing.bill_category(event), self.rules.org_id)
-
     def _cell(self, dimensions: Dimensions, event_time: int, offset: int) -> CellStatement:
         hour = event_time - event_time % HOUR
         cell = self.cells.get((dimensions, hour))
@@ -362,7 +359,8 @@ class PartitionState:
         key = (watched.scope, watched.period_start)
         counter = self.counters.get(key)
         if counter is None:
-            counter = self.counters[key] = new_counter(watched, self.source, offset, self.revision)
+            segment, since = self.openings.place(watched, offset, self.stream_time - self.rules.cells_idle_us)
+            counter = self.counters[key] = new_counter(watched, self.source, segment, self.revision, since)
         return counter
 
     # -- letting go -------------------------------------------------------------------------------------------------
@@ -372,32 +370,30 @@ class PartitionState:
 
         Nothing of this partition may be folded or stated before the deletions are durable, and they follow the
         watermark: a later event opens a new segment, and two segments may not both hold the same event. A cell is idle
-        by its hour, a counter by the end of its period, that of a single value (a session) also when no event came for
-        long, all in stream time. What an earlier owner stated before it died is stated once more under the same
-        segments first, so until then everything stays.
+        by its hour, a counter by its end, that of a single value (a session) also when no event came for long, all in
+        stream time. What an earlier owner stated before it died is stated again first: until then everything stays.
         """
-        if self.next_offset < max(self.said_until, self._sure_from):
+        if self.next_offset < max(self.said_until, self.sure_from):
             return []
-        horizon = self.stream_time - self.rules.cells_idle_us
-        silent_since = self.stream_time - self.rules.counters_idle_us
-        closed_by = horizon
-        gone: list[CellStatement | ScopeStatement] = []
+        horizon = closed_by = self.stream_time - self.rules.cells_idle_us
+        silent_since, gone = self.stream_time - self.rules.counters_idle_us, list[CellStatement | ScopeStatement]()
         for cell_key, cell in list(self.cells.items()):
             idle = cell.hour + HOUR < horizon and cell.offset < ledger_offset
             if idle and id(cell) not in self.changed_cells:
                 gone.append(self.cells.pop(cell_key))
+                self.evicted_until = max(self.evicted_until, cell.offset + 1)
                 self._admission.leave([cell.dimensions])
                 if is_other(cell.dimensions):
                     self.overflows[Overflow(cell.dimensions.org_id, cell.dimensions.team_id, cell.hour)] = "resolved"
         for counter_key, counter in list(self.counters.items()):
             if id(counter) in self.changed_counters:
                 continue
+            is_over = counter.period_end < horizon or not self.openings.is_wanted(counter.scope)
             is_silent = counter.stream_time < silent_since and counter.offset < ledger_offset
-            if counter.period_end < horizon:
+            if is_over or (is_silent and self.openings.is_one_of_many(counter.scope)):
                 gone.append(self.counters.pop(counter_key))
-            elif is_silent and is_of_one_value(counter.scope):
-                gone.append(self.counters.pop(counter_key))
-                # The last lane that could lead to it: that of the hour of an event as far ahead as is believed.
+            if is_silent and not is_over:
+                # The last lane that could lead to it: that of an event as far ahead as is believed.
                 closed_by = max(closed_by, silent_since + self.rules.limits.future_us_max + HOUR)
         if gone:
             self._reader.close_lanes(closed_by)

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from schemas.events import BillingRecord, UsageEvent
+from schemas.events import BillingRecord, GpuSample, UsageEvent
 from schemas.instants import HOUR
 from schemas.statements import Dimensions, ScopeStatement, Source
 from schemas.versions import Versioned
+from streams.core import cells
 from streams.core.cells import Charge
 from streams.core.dedupe import Mark
 from streams.core.rates import FlatTerms
@@ -25,7 +26,7 @@ class Watched(NamedTuple):
     label: str
 
 
-def new_counter(watched: Watched, source: Source, segment: int, revision: int) -> ScopeStatement:
+def new_counter(watched: Watched, source: Source, segment: int, revision: int, since: int = 0) -> ScopeStatement:
     """A counter without anything in it, whose segment begins at this offset."""
     return ScopeStatement(
         scope=watched.scope,
@@ -41,6 +42,7 @@ def new_counter(watched: Watched, source: Source, segment: int, revision: int) -
         stream_time=0,
         arrived_at=0,
         contributors={},
+        since=since or msgspec.UNSET,
     )
 
 
@@ -112,6 +114,10 @@ class Rules(NamedTuple):
     cells_max: int = 200_000
     team_cells_max: int = 20_000
 
+    def dimensions_of(self, event: GpuSample | BillingRecord) -> Dimensions:
+        """The cell of what is no call."""
+        return cells.own_dimensions(event, self.pricing.bill_category, self.org_id)
+
 
 class DeadLetter(NamedTuple):
     """A record that was not counted, and why."""
@@ -135,6 +141,15 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     refused: tuple[int, ...] = ()
     dead_letters: int
     duplicates: int
+    #: Every cell that ever left memory ended below this offset; 0: none did. Earlier releases do not say.
+    evicted_until: int | msgspec.UnsetType = msgspec.UNSET
+
+
+def evicted_until(checkpoint: Checkpoint | None) -> int:
+    """Below which offset every cell ended that ever left memory; below 0: not known."""
+    if checkpoint is None:
+        return 0
+    return -1 if checkpoint.evicted_until is msgspec.UNSET else checkpoint.evicted_until
 
 
 #: Reads every version of a checkpoint that this release knows.

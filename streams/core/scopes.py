@@ -39,6 +39,8 @@ class WatchedBudget(NamedTuple):
     ends: int = 0
     #: Calls of these models are not counted, since they are never refused.
     exempt_models: tuple[str, ...] = ()
+    #: How far back it counts at every instant, besides the bounds of that instant, microseconds; only of rolling ones.
+    lookback: int = 0
 
 
 class BudgetScope(NamedTuple):
@@ -60,6 +62,7 @@ def watched_of(budget: Budget) -> WatchedBudget:
         budget.starts,
         budget.ends,
         budget.exempt_models,
+        budget.period.hours * HOUR if budget.period.kind == "rolling" else 0,
     )
 
 
@@ -132,6 +135,7 @@ class ScopeWatchlist:
     """Finds the scopes of an event; memoised, since thousands of events share one set of attributes."""
 
     def __init__(self, budgets: Sequence[WatchedBudget]) -> None:
+        self.budgets = tuple(budgets)
         self._budgets = tuple(_Watched(budget) for budget in budgets)
         self._index = Index([each.conditions for each in self._budgets])
         asked = {name for each in self._budgets for name in each.conditions}
@@ -151,8 +155,25 @@ class ScopeWatchlist:
         ``values`` are those of ``attributes``. Budgets match what the event is; detectors follow the cell that it is
         shown under, whose number is bounded.
         """
+        found = self._of(self._matching(dimensions, values), dimensions, values, event_time)
+        if dimensions.category in _METERED:
+            hour = event_time - event_time % HOUR
+            found.append(Watched(TEAM + shown.team_id, hour, hour + HOUR, shown.feature))
+            found.append(Watched(FEATURE + shown.feature, hour, hour + HOUR, shown.team_id))
+        return found
+
+    def of_cell(self, dimensions: Dimensions, instant: int) -> Sequence[Watched]:
+        """The budgets' scopes of whatever such a cell holds at an instant, of budgets that ask for no more than cells
+        have."""
+        values = ("",) * len(self.attributes)
+        matching = [each for each in self._matching(dimensions, values) if each.is_of_cells]
+        return self._of(matching, dimensions, values, instant)
+
+    def _of(
+        self, matching: Sequence["_Watched"], dimensions: Dimensions, values: tuple[str, ...], event_time: int
+    ) -> list[Watched]:
         found = []
-        for each in self._matching(dimensions, values):
+        for each in matching:
             budget = each.budget
             if not budget.starts <= event_time < (budget.ends or ENDLESS):
                 continue
@@ -161,10 +182,6 @@ class ScopeWatchlist:
                 continue
             start, end = each.bounds(event_time)
             found.append(Watched(budget_scope(budget, value), start, end, each.label(dimensions)))
-        if dimensions.category in _METERED:
-            hour = event_time - event_time % HOUR
-            found.append(Watched(TEAM + shown.team_id, hour, hour + HOUR, shown.feature))
-            found.append(Watched(FEATURE + shown.feature, hour, hour + HOUR, shown.team_id))
         return found
 
     def steady(self, dimensions: Dimensions, values: tuple[str, ...], event_time: int) -> Bounds:
@@ -203,11 +220,12 @@ class ScopeWatchlist:
 class _Watched:
     """A budget, made ready for being asked often."""
 
-    __slots__ = ("_by_feature", "_exempt", "_period", "budget", "conditions")
+    __slots__ = ("_by_feature", "_exempt", "_period", "budget", "conditions", "is_of_cells")
 
     def __init__(self, budget: WatchedBudget) -> None:
         self.budget = budget
         self.conditions: Conditions = conditions_of(budget.match)
+        self.is_of_cells = {*self.conditions, budget.per} <= {"", *CELL_FIELDS}
         self._exempt = pattern_of(budget.exempt_models) if budget.exempt_models else None
         self._by_feature = "team" in self.conditions or budget.per == "team"
         #: The last one asked for: instants mostly fall into the same one.

@@ -115,7 +115,7 @@ def _holds_all(above: Budget, of_above: Conditions, budget: Budget, conditions: 
 _ANY = frozenset(("", "\0"))
 
 
-def _distance(budget: Budget, conditions: Conditions) -> tuple[int, int, int]:
+def _distance(budget: Budget, conditions: Conditions) -> tuple[int, int, int, int]:
     """The more it asks for the closer it is, then the fewer values it takes, then the shorter it is."""
     asked = len(conditions) + bool(budget.per)
-    return -asked, sum(len(values) for values in conditions.values()), hours_of(budget.period)
+    return -asked, bool(budget.per), sum(len(values) for values in conditions.values()), hours_of(budget.period)

@@ -10,7 +10,7 @@ READS = {
     "meter": tuple(topic.name for topic in topics.INPUTS),
     "budget": (topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS),
     "detect": (topics.SPEND_SCOPES, topics.USAGE_SIGNALS, topics.USAGE_GPU),
-    "ledger": (topics.SPEND_CELLS, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS),
+    "ledger": (topics.SPEND_CELLS, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS, topics.BUDGETS),
     "notify": (topics.ALERTS,),
 }
 

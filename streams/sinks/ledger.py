@@ -14,7 +14,9 @@ import msgspec
 from schemas.commands import ThrottleAck, ThrottleCommand
 from schemas.instants import InstantError, parse_instant, to_datetime
 from schemas.statements import CellStatement, Dimensions, Totals, Watermark
-from streams.ports import BudgetStatus
+from streams.ports import BudgetStatus, Change, SpentRow
+from streams.sinks import spent
+from streams.sinks.definition_rows import INSERT_DEFINITION, definition_row
 from streams.sinks.postgres import storable, with_retries
 
 logger = logging.getLogger("sluice.ledger")
@@ -136,6 +138,17 @@ class PostgresLedger:
             return await self._pool.fetch("select slot, next_offset from ledger_sources")
 
         return {row["slot"]: row["next_offset"] for row in await with_retries(attempt)}
+
+    async def spent_before(
+        self, slot: str, start: int, end: int, below: int, live: Sequence[tuple[str, int]], teams: Sequence[str]
+    ) -> tuple[int, Sequence[SpentRow]]:
+        """How far the ledger is with a slot, and sums of its rows in a period that end below an offset."""
+        async with self._pool.acquire() as connection:
+            return await spent.spent_before(connection, slot, start, end, below, live, teams)
+
+    async def write_definitions(self, changes: Sequence[Change]) -> None:
+        """Keep every version of every definition; one that is there already stays as it is."""
+        await self._execute_many(INSERT_DEFINITION, sorted(map(definition_row, changes), key=lambda row: row[:2]))
 
     async def write_budget_status(self, rows: Sequence[BudgetStatus]) -> None:
         """Keep the newest status of each budget and period."""

@@ -313,8 +313,14 @@ def _nothing() -> Any:
 class Rig:
     """One partition's owners, one after the other, over one changelog."""
 
-    def __init__(self, rules: Rules, records: Sequence[RawRecord], writer: Callable[[], str]) -> None:
-        self.records, self.log, self.store, self.said = records, dict[bytes, bytes](), Store(), list[Outgoing]()
+    def __init__(
+        self, rules: Rules, records: Sequence[RawRecord], writer: Callable[[], str],
+        watchlist: Callable[[], ScopeWatchlist] | None = None, store: Store | None = None,
+    ) -> None:  # fmt: skip
+        self.records, self.log, self.said = records, dict[bytes, bytes](), list[Outgoing]()
+        self.store = store or Store()
+        #: What is defined now; None: the rules' own watchlist, for ever.
+        self._watchlist = watchlist
         self._rules, self._writer = rules, writer
         #: The changelog of sealed generations.
         self.kept: dict[bytes, bytes] = {}
@@ -329,7 +335,7 @@ class Rig:
         table, kept, ledger = _nothing(), _nothing(), _nothing()
         self._meter = Meter(
             table, kept, self._rules, ledger, (SOURCE.topic,), epoch=0, writer=self._writer, flush_interval_s=1.0,
-            scope_interval_s=1.0,
+            scope_interval_s=1.0, watchlist=self._watchlist,
         )  # fmt: skip
         self._meter._load(SOURCE.partition, dict(self.log))
         self._meter._load_digests(SOURCE.partition, dict(self.kept))
@@ -369,6 +375,8 @@ class Rig:
                 self.log.pop(write[0], None)
             else:
                 self.log[write[0]] = write[1]
+        if cut == 1.0:
+            self.state.openings.durable(picture.opened)
 
     def _keep_digests(self) -> None:
         for generation in self.state.window.sealed:

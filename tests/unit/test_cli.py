@@ -72,6 +72,21 @@ def test_check_config_shows_what_is_in_force_and_where_it_comes_from(tmp_path: P
     assert "All good: 1 budgets, no rate card." in text
 
 
+def test_check_config_draws_the_tree_of_the_budgets(tmp_path: Path) -> None:
+    example = (Path(__file__).parents[2] / "examples" / "budgets.yaml").read_text()
+    (tmp_path / "budgets.yaml").write_text(example)
+    code, text, wrong = sluice("--set", "budgets=budgets.yaml", "check-config")
+    assert (code, wrong) == (0, "")
+    # What the example says of itself.
+    drawn = [line.removeprefix("#").strip() for line in example.splitlines() if line.startswith("#   ")]
+    told = [line.partition("...")[0] for line in drawn if not line.startswith("...")]
+    assert len(told) == 5
+    assert [line for line in told if line not in text] == []
+    assert "limit search-burst: team:search has 600 requests a minute, 400000 tokens a minute, $2.00 a minute" in text
+    assert "grant: search may use o1-pro until 2027-07-01T00:00:00Z" in text
+    assert "All good: 6 budgets, no rate card." in text
+
+
 def test_check_config_prints_errors_of_settings_budgets_and_rates_at_once_and_ends_with_1(
     tmp_path: Path,
 ) -> None:

@@ -26,7 +26,7 @@ FROZEN = {
     "json/gpu_sample.v1.json": "8f766c137f2f2bf9a86f321b42493d024ff99dc3a836c538a0e269a19d18f1fe",
     "json/billing_record.v1.json": "3a55eb7666db644f8c70a3828b24aef3b47b1966520c4c3e3c0c3ed7c6f66094",
     "json/cell_statement.v1.json": "0ad391a206e29f2d9576181b4e96595359be20403af7b1f8bc155216ef85f82b",
-    "json/scope_statement.v1.json": "da0e1ef4c3a2fbbebe833b9bcf7f60358ec07b7ba9dfbd5ec73c3de90f5a492a",
+    "json/scope_statement.v1.json": "01e7d97729ebb085eb34f9d66e0fda79d5425dc245aebed20853ccd02016579f",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "06f08860e4c9c694099bfafe1c787c4389db9538ca83f159e4491f4f7bc8bc7a",
     "json/alert.v1.json": "4d9e59b2891c53c04b0b9d63b88d550fb36ea010a8facf4336baed08948055cd",
