@@ -256,3 +256,23 @@ class DefinitionStore(Protocol):
     async def history(self, key_prefix: str) -> Sequence[Version]:
         """Every version of the keys with this prefix, newest first, from the ledger."""
         ...
+
+
+class ReleaseSwitch(Protocol):
+    """The one command that opens every gate at once, straight on the gates' topic."""
+
+    async def current(self) -> ThrottleCommand | None:
+        """The last release or its end; None where there never was one.
+
+        Raises:
+            DeliveryError: the broker cannot be read now.
+        """
+        ...
+
+    async def say(self, command: ThrottleCommand) -> None:
+        """Write it; it is with the gates once this returns.
+
+        Raises:
+            DeliveryError: the broker did not take it.
+        """
+        ...
