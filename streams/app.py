@@ -13,6 +13,8 @@ from schemas.instants import SECOND
 from schemas.keys import digest
 from streams.agents.budgets import BudgetAgent
 from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
+from streams.agents.forecast import ForecastLoop
+from streams.agents.forecast_standings import standings_of
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
@@ -28,7 +30,7 @@ from streams.core.reading import Limits
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
 from streams.kafka_connection import connection
-from streams.ports import Ledger, Outbox, Receiver
+from streams.ports import Forecasts, Ledger, Outbox, Receiver
 from streams.settings import Settings
 from streams.settings_checks import STAGES
 from streams.transport import BatchSchema, StateTable, make_app
@@ -41,6 +43,8 @@ class Outside(NamedTuple):
     ledger: Ledger
     outbox: Outbox
     receivers: Mapping[str, Receiver]
+    #: None: nothing is forecast.
+    forecasts: Forecasts | None = None
 
 
 class Worker(NamedTuple):
@@ -114,7 +118,18 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, budgets: Sequen
         Policy(settings.live_within_s * SECOND),
     )
     _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS)
-    return [budget]
+    if outside.forecasts is None:
+        return [budget]
+    return [budget, _forecast(budget, budgets, outside.forecasts)]
+
+
+def _forecast(agent: BudgetAgent, budgets: Sequence[Budget], store: Forecasts) -> ForecastLoop:
+    """FORECAST follows BUDGET's partitions: it reads where the budgets stand from BUDGET's own states."""
+    by_scope = {budget_scope(watched_of(budget)): budget for budget in budgets}
+    matches = {budget.id: budget.match for budget in budgets}
+    return ForecastLoop(
+        lambda now: standings_of(agent.states(), by_scope, now), lambda key: matches.get(key[0]), store, agent.clock
+    )
 
 
 def _bind_detect(app: App, settings: Settings, prices: PriceBook) -> list[Loop]:

@@ -20,6 +20,8 @@ app = typer.Typer(
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
 dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters: records that could not be counted.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: for producers, gateways and readers.")
+budgets_app = typer.Typer(no_args_is_help=True, help="Budgets: where they stand, and what will be.")
+app.add_typer(budgets_app, name="budgets")
 app.add_typer(topics_app, name="topics")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(keys_app, name="keys")
@@ -227,6 +229,19 @@ def keys_revoke(key_id: Annotated[str, typer.Argument(help="The id, as `sluice k
     from streams.commands.keys import revoke
 
     raise typer.Exit(_run(revoke(settings(), key_id, out)))
+
+
+@budgets_app.command("forecast")
+def budgets_forecast(
+    budget_id: Annotated[str, typer.Argument(metavar="ID", help="The budget.")],
+    value: Annotated[str, typer.Option(help="The value of a per budget, such as a key's id.")] = "",
+    past: Annotated[int, typer.Option(min=0, max=5000, help="So many earlier statements.")] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """What a budget will have spent at its period's end, when it is used up, and how wrong that was before."""
+    from streams.commands.forecast import show
+
+    raise typer.Exit(_run(show(settings(), budget_id, value, past, out, as_json)))
 
 
 Topics = Annotated[list[str] | None, typer.Option("--topic", help="Of this topic only; may be repeated.")]

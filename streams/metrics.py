@@ -43,6 +43,8 @@ FLUSH_SECONDS = Histogram("sluice_flush_seconds", "Making state durable.", bucke
 # BUDGET, DETECT
 ALERTS = Counter("sluice_alerts_total", "Alert statements.", ["rule", "severity", "status"], registry=WORKER)
 COMMANDS = Counter("sluice_gateway_commands_total", "Throttle commands.", ["action"], registry=WORKER)
+FORECASTS = Gauge("sluice_forecasts", "Budgets, and values of them, that are forecast here.", registry=WORKER)
+FORECAST_SECONDS = Gauge("sluice_forecast_seconds", "What the last round of forecasts took.", registry=WORKER)
 
 # NOTIFY
 NOTIFICATIONS = Counter(

@@ -16,6 +16,7 @@ from streams.core.budget_file import Budget, load_budgets
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard, load_rate_card
 from streams.settings import Settings, SettingsError
+from streams.sinks.forecasts import PostgresForecasts
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
@@ -43,7 +44,7 @@ async def serve(settings: Settings) -> int:
         reach = receivers(settings)
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
-        outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach)
+        outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach, PostgresForecasts(pool))
         worker = create_app(settings, outside, read_budgets(settings), read_prices(settings))
         if settings.worker_metrics_port:
             metrics.serve(settings.api_host, settings.worker_metrics_port)

@@ -32,8 +32,9 @@ class Said(msgspec.Struct, array_like=True):
     points: dict[int, tuple[int | None, ...]] = {}
     #: Whether gateways were throttled: then what came was not what would have come, and nobody is judged by it.
     was_held: bool = False
-    #: The newest total.
+    #: The newest total that was counted, and what was brought in as an opening balance.
     nanos: int = 0
+    brought_in: int = 0
 
 
 class Wrong(msgspec.Struct, frozen=True, array_like=True):
@@ -72,6 +73,7 @@ class Forecaster:
         self._spend = SeasonalSpend.from_state(state.spend)
         self._course: Course | None = None
         self._course_of = -1
+        self._outcomes: list[tuple[int, int, bool]] = []
 
     @property
     def at(self) -> int:
@@ -126,6 +128,11 @@ class Forecaster:
             self._note(standing, projection, point, now)
         return projection
 
+    def take_outcomes(self) -> list[tuple[int, int, bool]]:
+        """The periods that were judged since this was last asked: start, what was counted in them, whether held."""
+        found, self._outcomes = self._outcomes, []
+        return found
+
     def _spread(self, nanos: int, start: int, end: int, last: int) -> None:
         """Put an amount into the hours that it was spent in, in proportion; what is late counts at its period's end."""
         if not nanos:
@@ -160,13 +167,14 @@ class Forecaster:
         brought_in = standing.spent_nanos - counted
         by_method = {each.method: each.projected_nanos - brought_in for each in projection.estimates}
         found.points[point] = tuple(by_method.get(method) for method in METHODS)
-        found.nanos = counted
+        found.nanos, found.brought_in = counted, brought_in
 
     def _judge(self, now: int) -> None:
         for start, said in sorted(self._state.said.items()):
             if now < said.end + min(_SETTLED_AFTER, (said.end - start) // POINTS):
                 continue
             del self._state.said[start]
+            self._outcomes.append((start, said.nanos + said.brought_in, said.was_held))
             if said.was_held or said.nanos <= 0:
                 continue
             for point, each in sorted(said.points.items()):

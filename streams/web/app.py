@@ -17,7 +17,7 @@ from streams.settings import Settings
 from streams.sources.access import Keys
 from streams.sources.billing import billing_router
 from streams.sources.ingest import Publisher, ingest_router
-from streams.web import health, problems, spend, views
+from streams.web import forecasts, health, problems, spend, views
 from streams.web.readiness import BrokerProbe
 
 STATIC = Path(__file__).parent / "static"
@@ -54,7 +54,7 @@ def create_api(
     api.state.keys = keys
     api.state.clock = clock or WallClock()
     api.state.probe = BrokerProbe(settings)
-    for router in (health.router, spend.router, views.router):
+    for router in (health.router, spend.router, views.router, forecasts.router):
         api.include_router(router)
     api.include_router(ingest_router(publisher, keys, settings))
     api.include_router(billing_router(publisher, settings))

@@ -1,0 +1,168 @@
+"""FORECAST's shell: it follows what BUDGET holds, stores what is new, and is never in the way."""
+
+import pytest
+
+from schemas.instants import DAY, HOUR, MINUTE, parse_instant
+from streams.agents import forecast as shell
+from streams.agents.forecast import ForecastLoop
+from streams.core.forecast import Counter, Standing
+from streams.ports import StoreError
+
+USD = 1_000_000_000
+START = parse_instant("2026-03-01T00:00:00Z")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = START
+
+    def now(self) -> int:
+        return self.time
+
+    def observe(self, event_time: int, source: str = "") -> None:
+        pass
+
+
+class Store:
+    def __init__(self) -> None:
+        self.states, self.rows, self.outcomes, self.asked = {}, [], [], []
+        self.is_away = False
+        self.hours = None
+
+    async def load(self, keys):
+        self._check()
+        return {key: self.states[key].state for key in keys if key in self.states}
+
+    async def keep(self, states, rows, outcomes) -> None:
+        self._check()
+        self.states |= {(state.budget_id, state.value): state for state in states}
+        self.rows += rows
+        self.outcomes += outcomes
+
+    async def hourly_spend(self, match, since, until):
+        self._check()
+        self.asked.append(match)
+        return self.hours
+
+    def _check(self) -> None:
+        if self.is_away:
+            raise StoreError("away")
+
+
+class World:
+    """A budget of a day that spends a dollar an hour, and the worker that follows it."""
+
+    def __init__(self, names=("b",)) -> None:
+        self.clock, self.store, self.names = Clock(), Store(), list(names)
+        self.loop = self.worker()
+
+    def worker(self) -> ForecastLoop:
+        return ForecastLoop(self.standings, lambda key: (("team", key[0]),), self.store, self.clock)
+
+    def standings(self, now: int):
+        for name in self.names:
+            days = [Counter(d, d + DAY, min(now - d, DAY) * USD // HOUR) for d in range(START, now + 1, DAY)][-2:]
+            yield Standing(name, "", days[-1].start, days[-1].end, days[-1].nanos, 20 * USD, tuple(days))
+
+    async def live(self, span: int, step: int = MINUTE) -> None:
+        end = self.clock.time + span
+        while self.clock.time < end:
+            self.clock.time += step
+            await self.loop.refresh()
+
+    def said(self, name: str = "b"):
+        return self.loop.projected(name, "", self.clock.time)
+
+
+async def test_what_it_says_is_there_for_budget_and_stored_once_per_point_and_change():
+    world = World()
+    await world.live(6 * HOUR)
+    assert {each.method for each in world.said().estimates} == {"run_rate", "plain"}
+    assert world.said().projected_nanos == pytest.approx(24 * USD, abs=9)
+    assert world.said().exhausts_at == pytest.approx(START + 20 * HOUR, abs=9)
+    points = {row.at for row in world.store.rows}
+    assert points == {START + hour * HOUR for hour in range(7)}
+
+
+async def test_a_successor_goes_on_with_what_was_learned_and_the_sum_is_whole():
+    world = World()
+    await world.live(80 * HOUR)
+    world.loop = world.worker()
+    world.clock.time += 2 * HOUR
+    await world.live(MINUTE)
+    assert {each.method for each in world.said().estimates} == {"run_rate", "plain", "seasonal"}
+    for each in world.said().estimates:
+        assert each.projected_nanos == pytest.approx(24 * USD, rel=0.002), each.method
+    assert world.store.asked == [(("team", "b"),)], "what was learned is not read from the ledger again"
+
+
+async def test_a_database_that_is_away_stops_nothing_and_nothing_is_lost():
+    world = World()
+    await world.live(30 * HOUR)
+    rows, world.store.is_away = len(world.store.rows), True
+    await world.live(20 * HOUR, HOUR // 2)
+    assert world.said() is not None
+    assert len(world.store.rows) == rows
+    world.store.is_away = False
+    await world.live(MINUTE)
+    assert len(world.store.rows) > rows
+    assert [outcome.period_start for outcome in world.store.outcomes] == [START, START + DAY]
+    assert [outcome.nanos for outcome in world.store.outcomes] == [24 * USD, 24 * USD]
+
+
+async def test_a_worker_that_begins_while_the_database_is_away_says_nothing_until_it_is_back():
+    world = World()
+    world.store.is_away = True
+    await world.live(10 * MINUTE)
+    assert world.said() is None
+    world.store.is_away = False
+    await world.live(2 * MINUTE)
+    assert world.said() is not None
+
+
+async def test_a_new_budget_knows_the_hours_that_the_ledger_has():
+    world = World()
+    world.clock.time = START + 5 * DAY
+    world.store.hours = {START - DAY * 3 + hour * HOUR: USD for hour in range(8 * 24)}
+    await world.live(2 * MINUTE)
+    assert {each.method for each in world.said().estimates} == {"run_rate", "plain", "seasonal"}
+    assert world.said().known_us >= 8 * DAY
+
+
+async def test_what_another_worker_has_now_is_said_no_more():
+    world = World(["a", "b"])
+    await world.live(5 * MINUTE)
+    world.names = ["b"]
+    await world.live(MINUTE)
+    assert world.said("a") is None
+    assert world.said("b") is not None
+
+
+async def test_what_was_said_a_quarter_of_an_hour_ago_is_not_acted_upon():
+    world = World()
+    await world.live(5 * MINUTE)
+    world.clock.time += 16 * MINUTE
+    assert world.said() is None
+
+
+async def test_states_are_stored_about_once_an_hour_each_at_its_own_minute():
+    world = World([f"b{n}" for n in range(40)])
+    kept = []
+    keep = world.store.keep
+
+    async def counted(states, rows, outcomes):
+        kept.append(len(states))
+        await keep(states, rows, outcomes)
+
+    world.store.keep = counted
+    await world.live(5 * HOUR)
+    later = kept[120:]
+    assert sum(later) == pytest.approx(3 * 40, abs=40)
+    assert max(later) <= 6, "they are spread over the hour"
+
+
+async def test_beyond_its_bound_no_further_budget_is_followed(monkeypatch):
+    monkeypatch.setattr(shell, "FOLLOWED_MAX", 3)
+    world = World([f"b{n}" for n in range(5)])
+    await world.live(3 * MINUTE)
+    assert [world.said(f"b{n}") is not None for n in range(5)] == [True, True, True, False, False]
