@@ -10,7 +10,9 @@ Hours are UTC hours. An hour that nobody observed between two known ones spent n
 
 import sys
 from array import array
-from math import exp
+from collections.abc import Sequence
+from itertools import accumulate
+from math import ceil, exp
 from typing import ClassVar, NamedTuple, Self
 
 import msgspec
@@ -47,8 +49,10 @@ class Course(NamedTuple):
     """What is expected of every hour from ``start`` (a UTC hour) on: the usual course, lifted at first."""
 
     start: int
-    #: Nanodollars of each hour of the day or week, by hours since 1970 modulo its length; none is negative.
-    usual: tuple[float, ...]
+    #: Nanodollars of the first so many hours, as usual; one more than the course is long. They never fall.
+    plain: tuple[float, ...]
+    #: The same of what fades: each hour a little less than the one before.
+    fading: tuple[float, ...]
     #: What the first hour is expected to have, in parts of the usual; it fades to 1.
     lift: float
 
@@ -63,38 +67,40 @@ class Course(NamedTuple):
         return max(0.0, self.until(end) - self.until(start))
 
     def reaches(self, nanos: int, start: int, end: int) -> int | None:
-        """The first instant, to the second, at which so much is expected to be spent since ``start``."""
+        """The first instant at which so much is expected to be spent since ``start``; None: not until ``end``."""
         wanted = self.until(start) + nanos
         if self.until(end) < wanted:
             return None
-        low, high = start, end
-        while high - low > 1_000_000:
+        low, high = (start - self.start) // HOUR, -(-(end - self.start) // HOUR)
+        while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.until(middle) >= wanted else (middle, high)
-        return high
+            low, high = (low, middle) if self._sum(middle) >= wanted else (middle, high)
+        within = self._hour(low)
+        part = (wanted - self._sum(low)) / within if within > 0 else 0.0
+        return max(start, min(end, self.start + low * HOUR + ceil(part * HOUR)))
 
     def _hour(self, n: int) -> float:
-        place = (self.start // HOUR + n) % len(self.usual)
-        return self.usual[place] * (1 + (self.lift - 1) * FADE**n)
+        place = n % (len(self.plain) - 1)
+        return (self.plain[place + 1] - self.plain[place]) * (1 + (self.lift - 1) * FADE**n)
 
     def _sum(self, count: int) -> float:
         """The first ``count`` hours: the usual and what fades, each a sum over whole courses and a piece of one."""
-        usual, length = self.usual, len(self.usual)
-        first = self.start // HOUR % length
-        turned = usual[first:] + usual[:first]
+        length = len(self.plain) - 1
         courses, piece = divmod(count, length)
-        plain = courses * sum(turned) + sum(turned[:piece])
+        usual = courses * self.plain[-1] + self.plain[piece]
         if self.lift == 1:
-            return plain
-        faded, weight, part = 0.0, 1.0, 0.0
-        for place, each in enumerate(turned):
-            if place == piece:
-                part = faded
-            faded += each * weight
-            weight *= FADE
+            return usual
         shrink = FADE**length
-        whole_courses = faded * (1 - shrink**courses) / (1 - shrink)
-        return plain + (self.lift - 1) * (whole_courses + part * shrink**courses)
+        faded: float = self.fading[-1] * (1 - shrink**courses) / (1 - shrink) + self.fading[piece] * shrink**courses
+        return usual + (self.lift - 1) * faded
+
+
+def course_of(start: int, usual: Sequence[float], lift: float) -> Course:
+    """A course from ``start`` on. ``usual`` is of each hour of a day or week, by hours since 1970 modulo its length."""
+    first = start // HOUR % len(usual)
+    turned = [*usual[first:], *usual[:first]]
+    fading = [each * FADE**place for place, each in enumerate(turned)]
+    return Course(start, tuple(accumulate(turned, initial=0.0)), tuple(accumulate(fading, initial=0.0)), lift)
 
 
 class SeasonalSpend:
@@ -154,19 +160,22 @@ class SeasonalSpend:
 
         An hour that is cut counts in proportion; the running one is known up to ``end``.
         """
-        nanos, known = 0, 0
-        first = max(start, self.start)
-        for place in range((first - self.start) // HOUR, len(self._nanos)):
-            hour, each = self.start + place * HOUR, self._nanos[place]
-            if hour >= end:
-                break
+        begin = self.start
+        first, last = (max(start, begin) - begin) // HOUR, min(len(self._nanos), -(-(end - begin) // HOUR))
+        if first >= last:
+            return 0, 0
+        within = self._nanos[first:last]
+        holes = within.count(_HOLE)
+        nanos, known = sum(within) - holes * _HOLE, (len(within) - holes) * HOUR
+        for place in {first, last - 1}:
+            each, hour = self._nanos[place], begin + place * HOUR
             if each == _HOLE:
                 continue
             covered = min(hour + HOUR, end) - max(hour, start)
             # What the running hour has, it has spent by ``end``.
             length = min(hour + HOUR, end) - hour if place == len(self._nanos) - 1 else HOUR
-            nanos += each * covered // length
-            known += covered
+            nanos += each * covered // length - each
+            known += covered - HOUR
         return nanos, known
 
     def course(self, now: int) -> Course | None:
@@ -182,7 +191,7 @@ class SeasonalSpend:
             by_week = _missed(_usual(train, test_from, _WEEK), held_out, test_from)
             if by_week < _BETTER * _missed(_usual(train, test_from, _DAY), held_out, test_from):
                 usual = _usual(before, hour, _WEEK)
-        return Course(hour, usual, _lift(before, hour, len(usual)))
+        return course_of(hour, usual, _lift(before, hour, len(usual)))
 
     def state(self) -> SeasonalSpendState:
         """All that was learned, at most 8 KiB as JSON."""

@@ -1,10 +1,10 @@
 """``make bench-forecast``: how wrong the forecasts of budgets are on recorded traces, and what they cost.
 
-Every series (features of ServeGen, teams made of eight of them, virtual clusters of Helios at a price an hour) is a budget
-of a day, a week or of all that is recorded. At several points of each period every method says what the period will cost,
-knowing what lies before and nothing else, and what came judges it. River's own seasonal models are asked beside the
-three that Sluice shows. Means are of errors cut at 100 percent: a budget that spends a cent and then a thousand dollars
-is beyond any of them, and would be all that a mean says.
+Every series (features of ServeGen, teams made of eight of them, virtual clusters of Helios at a price an hour) is a
+budget of a day, a week or of all that is recorded. At several points of each period every method says what the period
+will cost, knowing what lies before and nothing else, and what came judges it. River's own seasonal models are asked
+beside the three that Sluice shows. Means are of errors cut at 100 percent: a budget that spends a cent and then a
+thousand dollars is beyond any of them, and would be all that a mean says.
 
     python -m loadtest.forecast --data ../shared/data
 """

@@ -31,12 +31,27 @@ FOLLOWED_MAX = 20_000
 #: Histories that are read from the ledger in one round, and how far back they go.
 BACKFILLS_A_ROUND = 20
 BACKFILL_US = 28 * DAY
-_YIELD_EVERY = 50
+LOADED_AT_ONCE = 500
+#: BUDGET shares the event loop: a gate's command must not wait for a forecast for longer than this.
+TURN_S = 0.005
 _encode = msgspec.json.Encoder().encode
 
 Key = tuple[str, str]
 #: What each budget matches; None: it is not defined any more.
 MatchOf = Callable[[Key], Sequence[tuple[str, str]] | None]
+
+
+class _Turns:
+    """Lets others have theirs, often enough."""
+
+    def __init__(self) -> None:
+        self._since = elapsed_s()
+
+    async def give(self) -> None:
+        """Wait a turn, if it is time."""
+        if elapsed_s() - self._since > TURN_S:
+            await asyncio.sleep(0)
+            self._since = elapsed_s()
 
 
 class ForecastLoop:
@@ -82,15 +97,17 @@ class ForecastLoop:
     async def refresh(self) -> None:
         """Learn where every budget stands, say what will be, and store what is new."""
         began, now = elapsed_s(), self._clock.now()
-        standings = {(each.budget_id, each.value): each for each in self._standings(now)}
+        turns = _Turns()
+        standings: dict[Key, Standing] = {}
+        for standing in self._standings(now):
+            standings[standing.budget_id, standing.value] = standing
+            await turns.give()
         for key in self._known.keys() - standings.keys():
-            # Another worker has it now, or it is defined no more.
-            for held in (self._known, self._projections, self._stored_at, self._said, self._to_backfill):
-                held.pop(key, None)  # type: ignore[attr-defined]
+            self._forget(key)
         await self._meet([key for key in standings if key not in self._known])
         rows: list[ForecastRow] = []
         states: list[StoredForecast] = []
-        for place, (key, standing) in enumerate(standings.items()):
+        for key, standing in standings.items():
             forecaster = self._known.get(key)
             if forecaster is None:
                 continue
@@ -100,12 +117,19 @@ class ForecastLoop:
             rows += self._fresh(key, standing, projection)
             if now - self._stored_at.get(key, -HOUR) >= HOUR:
                 states.append(StoredForecast(*key, forecaster.at, _encode(forecaster.state())))
-            if place % _YIELD_EVERY == 0:
-                await asyncio.sleep(0)
+            await turns.give()
         await self._keep(states, rows, now)
         await self._backfill(now)
         metrics.FORECASTS.set(len(self._projections))
         metrics.FORECAST_SECONDS.set(elapsed_s() - began)
+
+    def _forget(self, key: Key) -> None:
+        """Another worker has it now, or it is defined no more."""
+        del self._known[key]
+        self._projections.pop(key, None)
+        self._stored_at.pop(key, None)
+        self._said.pop(key, None)
+        self._to_backfill.pop(key, None)
 
     async def _meet(self, unknown: list[Key]) -> None:
         """Load what was learned of budgets that are new here."""
@@ -113,18 +137,20 @@ class ForecastLoop:
         if len(unknown) > room:
             logger.warning("%d budgets and values are not forecast: %d are followed", len(unknown) - room, FOLLOWED_MAX)
         unknown = sorted(unknown)[: max(0, room)]
-        if not unknown:
-            return
-        try:
-            found = await self._store.load(unknown)
-        except StoreError as error:
-            logger.warning("what was learned cannot be loaded, and will be in a minute: %r", error)
-            return
-        for key in unknown:
-            stored = found.get(key)
-            self._known[key] = Forecaster(FORECAST_STATES.decode(stored)) if stored else new_forecaster(*key)
-            if stored is None:
-                self._to_backfill[key] = None
+        turns = _Turns()
+        for first in range(0, len(unknown), LOADED_AT_ONCE):
+            some = unknown[first : first + LOADED_AT_ONCE]
+            try:
+                found = await self._store.load(some)
+            except StoreError as error:
+                logger.warning("what was learned cannot be loaded, and will be in a minute: %r", error)
+                return
+            for key in some:
+                stored = found.get(key)
+                self._known[key] = Forecaster(FORECAST_STATES.decode(stored)) if stored else new_forecaster(*key)
+                if stored is None:
+                    self._to_backfill[key] = None
+                await turns.give()
 
     def _fresh(self, key: Key, standing: Standing, projection: Projection) -> list[ForecastRow]:
         """The rows that say something else than the last ones."""

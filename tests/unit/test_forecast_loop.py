@@ -3,8 +3,13 @@
 import pytest
 
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant
+from schemas.statements import ScopeStatement, Source
 from streams.agents import forecast as shell
 from streams.agents.forecast import ForecastLoop
+from streams.agents.forecast_standings import standings_of
+from streams.app import terms_of
+from streams.core.budget_file import load_budgets
+from streams.core.budgets import Policy, decide, take_in
 from streams.core.forecast import Counter, Standing
 from streams.ports import StoreError
 
@@ -166,3 +171,38 @@ async def test_beyond_its_bound_no_further_budget_is_followed(monkeypatch):
     world = World([f"b{n}" for n in range(5)])
     await world.live(3 * MINUTE)
     assert [world.said(f"b{n}") is not None for n in range(5)] == [True, True, True, False, False]
+
+
+BUDGETS = load_budgets("""
+budgets:
+  - {id: search, scope: {team: search}, amount_usd: 100, period: day, timezone: Asia/Tokyo, mode: enforce}
+""")
+TERMS = terms_of(BUDGETS[0])
+
+
+def statement(start: int, nanos: int, offset: int = 0) -> ScopeStatement:
+    return ScopeStatement(
+        scope=TERMS.scope, period_start=start, period_end=start + DAY, source=Source("usage.events.v1", 0, 0), segment=0,
+        revision=0, offset=offset, cost_nanos=nanos, requests=1, tokens=1, stream_time=start, arrived_at=start,
+    )  # fmt: skip
+
+
+def test_a_budgets_standing_is_that_of_its_present_period_in_its_own_zone():
+    midnight = parse_instant("2026-03-01T15:00:00Z")
+    states = [take_in(None, TERMS, statement(day, nanos)) for day, nanos in ((midnight - DAY, 7), (midnight, 5))]
+    states.append(take_in(None, TERMS._replace(scope="budget:gone@1"), statement(midnight, 9)))
+    (found,) = standings_of(states, {TERMS.scope: BUDGETS[0]}, midnight + HOUR)
+    assert (found.period_start, found.period_end, found.spent_nanos) == (midnight, midnight + DAY, 5)
+    assert found.counters == (Counter(midnight - DAY, midnight, 7), Counter(midnight, midnight + DAY, 5))
+    (later,) = standings_of(states, {TERMS.scope: BUDGETS[0]}, midnight + DAY)
+    assert (later.period_start, later.spent_nanos, later.is_held) == (midnight + DAY, 0, False)
+
+
+def test_a_budget_that_blocks_is_held_and_one_that_only_observes_is_not():
+    midnight = parse_instant("2026-03-01T15:00:00Z")
+    for enforced in (True, False):
+        terms = TERMS._replace(enforced=enforced)
+        state = take_in(None, terms, statement(midnight, 100 * USD))
+        decide(state, terms, midnight, Policy())
+        (found,) = standings_of([state], {TERMS.scope: BUDGETS[0]}, midnight)
+        assert found.is_held is enforced
