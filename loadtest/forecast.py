@@ -219,6 +219,9 @@ class _Nowhere:
         self.states += len(states)
         self.bytes += sum(len(state.state) for state in states)
 
+    async def forget(self, now: int) -> int:
+        return 0
+
     async def hourly_spend(self, match: Any, since: int, until: int) -> None:
         return None
 

@@ -77,6 +77,7 @@ class ForecastLoop:
         self._said: dict[Key, Mapping[str, ForecastRow]] = {}
         self._to_backfill: dict[Key, None] = {}
         self._outcomes: list[Outcome] = []
+        self._swept_at = 0
 
     def projected(self, budget_id: str, value: str, now: int) -> Projection | None:
         """What was last said of a budget; None where nothing can be said, or nothing was for a quarter of an hour."""
@@ -163,6 +164,9 @@ class ForecastLoop:
         outcomes, self._outcomes = self._outcomes, []
         try:
             await self._store.keep(states, rows, outcomes)
+            if now - self._swept_at >= DAY:
+                await self._store.forget(now)
+                self._swept_at = now
         except StoreError as error:
             logger.warning("forecasts cannot be stored, and will be in a minute: %r", error)
             self._outcomes += outcomes

@@ -19,6 +19,8 @@ from streams.core.periods import time_zone
 
 Method = Literal["run_rate", "plain", "seasonal"]
 METHODS: tuple[Method, ...] = ("run_rate", "plain", "seasonal")
+#: Spend must have been known for so long before a forecast is worth a ticket.
+KNOWN_MIN = 3 * DAY
 #: What the run rate is taken over.
 RATE_OVER = 7 * DAY
 #: How far a budget without an end is looked at.
@@ -124,6 +126,11 @@ class Projection(msgspec.Struct, frozen=True, kw_only=True):
     def projected_nanos(self) -> int | None:
         """What the best estimate says."""
         return self.best.projected_nanos if self.best else None
+
+    @property
+    def foreseen_nanos(self) -> int | None:
+        """What forecast thresholds go by: the best estimate, once three days of spend are known."""
+        return self.projected_nanos if self.known_us >= KNOWN_MIN else None
 
     @property
     def exhausts_at(self) -> int | None:

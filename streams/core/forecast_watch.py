@@ -7,12 +7,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from schemas.instants import DAY, HOUR
+from schemas.instants import HOUR
 from streams.core.forecast import Projection
 
-#: Spend must have been known for so long before a forecast is worth a ticket.
-KNOWN_MIN = 3 * DAY
-#: And the projection must have stood above the rung for so long.
+#: The projection must have stood above the rung for so long.
 STANDS_FOR = 6 * HOUR
 #: It is taken back below this part of the rung, in percent of it: between the two nothing changes.
 BACK_PERCENT = 95
@@ -53,7 +51,7 @@ def watch_forecast(watch: Watch, percent: int, projection: Projection | None, sp
     if projected * 100 < bar:
         return Watched(Watch())
     since = watch.above_since or now
-    told = projection.known_us >= KNOWN_MIN and now - since >= STANDS_FOR
+    told = projection.foreseen_nanos is not None and now - since >= STANDS_FOR
     return Watched(Watch(since, told), "opened" if told else None)
 
 

@@ -96,7 +96,10 @@ class PostgresForecasts:
 
     async def forget(self, now: int) -> int:
         """Delete what was said too long ago; returns how many rows went."""
-        status = await self._pool.execute("delete from budget_forecasts where said_at < $1", to_datetime(now - KEPT_US))
+        with _told():
+            status = await self._pool.execute(
+                "delete from budget_forecasts where said_at < $1", to_datetime(now - KEPT_US)
+            )
         return int(status.split()[-1])
 
     async def hourly_spend(self, match: Sequence[tuple[str, str]], since: int, until: int) -> Mapping[int, int] | None:

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant
 from streams.core.forecast import Counter, Projection, Standing, words
-from streams.core.forecast_state import FORECAST_STATES, Forecaster, ForecastState, new_forecaster
+from streams.core.forecast_state import FORECAST_STATES, Forecaster, new_forecaster
 from streams.core.forecast_watch import Watch, watch_forecast
 from streams.core.periods import period_bounds
 
@@ -323,8 +323,3 @@ def test_a_forecast_is_told_after_it_stood_for_long(hours, said):
             if result.says:
                 found[hour] = result.says
     assert found == said
-
-
-def test_the_sample_of_version_1_is_still_read():
-    state = ForecastState(budget_id="b", at=5, counted={1: 2}, said={}, wrong=[])
-    assert FORECAST_STATES.decode(msgspec.json.encode(state)) == state

@@ -1,5 +1,7 @@
 """FORECAST's shell: it follows what BUDGET holds, stores what is new, and is never in the way."""
 
+from itertools import pairwise
+
 import pytest
 
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant
@@ -33,6 +35,7 @@ class Store:
         self.states, self.rows, self.outcomes, self.asked = {}, [], [], []
         self.is_away = False
         self.hours = None
+        self.swept = []
 
     async def load(self, keys):
         self._check()
@@ -43,6 +46,10 @@ class Store:
         self.states |= {(state.budget_id, state.value): state for state in states}
         self.rows += rows
         self.outcomes += outcomes
+
+    async def forget(self, now) -> int:
+        self.swept.append(now)
+        return 0
 
     async def hourly_spend(self, match, since, until):
         self._check()
@@ -87,6 +94,12 @@ async def test_what_it_says_is_there_for_budget_and_stored_once_per_point_and_ch
     assert world.said().exhausts_at == pytest.approx(START + 20 * HOUR, abs=9)
     points = {row.at for row in world.store.rows}
     assert points == {START + hour * HOUR for hour in range(7)}
+
+
+async def test_what_was_said_long_ago_is_swept_once_a_day():
+    world = World()
+    await world.live(50 * HOUR, HOUR)
+    assert [b - a for a, b in pairwise(world.store.swept)] == [DAY, DAY]
 
 
 async def test_a_successor_goes_on_with_what_was_learned_and_the_sum_is_whole():
