@@ -14,7 +14,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from gateway.clock import now_micros
+from gateway.clock import elapsed_s, now_micros
 from gateway.commands import CommandBook, Decision, Live
 from gateway.publisher import close_producer, new_producer
 from schemas.cloudevents import binary_headers
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BACKOFF_S = 1.0
 POLL_MS = 500
+SEND_DEADLINE_S = 10.0
 _encode = msgspec.json.Encoder().encode
 _decode_command = COMMANDS.decode
 
@@ -48,6 +49,8 @@ class _Told(NamedTuple):
     applied_at: str
     #: -1 until the first acknowledgement went out.
     rejected_count: int
+    #: When it last went out, on the clock of ``elapsed_s``.
+    told_at: float
 
 
 class ThrottleGate:
@@ -59,6 +62,7 @@ class ThrottleGate:
         fail: what calls meet until all commands have been read: ``open`` lets them go, ``closed`` refuses.
         clock: microseconds since 1970; what commands' instants are compared with.
         ack_interval_s: how often changed counts of refused calls are told.
+        heartbeat_s: how often a command that holds is acknowledged again, so that Sluice knows that this gate lives.
     """
 
     def __init__(
@@ -69,17 +73,20 @@ class ThrottleGate:
         fail: Literal["open", "closed"] = "open",
         clock: Callable[[], int] = now_micros,
         ack_interval_s: float = 5.0,
+        heartbeat_s: float = 60.0,
         idempotence: bool = True,
         on_command: Callable[[str, ThrottleCommand | None], None] | None = None,
     ) -> None:
         self._connection = dict(connection)
         self._gateway = gateway
-        self._refuse_until_ready = fail == "closed"
         self._clock = clock
         self._ack_interval_s = ack_interval_s
+        self._heartbeat_s = heartbeat_s
         self._idempotence = idempotence
         self._on_command = on_command
         self._book = CommandBook(clock)
+        #: What to do with one call: ``CommandBook.check``. Takes about a microsecond and never waits.
+        self.check: Callable[..., Decision] = self._book.check if fail == "open" else self._check_unready
         self._ready = asyncio.Event()
         self._told: dict[str, _Told] = {}
         self._untold = asyncio.Event()
@@ -113,37 +120,11 @@ class ThrottleGate:
         self._tasks = []
         self.connected = False
 
-    def check(
-        self,
-        team: str = "",
-        feature: str = "",
-        model: str = "",
-        org: str = "",
-        key: str = "",
-        user: str = "",
-        *,
-        cost_center: str = "",
-        project: str = "",
-        environment: str = "",
-        tokens: int = 0,
-        now: int | None = None,
-    ) -> Decision:
-        """What to do with one call; see ``CommandBook.check``. Takes about a microsecond and never waits."""
-        if self._refuse_until_ready and not self._ready.is_set():
-            return NOT_READY
-        return self._book.check(
-            team,
-            feature,
-            model,
-            org,
-            key,
-            user,
-            cost_center=cost_center,
-            project=project,
-            environment=environment,
-            tokens=tokens,
-            now=now,
-        )
+    def _check_unready(self, *identities: Any, **more: Any) -> Decision:
+        """Until everything was read, where calls are refused until then; a release is obeyed as soon as it is read."""
+        if self._ready.is_set():
+            return self._book.check(*identities, **more)
+        return self._book.released(more.get("now")) or NOT_READY
 
     def live(self) -> list[Live]:
         """The commands that hold now, with how many calls each has refused here."""
@@ -194,11 +175,12 @@ class ThrottleGate:
             self.unreadable += 1
             log.error("a throttle command under key %r can't be read and has no effect: %s", key, error)
             return
-        if not news:
-            return
-        if self._on_command is not None:
+        if news and self._on_command is not None:
             self._on_command(name, command)
-        if command is not None and self._ready.is_set():
+        if command is None or not self._ready.is_set():
+            return
+        # A renewal that came after the command had run out makes it hold again: that is to be acknowledged too.
+        if news or (command.command_id not in self._told and self._book.holds(name)):
             self._owe(name, command)
 
     def _become_ready(self) -> None:
@@ -210,7 +192,7 @@ class ThrottleGate:
 
     def _owe(self, key: str, command: ThrottleCommand) -> None:
         applied_at = format_instant(self._clock())
-        self._told[command.command_id] = _Told(key, command, applied_at, -1)
+        self._told[command.command_id] = _Told(key, command, applied_at, -1, 0.0)
         self._untold.set()
 
     async def _tell(self) -> None:
@@ -229,7 +211,7 @@ class ThrottleGate:
                         )
                     if producer is not None:
                         await self._send_due(producer)
-                except (KafkaError, OSError) as error:
+                except (KafkaError, OSError, TimeoutError) as error:
                     log.warning("throttle acknowledgements wait, Kafka can't be used: %r", error)
                     if producer is not None:
                         await close_producer(producer, 1.0)
@@ -244,35 +226,49 @@ class ThrottleGate:
                 await close_producer(producer, 2.0)
 
     def _due(self) -> list[tuple[_Told, int]]:
-        found = []
+        """What is to be said: changed counts, and every command that holds once in a heartbeat."""
+        found, beat = [], elapsed_s() - self._heartbeat_s
         for command_id, told in self._told.items():
             count = self._book.rejected_count(command_id)
-            if count != told.rejected_count:
+            if count != told.rejected_count or (told.told_at <= beat and self._book.holds(told.key)):
                 found.append((told, count))
         return found
 
     async def _send_due(self, producer: AIOKafkaProducer) -> None:
-        for told, count in self._due():
-            command = told.command
-            ack = ThrottleAck(
-                command_id=command.command_id,
-                command_key=told.key,
-                revision=command.revision,
-                gateway=self._gateway,
-                applied_at=told.applied_at,
-                rejected_count=count,
-            )
-            headers = binary_headers(
-                id=f"{command.command_id}:{self._gateway}:{told.applied_at}:{count}",
-                source=f"//gateway/{self._gateway}",
-                type=APPLIED_TYPE,
-                time=format_instant(self._clock()),
-                subject=told.key,
-            )
-            async with asyncio.timeout(10.0):
-                await producer.send_and_wait(GATEWAY_ACKS, _encode(ack), key=told.key.encode(), headers=headers)
-            self._told[command.command_id] = told._replace(rejected_count=count)
+        """Say it all, then wait for the broker: there may be thousands."""
+        due, deliveries = self._due(), []
+        async with asyncio.timeout(SEND_DEADLINE_S):
+            for told, count in due:
+                value, headers = self._acknowledgement(told, count)
+                deliveries.append(await producer.send(GATEWAY_ACKS, value, key=told.key.encode(), headers=headers))
+            outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
+        for (told, count), outcome in zip(due, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            if told.command.command_id in self._told:
+                now_told = told._replace(rejected_count=count, told_at=elapsed_s())
+                self._told[told.command.command_id] = now_told
             self.acks_sent += 1
+
+    def _acknowledgement(self, told: _Told, count: int) -> tuple[bytes, list[tuple[str, bytes]]]:
+        command = told.command
+        ack = ThrottleAck(
+            command_id=command.command_id,
+            command_key=told.key,
+            revision=command.revision,
+            gateway=self._gateway,
+            applied_at=told.applied_at,
+            rejected_count=count,
+        )
+        now = format_instant(self._clock())
+        headers = binary_headers(
+            id=f"{command.command_id}:{self._gateway}:{told.applied_at}:{count}:{now}",
+            source=f"//gateway/{self._gateway}",
+            type=APPLIED_TYPE,
+            time=now,
+            subject=told.key,
+        )
+        return _encode(ack), headers
 
     def _forget(self) -> None:
         """Drop what is told of commands that ended and were told in full, so that memory does not grow."""

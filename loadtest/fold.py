@@ -25,7 +25,6 @@ from loadtest.bench.machine import describe, load_average, store
 from loadtest.bench.stage import history_start
 from loadtest.bench.work import METERED
 from schemas.statements import Source
-from streams.app import watched_of
 from streams.clock import elapsed_s
 from streams.core.budget_file import load_budgets
 from streams.core.charging import Charging
@@ -36,7 +35,7 @@ from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard
 from streams.core.reading import Limits
 from streams.core.rules import Rules
-from streams.core.scopes import ScopeWatchlist
+from streams.core.scopes import ScopeWatchlist, watched_of
 from streams.transport.fetching import CHUNK
 
 PER_BATCH = 240  # 128 KiB, as our publisher fills them

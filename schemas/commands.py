@@ -23,6 +23,7 @@ class Measure(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that gateways do to a part of a scope's calls. Empty tuples: to all of them."""
 
     action: Literal["rate_limit", "cap_tokens", "downgrade", "block"]
+    #: A name that begins with ``!`` is left out: ``("!prod", "!production")`` is every other environment.
     request_types: tuple[str, ...] = ()
     environments: tuple[str, ...] = ()
     #: Requests and tokens per minute, of each gateway process.
@@ -38,6 +39,7 @@ class Target(msgspec.Struct, frozen=True):
     """Whom a command is about."""
 
     scope_type: ScopeType
+    #: ``*`` is every call, whatever it names.
     scope_id: str
 
     def key(self) -> str:
@@ -77,6 +79,9 @@ class ThrottleCommand(msgspec.Struct, kw_only=True, omit_defaults=True):
     on_stale: OnStale = "open"
     #: Models, or patterns with ``*``, that it never touches.
     exempt_models: tuple[str, ...] = ()
+    #: What a call must have besides the target, as (attribute, value) pairs; of one attribute twice, one of its values.
+    #: A value after ``!`` is left out; a model may be a pattern with ``*``.
+    match: tuple[tuple[ScopeType, str], ...] = ()
     #: Calls that began before this instant are let through to their end; empty: ``effective_at``.
     spares_before: str = ""
 

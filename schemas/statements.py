@@ -119,6 +119,10 @@ class ScopeStatement(msgspec.Struct, kw_only=True):
     arrived_at: int
     #: Largest contributors to this counter, ``{label: nanodollars}``; a hint for people, not money.
     contributors: dict[str, int] = {}
+    #: The part of ``cost_nanos`` that stands on gateways' own figures; left out where there is none.
+    estimated_nanos: int | msgspec.UnsetType = msgspec.UNSET
+    #: How long the calls in it took, added up; left out where nobody said.
+    duration_ms: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Signal(msgspec.Struct, kw_only=True):

@@ -7,28 +7,28 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from schemas import topics
-from schemas.commands import Target
+from schemas.budgets import Budget
 from schemas.events import GpuSample
 from schemas.instants import SECOND
 from schemas.keys import digest
 from streams.agents.budgets import BudgetAgent
 from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
 from streams.agents.forecast import ForecastLoop
-from streams.agents.forecast_standings import standings_of
+from streams.agents.forecast_standings import Standings
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
 from streams.agents.shell import Loop
 from streams.clock import Clock, clock_for
-from streams.core.budget_file import Budget
-from streams.core.budgets import Policy, Terms, Threshold
+from streams.core.budget_terms import Policy
 from streams.core.charging import Charging
+from streams.core.definitions import Definitions
 from streams.core.detection import detection_policy
-from streams.core.periods import period_bounds
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
 from streams.core.rules import Rules
-from streams.core.scopes import ScopeWatchlist, WatchedBudget, budget_scope
+from streams.core.scopes import ScopeWatchlist, definition_scope, watched_of
+from streams.core.tree import Tree
 from streams.kafka_connection import connection
 from streams.ports import Forecasts, Ledger, Outbox, Receiver
 from streams.settings import Settings
@@ -110,26 +110,25 @@ def _bind_meter(
 
 
 def _bind_budget(app: App, settings: Settings, outside: Outside, budgets: Sequence[Budget]) -> list[Loop]:
+    definitions = Definitions({budget.key(): budget for budget in budgets})
+    tree = Tree(budgets)
+    forecasts: list[ForecastLoop] = []
     budget = BudgetAgent(
         _table(app, "budgets"),
-        {terms.scope: terms for terms in map(terms_of, budgets)},
+        lambda: definitions,
+        definition_scope,
         outside.ledger,
         clock_for(settings.clock),
         Policy(settings.live_within_s * SECOND),
+        ancestors_of=tree.ancestors,
+        projected=lambda budget_id, value, now: forecasts[0].foreseen(budget_id, value, now) if forecasts else None,
     )
-    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS)
-    if outside.forecasts is None:
-        return [budget]
-    return [budget, _forecast(budget, budgets, outside.forecasts)]
-
-
-def _forecast(agent: BudgetAgent, budgets: Sequence[Budget], store: Forecasts) -> ForecastLoop:
-    """FORECAST follows BUDGET's partitions: it reads where the budgets stand from BUDGET's own states."""
-    by_scope = {budget_scope(watched_of(budget)): budget for budget in budgets}
-    matches = {budget.id: budget.match for budget in budgets}
-    return ForecastLoop(
-        lambda now: standings_of(agent.states(), by_scope, now), lambda key: matches.get(key[0]), store, agent.clock
-    )
+    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS)
+    if outside.forecasts is not None:
+        # FORECAST follows BUDGET's partitions: it reads where the budgets stand from BUDGET's own states.
+        standings = Standings(budget.states, lambda: definitions, definition_scope)
+        forecasts.append(ForecastLoop(standings.at, standings.match_of, outside.forecasts, budget.clock))
+    return [budget, *forecasts]
 
 
 def _bind_detect(app: App, settings: Settings, prices: PriceBook) -> list[Loop]:
@@ -152,31 +151,6 @@ def _bind_notify(app: App, outside: Outside) -> list[Loop]:
     notify = NotifyAgent(outside.outbox, outside.receivers)
     _bind(app, "notify", notify.run, topics.ALERTS)
     return [notify]
-
-
-def terms_of(budget: Budget) -> Terms:
-    """A budget of the budgets file as BUDGET needs it."""
-    return Terms(
-        budget_id=budget.id,
-        scope=budget_scope(watched_of(budget)),
-        target=Target(budget.scope_type, budget.scope_id),
-        amount_nanos=budget.amount_nanos,
-        period=budget.period,
-        thresholds=tuple(Threshold(rung.percent, rung.severity, rung.action == "block") for rung in budget.thresholds),
-        enforced=budget.mode == "enforce",
-        owner=budget.owner,
-    )
-
-
-def watched_of(budget: Budget) -> WatchedBudget:
-    """A budget of the budgets file as METER needs it."""
-    counted = (budget.scope_type, budget.period, budget.timezone, *(text for pair in budget.match for text in pair))
-    return WatchedBudget(
-        budget.id,
-        budget.match,
-        lambda instant: period_bounds(budget.period, budget.timezone, instant),
-        digest("budget", *counted)[:8],
-    )
 
 
 def _rules(settings: Settings, budgets: Sequence[Budget], prices: PriceBook) -> Rules:

@@ -46,6 +46,22 @@ COMMANDS = Counter("sluice_gateway_commands_total", "Throttle commands.", ["acti
 FORECASTS = Gauge("sluice_forecasts", "Budgets, and values of them, that are forecast here.", registry=WORKER)
 FORECAST_SECONDS = Gauge("sluice_forecast_seconds", "What the last round of forecasts took.", registry=WORKER)
 
+ENFORCEMENT_SECONDS = Histogram(
+    "sluice_enforcement_seconds", "From a budget's crossing to a gateway's obeying.", buckets=_SECONDS, registry=WORKER
+)
+ENFORCEMENT_P95_SECONDS = Gauge(
+    "sluice_enforcement_p95_seconds", "The delay that measures are taken early by.", registry=WORKER
+)
+GATEWAYS_LIVE = Gauge("sluice_gateways_live", "Gateways heard within five minutes.", registry=WORKER)
+OVERSHOOT = Counter(
+    "sluice_budget_overshoot_nanodollars_total",
+    "Money spent beyond the rungs that block, of budgets that enforce.",
+    registry=WORKER,
+)
+ACKS_ROUTED = Counter(
+    "sluice_acks_routed_total", "Acknowledgements sent on to the partition of their budget.", registry=WORKER
+)
+
 # NOTIFY
 NOTIFICATIONS = Counter(
     "sluice_notifications_total", "Messages to receivers.", ["receiver", "outcome"], registry=WORKER

@@ -1,7 +1,7 @@
 """What the agents ask of the outside: protocols only. ``streams/sinks`` implements them, ``streams/app.py`` binds
 them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -40,12 +40,31 @@ class BudgetStatus(msgspec.Struct, kw_only=True):
     spent_nanos: int
     #: The highest threshold (percent) that is crossed now; 0 for none.
     crossed_percent: int
-    #: ``allow`` or ``block``: what was last commanded.
+    #: The strictest action that was last commanded; ``allow`` for none.
     commanded: str
     mode: str
     #: Sum of the source offsets included: grows with every statement.
     sequence: int
     stated_at: int
+    #: Of a ``per`` budget the value that this row is about; empty for all others.
+    value: str = ""
+    #: In ``amount_nanos`` already: what rolled over, and what overrides add. In ``spent_nanos``: the opening balance,
+    #: and what stands on gateways' own figures.
+    carried_nanos: int = 0
+    override_nanos: int = 0
+    opening_nanos: int = 0
+    estimated_nanos: int = 0
+    #: Over the last ten minutes.
+    burn_nanos_per_hour: int = 0
+    #: When the amount was, or at this rate will be, spent; None where it will not be in this period.
+    exhausted_at: int | None = None
+    #: Spent beyond the rung that blocks; spent after every gateway had obeyed.
+    overshoot_nanos: int = 0
+    gap_nanos: int = 0
+    #: From the crossing to the last live gateway's acknowledgement; None until all have answered.
+    ack_delay_ms: int | None = None
+    #: Of a pooled budget, who took how much, in nanodollars.
+    takers: dict[str, int] = {}
 
 
 class Delivery(msgspec.Struct, kw_only=True):
@@ -124,6 +143,10 @@ class Forecasts(Protocol):
         """Store all of it in one transaction."""
         ...
 
+    async def forget(self, now: int) -> int:
+        """Delete what was said too long ago; returns how many rows went."""
+        ...
+
     async def hourly_spend(self, match: Sequence[tuple[str, str]], since: int, until: int) -> Mapping[int, int] | None:
         """Nanodollars by UTC hour of every cell that matches; None where cells do not have what is matched."""
         ...
@@ -156,8 +179,14 @@ class Ledger(Protocol):
 class Outbox(Protocol):
     """Alerts as they stand, and the messages that are owed to receivers."""
 
-    async def record(self, alerts: Sequence[tuple[Alert, Sequence[str]]]) -> None:
-        """Store each alert and owe a message to each named receiver, in one transaction; a repeat changes nothing."""
+    async def record(
+        self, alerts: Sequence[tuple[Alert, Sequence[str]]], quieter: Callable[[Alert], Sequence[str]] | None = None
+    ) -> None:
+        """Store each alert and owe a message to each named receiver, in one transaction; a repeat changes nothing.
+
+        A budget's page becomes a ticket while a page of one of its ``ancestors`` is open; ``quieter`` names the
+        receivers of that ticket.
+        """
         ...
 
     async def lease(self, limit: int, lease_s: float) -> Sequence[Delivery]:

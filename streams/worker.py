@@ -9,10 +9,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from schemas.budgets import Budget
 from streams import metrics
 from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
 from streams.app import Outside, Worker, create_app, wait_ready
-from streams.core.budget_file import Budget, load_budgets
+from streams.core.budget_file import load_budgets
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard, load_rate_card
 from streams.settings import Settings, SettingsError

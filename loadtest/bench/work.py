@@ -14,18 +14,18 @@ from schemas.events import UsageEvent
 from schemas.instants import HOUR, SECOND
 from schemas.keys import cell_id
 from schemas.statements import Dimensions, Totals
-from streams.app import watched_of
 from streams.core import cells
 from streams.core.budget_file import load_budgets
 from streams.core.cells import Charge
 from streams.core.charging import Charging
 from streams.core.dedupe import identity
 from streams.core.lanes import CONTRIBUTORS_MAX, OTHERS
+from streams.core.matching import values_of_calls
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard
 from streams.core.reading import Limits, Rejected, read
 from streams.core.rules import Watched
-from streams.core.scopes import ScopeWatchlist
+from streams.core.scopes import ScopeWatchlist, watched_of
 
 METERED = frozenset({"openai", "anthropic", "azure", "google", "aws", "mistral"})
 IDS_MAX = 20_000_000
@@ -74,6 +74,7 @@ class Work:
         self._limits = Limits()
         self._charging = Charging(PriceBook(RateCard(), frozenset()), METERED)
         self._watchlist = ScopeWatchlist([watched_of(budget) for budget in load_budgets(budgets.read_text())])
+        self._values = values_of_calls(self._watchlist.attributes)
         self._windows: dict[int, DictWindow] = {}
         self._stream_times: dict[int, int] = {}
         self._cells: dict[tuple[Dimensions, int], str] = {}
@@ -99,7 +100,8 @@ class Work:
             self.duplicates += 1
             return None
         dimensions = cells.usage_dimensions(event, envelope.subject, "")
-        watched = self._watchlist.watched(dimensions, dimensions, event.key_id, event.user_id, reading.event_time)
+        values = self._values(event)
+        watched = self._watchlist.watched(dimensions, dimensions, values, reading.event_time)
         return Priced(
             event,
             charge,

@@ -1,129 +1,393 @@
 """BUDGET's shell: scope statements in; alerts, throttle commands and the dashboard's budget rows out.
 
 It also hears what is commanded in its budgets' names. An owner that was overtaken can speak once more before it knows,
-and a topic has no fence: whoever owns the budget answers above it, or says again what compaction would lose.
+and a topic has no fence: whoever owns the budget answers above it, or says again what compaction would lose. And it
+hears what gateways acknowledge: an answer that lies elsewhere is sent on to where its budget lives.
+
+What is defined is asked for at every step, so a change holds from the next statement or tick on.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from schemas import topics
-from schemas.commands import ThrottleCommand
-from schemas.instants import DAY
-from schemas.readers import COMMANDS, SCOPE_STATEMENTS
+from schemas.budgets import Budget
+from schemas.cloudevents import binary_headers
+from schemas.commands import JOB_COMMAND_TYPE, JobCommand, Target, ThrottleAck, ThrottleCommand
+from schemas.instants import MINUTE, SECOND
+from schemas.readers import ACKS, COMMANDS, SCOPE_STATEMENTS
 from schemas.statements import ScopeStatement
-from streams.agents.keyed import KeyedAgent, alert_record, command_record, newest_of_each_key
+from schemas.versions import UnknownVersionError
+from streams import metrics
+from streams.agents.budget_rows import row_of
+from streams.agents.gateways_heard import GatewaysHeard, Heard
+from streams.agents.keyed import SOURCE, KeyedAgent, alert_record, command_record, newest_of_each_key
+from streams.agents.shell import decoded
 from streams.clock import Clock
 from streams.core import budgets
+from streams.core.budget_account import BURN_SHOWN_US, Standing, pruned, standing
 from streams.core.budget_states import BUDGET_STATES
-from streams.core.budgets import BudgetState, Policy, Terms
-from streams.core.scopes import BUDGET
-from streams.ports import BudgetStatus, Ledger
-from streams.transport import Outgoing, RecordBatch, StateTable
+from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Book
+from streams.core.budget_watch import acknowledged, delay_of
+from streams.core.budgets import Around, BudgetState, Policy, Terms
+from streams.core.definitions import Definitions
+from streams.core.scopes import BUDGET, meeting_place
+from streams.ports import Ledger
+from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
 
-#: A period that has been over for this long is forgotten; what comes later is history of the ledger alone.
-FORGET_AFTER = 2 * DAY
+logger = logging.getLogger("sluice.budget")
+
+#: A statement can come before the definition that it belongs to: METER may have heard of it first. It waits so long.
+EARLY_US = MINUTE
+EARLY_MAX = 10_000
+_NO_ANCESTORS: tuple[str, ...] = ()
+
+#: What a budget, and a value of it, will have spent by the end of its period, as of now; None where nobody can say.
+Projection = Callable[[str, str, int], int | None]
+_encode = msgspec.json.Encoder().encode
+
+
+def no_ancestors(budget_id: str, value: str) -> tuple[str, ...]:
+    """Every budget stands alone."""
+    return _NO_ANCESTORS
 
 
 class BudgetAgent(KeyedAgent[BudgetState]):
-    """All budgets whose scopes live on this worker's partitions."""
+    """All budgets whose scopes live on this worker's partitions.
+
+    Args:
+        definitions: what is defined now; a new snapshot is a new object.
+        scope_of: the scope under which METER counts a budget.
+        ancestors_of: the budgets above a budget and value, the closest first.
+        projected: what will be spent by the period's end; None: forecast rungs stay silent.
+    """
 
     tick_s = 0.5
 
     def __init__(
-        self, table: StateTable, terms: Mapping[str, Terms], ledger: Ledger, clock: Clock, policy: Policy
+        self,
+        table: StateTable,
+        definitions: Callable[[], Definitions],
+        scope_of: Callable[[Budget], str],
+        ledger: Ledger,
+        clock: Clock,
+        policy: Policy,
+        *,
+        ancestors_of: Callable[[str, str], tuple[str, ...]] = no_ancestors,
+        projected: Projection | None = None,
     ) -> None:
+        #: The states of each budget and value: ``{partition: {(budget id, value): {key}}}``.
+        self._together: dict[int, dict[tuple[str, str], set[str]]] = {}
+        #: Statements whose definition is not known yet, by partition.
+        self._early: dict[int, dict[tuple[str, int, str, int], tuple[int, ScopeStatement]]] = {}
+        #: Until when a state need not be looked at, and what of it was last shown.
+        self._asleep: dict[tuple[str, int], int] = {}
+        self._shown: dict[tuple[str, int], tuple[Any, ...]] = {}
+        self._gateways = GatewaysHeard()
         super().__init__("BUDGET", table, BUDGET_STATES, SCOPE_STATEMENTS.decode, clock)
-        self._terms = terms
+        self._definitions, self._scope_of = definitions, scope_of
         self._ledger = ledger
         self._policy = policy
+        self._ancestors_of, self._projected = ancestors_of, projected
+        self._snapshot = definitions()
+        self._book = Book(self._snapshot, scope_of)
+
+    # -- what is defined, and what is here --------------------------------------------------------------------------
+
+    def _current(self) -> Book:
+        found = self._definitions()
+        if found is not self._snapshot:
+            self._snapshot, self._book = found, Book(found, self._scope_of)
+            self._asleep.clear()
+        return self._book
+
+    def _terms_of(self, state: BudgetState) -> Terms:
+        found = self._current().terms(state.scope, state.period_start, self.clock.now())
+        return found or budgets.withdrawn(state)
+
+    def _load(self, partition: int, found: dict[bytes, bytes]) -> None:
+        super()._load(partition, found)
+        together: dict[tuple[str, str], set[str]] = {}
+        for key, state in self._states[partition].items():
+            together.setdefault((state.budget_id, state.value), set()).add(key)
+            for name, said in state.answers.items():
+                self._gateways.hear(name, Heard(said.heard_at, said.applied_at, delay_of(state, said)))
+        self._together[partition] = together
+        self._early[partition] = {}
+
+    def _drop(self, partitions: set[int]) -> None:
+        super()._drop(partitions)
+        for partition in partitions:
+            self._together.pop(partition, None)
+            self._early.pop(partition, None)
+        self._asleep.clear()
+        self._shown.clear()
+
+    def _known(self, budget_id: str, value: str) -> Iterator[BudgetState]:
+        """All periods and definitions of a budget and value; they lie in this partition."""
+        states = self._states.get(self._reading, {})
+        for key in self._together.get(self._reading, {}).get((budget_id, value), ()):
+            state = states.get(key)
+            if state is not None:
+                yield state
+
+    def _join(self, state: BudgetState) -> None:
+        together = self._together.setdefault(self._reading, {})
+        together.setdefault((state.budget_id, state.value), set()).add(_key(state))
+
+    # -- messages ---------------------------------------------------------------------------------------------------
 
     def _newest(self, batch: RecordBatch) -> Iterable[Any]:
         if batch.topic == topics.GATEWAY_COMMANDS:
             return newest_of_each_key(batch, COMMANDS.decode)
+        if batch.topic == topics.GATEWAY_ACKS:
+            return self._ours(batch)
         found = newest_of_each_key(batch, self._decode)
         return [statement for statement in found if statement.scope.startswith(BUDGET)]
 
-    def key_of(self, message: ScopeStatement | ThrottleCommand) -> str | None:
+    def _ours(self, batch: RecordBatch) -> Iterator[ThrottleAck]:
+        """The answers to budgets of this partition; others are sent on. Gateways are other people's programs."""
+        partitions = self._table.app.partitions
+        for record in batch.records:
+            try:
+                for _, ack in decoded([record], ACKS.decode):
+                    place = self._place_of(ack, partitions)
+                    if place == batch.partition:
+                        yield ack
+                    else:
+                        metrics.ACKS_ROUTED.inc()
+                        headers = tuple(record.headers or ())
+                        self.also_say(Outgoing(batch.topic, place, record.key or b"", record.value, headers))
+            except UnknownVersionError as error:
+                logger.error("the acknowledgement at offset %d is passed over: %s", record.offset, error)
+
+    def _place_of(self, ack: ThrottleAck, partitions: int) -> int:
+        target, _, budget_id = ack.command_key.rpartition("|")
+        budget = self._current().definitions.of_budget(budget_id)
+        return _place(budget_id, partitions, target.partition(":")[2] if budget is not None and budget.per else "")
+
+    def key_of(self, message: ScopeStatement | ThrottleCommand | ThrottleAck) -> str | None:
         """Budget and period; what is no longer defined so, or long over, is passed over."""
+        if isinstance(message, ThrottleAck):
+            return self._asked_of(message)
         if isinstance(message, ThrottleCommand):
-            known = [state for state in self._known(message.budget_id) if state.target == message.target]
-            found = budgets.answerer(known, message)
-            return found and budgets.state_key(found.scope, found.period_start)
-        if message.scope not in self._terms or message.period_end + FORGET_AFTER < self.clock.now():
+            found = budgets.answerer(self._sharing(message.budget_id, message.target), message)
+            return found and _key(found)
+        now = self.clock.now()
+        terms = self._current().terms(message.scope, message.period_start, now)
+        if terms is None:
+            self._keep_early(message, now)
             return None
-        return budgets.state_key(message.scope, message.period_start)
+        if message.period_end + terms.window_us + budgets.FORGET_AFTER < now:
+            return None
+        return budgets.key_of(terms, message)
+
+    def _sharing(self, budget_id: str, target: Target) -> list[BudgetState]:
+        """What speaks under one key at the gates, in any period and definition, of all calls or of one value."""
+        known = [*self._known(budget_id, ""), *self._known(budget_id, target.scope_id)]
+        return [state for state in known if state.target == target]
+
+    def _asked_of(self, ack: ThrottleAck) -> str | None:
+        target, _, budget_id = ack.command_key.rpartition("|")
+        value = target.partition(":")[2]
+        known = [*self._known(budget_id, ""), *self._known(budget_id, value)]
+        spoken = [state for state in known if state.has_spoken and state.target.key() == target]
+        return _key(max(spoken, key=lambda state: state.revision)) if spoken else None
 
     def step(
-        self, state: BudgetState | None, message: ScopeStatement | ThrottleCommand
+        self, state: BudgetState | None, message: ScopeStatement | ThrottleCommand | ThrottleAck
     ) -> tuple[BudgetState, list[Outgoing]]:
-        """Take a total in and compare with the ladder; or answer a command that is not ours."""
+        """Take a total in and compare with the ladder; or hear an answer; or answer a command that is not ours."""
+        now = self.clock.now()
         if isinstance(message, ThrottleCommand):
             assert state is not None
             return state, self._answer(state, message)
+        if isinstance(message, ThrottleAck):
+            assert state is not None
+            self._take_answer(state, message, now)
+            return state, self._decide(state, self._terms_of(state))
         self.observe(message.stream_time, message.source.slot())
-        terms = self._terms[message.scope]
+        terms = self._current().terms(message.scope, message.period_start, now)
+        assert terms is not None
         above = 0
         if state is None:
-            above = max((known.revision for known in self._known(terms.budget_id)), default=0)
+            above = max((known.revision for known in self._sharing(terms.budget_id, terms.target)), default=0)
+        is_new = state is None
         taken = budgets.take_in(state, terms, message, above)
-        return taken, self._decide(taken, terms)
+        if is_new:
+            self._join(taken)
+        lag = now - message.arrived_at
+        return taken, self._decide(taken, terms, lag if 0 <= lag <= 10 * SECOND else 0)
 
-    def _known(self, budget_id: str) -> Iterator[BudgetState]:
-        """All periods and definitions of a budget; they lie in this partition. Lazy: few steps need to look."""
-        return (state for state in self._states.get(self._reading, {}).values() if state.budget_id == budget_id)
+    # -- time -------------------------------------------------------------------------------------------------------
 
     def tick(self, state: BudgetState) -> tuple[BudgetState | None, list[Outgoing]]:
         """Periods end by the clock: a blocked team sends no events. A withdrawn budget lets go of what it blocked."""
-        out = self._decide(state, self._terms_of(state))
-        return (None if self.clock.now() > state.period_end + FORGET_AFTER else state), out
+        now, place = self.clock.now(), (state.scope, state.period_start)
+        self._current()
+        if now < self._asleep.get(place, 0):
+            return state, []
+        terms = self._terms_of(state)
+        out = self._decide(state, terms)
+        if pruned(state, terms, now, budgets.FORGET_AFTER) or self._is_shown_otherwise(state, terms, now):
+            self.also_changed(_key(state))
+        is_defined = self._book.budget(state.scope) is not None
+        siblings = list(self._known(state.budget_id, state.value))
+        if budgets.is_forgotten(state, terms if is_defined else None, now, siblings):
+            self._together[self._reading][(state.budget_id, state.value)].discard(_key(state))
+            self._asleep.pop(place, None)
+            self._shown.pop(place, None)
+            return None, out
+        self._asleep[place] = budgets.wakes_at(state, terms, now)
+        return state, out
 
-    def _terms_of(self, state: BudgetState) -> Terms:
-        return self._terms.get(state.scope) or budgets.withdrawn(state)
+    async def _tick_partition(self, partition: int) -> None:
+        states = self._states.get(partition)
+        if states is not None:
+            self._begin_standing(partition, states)
+        await super()._tick_partition(partition)
+        await self._take_early(partition)
 
-    def _decide(self, state: BudgetState, terms: Terms) -> list[Outgoing]:
+    def _begin_standing(self, partition: int, states: dict[str, BudgetState]) -> None:
+        """Standing limits, and runs that want an approval, are here before anything is spent."""
+        book, now = self._current(), self.clock.now()
+        for scope in book.standing:
+            budget, key = book.budget(scope), budgets.state_key(scope, 0)
+            if budget is None or key in states or _place(budget.id, self._table.app.partitions) != partition:
+                continue
+            terms = book.terms(scope, 0, now)
+            if terms is not None:
+                self._reading = partition
+                above = max((known.revision for known in self._sharing(budget.id, terms.target)), default=0)
+                states[key] = budgets.opened(terms, scope, 0, FOREVER, above)
+                self._join(states[key])
+
+    def _keep_early(self, message: ScopeStatement, now: int) -> None:
+        early = self._early.setdefault(self._reading, {})
+        if len(early) < EARLY_MAX:
+            early[(message.scope, message.period_start, message.source.slot(), message.segment)] = now, message
+
+    async def _take_early(self, partition: int) -> None:
+        """Step through what came before its definition, now that it is known; what waits too long was withdrawn."""
+        states, early = self._states.get(partition), self._early.get(partition)
+        if states is None or not early:
+            return
+        book, now = self._current(), self.clock.now()
+        ready = [key for key in early if book.budget(key[0]) is not None]
+        messages = [early.pop(key)[1] for key in ready]
+        for key in [key for key, (heard, _) in early.items() if now - heard > EARLY_US]:
+            del early[key]
+        changed: dict[str, BudgetState] = {}
+        outgoing: list[Outgoing] = []
+        self._reading = partition
+        for message in messages:
+            self._step_into(states, changed, outgoing, message)
+        await self._deliver(partition, states, outgoing, changed)
+
+    # -- decisions --------------------------------------------------------------------------------------------------
+
+    def _decide(self, state: BudgetState, terms: Terms, lag_us: int = 0) -> list[Outgoing]:
         now = self.clock.now()
-        before = state.commanded, state.dry_run
-        decision = budgets.decide(state, terms, now, self._policy, self._known(state.budget_id))
-        if before != (state.commanded, state.dry_run):
-            self.also_changed(budgets.state_key(state.scope, state.period_start))
+        before = state.asked, state.dry_run, state.renewed_at
+        overshot = state.overshoot_nanos
+        around = self._around(state, terms, now, lag_us)
+        known = list(self._known(state.budget_id, state.value))
+        decision = budgets.decide(state, terms, now, self._policy, known, around)
+        if before != (state.asked, state.dry_run, state.renewed_at):
+            self.also_changed(_key(state))
+        if terms.enforced:
+            metrics.OVERSHOOT.inc(state.overshoot_nanos - overshot)
         # The command goes first: a gate should close before people read that it did.
         out = [self._record(decision.command)] if decision.command else []
         if decision.stands is not None:
             stands = decision.stands
-            said = budgets.speak(stands, self._terms_of(stands), now, self._known(state.budget_id))
+            said = budgets.speak(stands, self._terms_of(stands), now, self._policy, known)
             out.append(self._record(said))
-            self.also_changed(budgets.state_key(stands.scope, stands.period_start))
+            self.also_changed(_key(stands))
+        if decision.job is not None:
+            out.append(_job_record(decision.job))
+        self._asleep.pop((state.scope, state.period_start), None)
         return out + [alert_record(alert) for alert in decision.alerts]
 
+    def _around(self, state: BudgetState, terms: Terms, now: int, lag_us: int) -> Around:
+        wants = self._projected is not None and any(rung.on == "forecast" for rung in terms.thresholds)
+        return Around(
+            live=self._gateways.live(now),
+            delay_us=self._gateways.delay_us(now),
+            projected=self._projected(terms.budget_id, state.value, now) if wants and self._projected else None,
+            ancestors=self._ancestors_of(terms.budget_id, state.value),
+            lag_us=lag_us,
+        )
+
+    def _take_answer(self, state: BudgetState, ack: ThrottleAck, now: int) -> None:
+        known = state.answers.get(ack.gateway)
+        acknowledged(state, ack, now)
+        said = state.answers.get(ack.gateway)
+        if said is None:
+            return
+        delay = delay_of(state, said)
+        if delay is not None and (known is None or known.revision != said.revision):
+            metrics.ENFORCEMENT_SECONDS.observe(delay / SECOND)
+        self._gateways.hear(ack.gateway, Heard(now, said.applied_at, delay))
+
     def _answer(self, state: BudgetState, heard: ThrottleCommand) -> list[Outgoing]:
-        said = budgets.answer(state, self._terms_of(state), heard, self.clock.now(), self._known(state.budget_id))
+        known = list(self._known(state.budget_id, state.value))
+        said = budgets.answer(state, self._terms_of(state), heard, self.clock.now(), self._policy, known)
         return [self._record(said)] if said else []
 
     def _record(self, command: ThrottleCommand) -> Outgoing:
         # Where the budget lives, so that whoever owns it hears what is said in its name.
         return command_record(command)._replace(partition=self._reading)
 
+    # -- the ledger -------------------------------------------------------------------------------------------------
+
+    def _is_shown_otherwise(self, state: BudgetState, terms: Terms, now: int) -> bool:
+        stands = standing(state, terms, now, self._policy.live_within_us)
+        shown = _shown(state, terms, stands, now)
+        place = state.scope, state.period_start
+        before = self._shown.get(place, shown)
+        self._shown[place] = shown
+        return before != shown
+
     async def after(self, states: Iterable[BudgetState]) -> None:
         """Tell the ledger where the budgets stand."""
-        rows = [self._row(state, self._terms[state.scope]) for state in states if state.scope in self._terms]
+        now, book, rows = self.clock.now(), self._current(), []
+        live = self._gateways.live(now)
+        for state in states:
+            terms = book.terms(state.scope, state.period_start, now)
+            if terms is not None and not terms.budget_id.startswith((LIMIT, GRANT)):
+                stands = standing(state, terms, now, self._policy.live_within_us)
+                self._shown[(state.scope, state.period_start)] = _shown(state, terms, stands, now)
+                rows.append(row_of(state, terms, stands, live, now))
         if rows:
             await self._ledger.write_budget_status(rows)
 
-    def _row(self, state: BudgetState, terms: Terms) -> BudgetStatus:
-        return BudgetStatus(
-            budget_id=state.budget_id,
-            scope_type=terms.target.scope_type,
-            scope_id=terms.target.scope_id,
-            period=terms.period,
-            period_start=state.period_start,
-            period_end=state.period_end,
-            amount_nanos=terms.amount_nanos,
-            spent_nanos=state.spent_nanos,
-            crossed_percent=state.crossed_percent(),
-            commanded=state.commanded,
-            mode="enforce" if terms.enforced else "observe",
-            # Statements taken in, with the commands given: a release at a period's end changes the row too.
-            sequence=state.sequence + state.revision,
-            stated_at=self.clock.now(),
-        )
+
+def _shown(state: BudgetState, terms: Terms, stands: Standing, now: int) -> tuple[Any, ...]:
+    is_burning = now - state.stream_time < BURN_SHOWN_US
+    return stands.limit, stands.spent, terms.enforced, terms.lifted, is_burning
+
+
+def _key(state: BudgetState) -> str:
+    return budgets.state_key(state.scope, state.period_start)
+
+
+def _place(budget_id: str, partitions: int, value: str = "") -> int:
+    """Where a budget lives with all its definitions and commands; of a ``per`` budget each value by itself."""
+    scope = f"{BUDGET}{budget_id}@#{value}" if value else f"{BUDGET}{budget_id}@"
+    return partition_of(meeting_place(scope).encode(), partitions)
+
+
+def _job_record(command: JobCommand) -> Outgoing:
+    headers = binary_headers(
+        id=command.command_id,
+        source=SOURCE,
+        type=JOB_COMMAND_TYPE,
+        time=command.issued_at,
+        subject=f"run:{command.run_id}",
+        extensions={"sequence": command.revision, "expirytime": command.expires_at},
+    )
+    return Outgoing(topics.JOB_COMMANDS, None, command.key().encode(), _encode(command), tuple(headers))

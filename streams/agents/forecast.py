@@ -84,6 +84,11 @@ class ForecastLoop:
         found = self._projections.get((budget_id, value))
         return found if found is not None and now - found.at <= FRESH_US else None
 
+    def foreseen(self, budget_id: str, value: str, now: int) -> int | None:
+        """What forecast thresholds go by, in nanodollars; None until three days of spend are known."""
+        found = self.projected(budget_id, value, now)
+        return None if found is None else found.foreseen_nanos
+
     async def run_background(self) -> None:
         """Refresh once a minute."""
         while True:

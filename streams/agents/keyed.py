@@ -96,6 +96,7 @@ class KeyedAgent(ABC, Generic[State]):
         #: The partition whose batch or tick is under way.
         self._reading = -1
         self._also_changed: set[str] = set()
+        self._also_said: list[Outgoing] = []
         table.fenced = True
         table.on_load = self._load
         table.on_drop = self._drop
@@ -124,6 +125,10 @@ class KeyedAgent(ABC, Generic[State]):
     def also_changed(self, key: str) -> None:
         """Keep another state of the partition whose step is under way, which changed besides."""
         self._also_changed.add(key)
+
+    def also_say(self, record: Outgoing) -> None:
+        """Write another record with what the batch under way sets off."""
+        self._also_said.append(record)
 
     # -- the shell --------------------------------------------------------------------------------------------------
 
@@ -165,13 +170,17 @@ class KeyedAgent(ABC, Generic[State]):
             changed: dict[str, State] = {}
             outgoing: list[Outgoing] = []
             for message in self._newest(batch):
-                key = self.key_of(message)
-                if key is None:
-                    continue
-                state, out = self.step(states.get(key), message)
-                states[key] = changed[key] = state
-                outgoing += out
+                self._step_into(states, changed, outgoing, message)
             return await self._deliver(batch.partition, states, outgoing, changed)
+
+    def _step_into(
+        self, states: dict[str, State], changed: dict[str, State], outgoing: list[Outgoing], message: Any
+    ) -> None:
+        key = self.key_of(message)
+        if key is not None:
+            state, out = self.step(states.get(key), message)
+            states[key] = changed[key] = state
+            outgoing += out
 
     async def _is_ours(self, partition: int, states: dict[str, State]) -> bool:
         """After a stall, make sure that the group has not gone on without us before anything is said."""
@@ -198,6 +207,8 @@ class KeyedAgent(ABC, Generic[State]):
         """Say it, then keep it. False where the partition was taken away meanwhile: its next owner says it again."""
         changed |= {key: states[key] for key in self._also_changed if key in states}
         self._also_changed.clear()
+        outgoing += self._also_said
+        self._also_said = []
         if outgoing:
             app: Any = self._table.app
             await app.producer.write(outgoing, app.partitions)

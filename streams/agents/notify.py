@@ -50,7 +50,10 @@ class NotifyAgent:
         async for event in stream.noack().events():
             try:
                 alerts = [alert for _, alert in decoded(event.value.records, ALERTS.decode)]
-                await self._outbox.record([(alert, receivers_of(alert, self._receivers)) for alert in alerts])
+                await self._outbox.record(
+                    [(alert, receivers_of(alert, self._receivers)) for alert in alerts],
+                    lambda ticket: receivers_of(ticket, self._receivers),
+                )
             except Exception as error:
                 fail_stop("NOTIFY", error)
             event.ack()

@@ -7,13 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from streams.core.budget_file import load_budgets
+from streams.commands.budget_words import drawing
+from streams.core.budget_file import load_budget_file
 from streams.core.rate_card import load_rate_card
 from streams.settings import Settings, SettingsError, effective, load_settings
 from streams.settings_sources import given_value
 
 #: Files of their own form that settings name. They are checked also where other settings are wrong.
-FILES: Mapping[str, Callable[[str], Any]] = {"budgets": load_budgets, "rate_card": load_rate_card}
+FILES: Mapping[str, Callable[[str], Any]] = {"budgets": load_budget_file, "rate_card": load_rate_card}
 
 
 def check(flags: Mapping[str, Any], out: Console, err: Console) -> int:
@@ -43,6 +44,8 @@ def check(flags: Mapping[str, Any], out: Console, err: Console) -> int:
     for row in effective(settings, **flags):
         table.add_row(*row, style="dim" if row[2] == "default" else None)
     out.print(table)
-    budgets = f"{len(read['budgets'])} budgets" if "budgets" in read else "no budgets file"
+    if "budgets" in read:
+        out.print(drawing(read["budgets"]))
+    budgets = f"{len(read['budgets'].budgets)} budgets" if "budgets" in read else "no budgets file"
     out.print(f"All good: {budgets}, {'a' if 'rate_card' in read else 'no'} rate card.")
     return 0

@@ -1,20 +1,22 @@
 """``sluice simulate``: what proposed budgets would have done to recorded usage."""
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
+from schemas.budgets import Budget, Definition, Limit
 from schemas.instants import SECOND, InstantError, parse_instant
-from streams.app import limits_of, terms_of, watched_of
+from streams.app import limits_of
 from streams.commands.printing import print_line
 from streams.commands.running import complete
-from streams.core.budget_file import Budget, load_budgets
+from streams.core.budget_file import definitions_of
+from streams.core.budget_terms import counted_budgets
 from streams.core.charging import Charging
+from streams.core.definitions import Definitions
 from streams.core.rules import Rules
-from streams.core.scopes import ScopeWatchlist
+from streams.core.scopes import ScopeWatchlist, watched_of
 from streams.kafka_connection import connection
 from streams.settings import Settings, SettingsError
 from streams.simulation.calls import Call, SimulationError, from_trace
@@ -62,25 +64,40 @@ async def run(
     return 0
 
 
-def plan_of(settings: Settings, proposed: Sequence[Budget], delay_us: int) -> Plan:
+def plan_of(settings: Settings, proposed: Definitions, delay_us: int) -> Plan:
     """The real rules of METER and terms of BUDGET, for these budgets."""
     rules = Rules(
         limits=limits_of(settings),
         pricing=Charging(read_prices(settings), frozenset(settings.metered_providers)),
-        watchlist=ScopeWatchlist([watched_of(budget) for budget in proposed]),
+        watchlist=ScopeWatchlist([watched_of(budget) for budget in counted_budgets(proposed).values()]),
         org_id=settings.org_id,
         runaway_tokens=settings.runaway_tokens,
         dedupe_window_us=settings.dedupe_window_s * SECOND,
     )
-    return Plan([terms_of(budget) for budget in proposed], rules, delay_us)
+    return Plan(proposed, rules, delay_us)
 
 
-def _proposed(path: Path, as_written: bool) -> list[Budget]:
+def proposed_of(text: str, as_written: bool) -> Definitions:
+    """What a budgets file defines; everything enforces, unless it is to be as it is written.
+
+    Raises:
+        ValueError: with every error in the file.
+    """
+    found = definitions_of(text)
+    return Definitions().changed(found if as_written else {key: _enforced(each) for key, each in found.items()})
+
+
+def _enforced(definition: Definition) -> Definition:
+    if isinstance(definition, Budget | Limit):
+        return msgspec.structs.replace(definition, mode="enforce")
+    return definition
+
+
+def _proposed(path: Path, as_written: bool) -> Definitions:
     try:
-        found = load_budgets(path.read_text(encoding="utf-8"))
+        return proposed_of(path.read_text(encoding="utf-8"), as_written)
     except (ValueError, OSError) as error:
         raise SettingsError([f"{path}: {line}" for line in str(error).splitlines()]) from error
-    return [budget if as_written else msgspec.structs.replace(budget, mode="enforce") for budget in found]
 
 
 async def _calls(

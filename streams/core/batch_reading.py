@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_128_digest
 
+from schemas.budgets import TAG
 from schemas.events import USAGE_TYPE, UsageEvent
 from schemas.instants import parse_instant
 from schemas.statements import Dimensions
 from streams.core import cells
 from streams.core.dedupe import frame, identity
-from streams.core.reading import Limits, Reading, Record, Rejected, read
+from streams.core.matching import Values, values_of_calls
+from streams.core.reading import Limits, Reading, Record, Rejected, are_ids_short, are_tags_short, read
 
 #: The headers that are read, in the order in which ``_by_layout`` returns them.
 _WANTED = ("content-type", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject")
@@ -36,12 +38,12 @@ _decode = msgspec.json.Decoder(UsageEvent).decode
 class Plan:
     """What calls with the same attributes have in common; ``lane`` is the fold's to keep."""
 
-    __slots__ = ("dimensions", "key_id", "lane", "lanes", "user_id")
+    __slots__ = ("dimensions", "lane", "lanes", "values")
 
-    def __init__(self, dimensions: Dimensions, key_id: str, user_id: str) -> None:
+    def __init__(self, dimensions: Dimensions, values: tuple[str, ...]) -> None:
         self.dimensions = dimensions
-        self.key_id = key_id
-        self.user_id = user_id
+        #: Of the attributes that are watched and no cell has.
+        self.values = values
         self.lane: Any = None
         self.lanes: list[Any] = []
 
@@ -54,11 +56,13 @@ Row = tuple[Record, bytes, Plan | None, Any, int]
 class BatchReader:
     """Reads batches of one partition. The memos change nothing about the result; they are bounded."""
 
-    def __init__(self, limits: Limits, org_id: str, personal: bool) -> None:
+    def __init__(self, limits: Limits, org_id: str, watched: Sequence[str] = ()) -> None:
         self._limits = limits
         self._org_id = org_id
-        #: Whether anything is watched by key or user: then they are attributes too.
-        self._personal = personal
+        #: Reads what is watched and no cell has, such as a key or a tag: then it is an attribute too.
+        self._values = values_of_calls(watched) if watched else None
+        #: Calls with tags take the short way only where tags are watched.
+        self._takes_tags = any(name.startswith(TAG) for name in watched)
         self._plans: dict[str, Plan] = {}
         self._seconds: dict[bytes, int] = {}
         self._frames: dict[bytes, bytes] = {}
@@ -68,15 +72,21 @@ class BatchReader:
 
     def close_lanes(self, horizon: int) -> None:
         """Drop the lanes that end by then, and those whose cell holds the excess of others: there may be room now."""
-        for plan in self._plans.values():
+        over = []
+        for key, plan in self._plans.items():
             plan.lane = None
             plan.lanes = [lane for lane in plan.lanes if lane.end > horizon and lane.cell.dimensions == plan.dimensions]
+            if plan.values and not plan.lanes:
+                over.append(key)
+        # Sessions and keys come and go, and their plans with them.
+        for key in over:
+            del self._plans[key]
 
     def read(self, records: Sequence[Record]) -> tuple[list[Row], list[tuple[Record, Rejected]]]:
         """The records that can be counted, and those that cannot with the reason, each in offset order."""
         rows: list[Row] = []
         refused: list[tuple[Record, Rejected]] = []
-        limits, personal, digest_of = self._limits, self._personal, xxh3_128_digest
+        limits, values_of, takes_tags, digest_of = self._limits, self._values, self._takes_tags, xxh3_128_digest
         bytes_max, tokens_max = limits.value_bytes_max, limits.tokens_max
         id_max, longest = limits.id_length_max, limits.text_length_max
         future_us, lateness_us = limits.future_us_max, limits.lateness_us_max
@@ -105,7 +115,7 @@ class BatchReader:
                 fraction = time[20:-1]
                 event_time = seconds[time[:19]] + (_FRACTIONS[len(time)] * int(fraction) if fraction else 0)
                 framed = frames[source]
-                plan = plans[_attributes(event, subjects[subject], personal)]
+                plan = plans[_attributes(event, subjects[subject], values_of)]
                 arrived_at = record.timestamp * 1_000
                 if (
                     kind == _JSON
@@ -123,7 +133,8 @@ class BatchReader:
                     and len(event.key_id) <= longest
                     and len(event.user_id) <= longest
                     and len(event.session_id) <= longest
-                    and not event.tags
+                    and (not (event.task_id or event.run_id or event.experiment_id) or are_ids_short(event, limits))
+                    and (not event.tags or (takes_tags and are_tags_short(event.tags, limits)))
                     and _are_parts_of_their_whole(event)
                 ):
                     rows.append((record, digest_of(framed + id), plan, event, event_time))
@@ -144,7 +155,7 @@ class BatchReader:
         digest = identity(envelope.source, envelope.id)
         if not isinstance(event, UsageEvent):
             return record, digest, None, reading, reading.event_time
-        key = _attributes(event, envelope.subject, self._personal)
+        key = _attributes(event, envelope.subject, self._values)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._remember(key, reading)
@@ -160,8 +171,8 @@ class BatchReader:
         event = reading.event
         assert isinstance(event, UsageEvent)
         dimensions = cells.usage_dimensions(event, reading.envelope.subject, self._org_id)
-        personal = (event.key_id, event.user_id) if self._personal else ("", "")
-        plan = _bounded(self._plans, _PLANS_MAX)[key] = Plan(dimensions, *personal)
+        plan = Plan(dimensions, self._values(event) if self._values else ())
+        _bounded(self._plans, _PLANS_MAX)[key] = plan
         return plan
 
     def _by_layout(self, headers: Any) -> tuple[bytes, ...]:
@@ -185,7 +196,7 @@ def _bounded(memo: dict[Any, Any], most: int = 0) -> dict[Any, Any]:
     return memo
 
 
-def _attributes(event: UsageEvent, subject: str, personal: bool) -> str:
+def _attributes(event: UsageEvent, subject: str, values_of: Values | None) -> str:
     """All of a call that its cell, its scopes and its price list depend on; no text of a call holds a NUL.
 
     One text and not a tuple of texts: comparing it with what is remembered is one look at memory, not fifteen.
@@ -206,7 +217,7 @@ def _attributes(event: UsageEvent, subject: str, personal: bool) -> str:
         event.cost_center,
         event.org_id,
     )
-    return _NUL.join((*shared, event.key_id, event.user_id) if personal else shared)
+    return _NUL.join((*shared, *values_of(event)) if values_of else shared)
 
 
 def _are_parts_of_their_whole(event: UsageEvent) -> bool:

@@ -1,108 +1,78 @@
-"""What a budget does with each statement of its scope: thresholds crossed and left, throttles commanded and released.
+"""What a budget does with each statement of its scope: rungs crossed and left, measures commanded and released.
 
 Pure and level-triggered: the desired command follows from the state alone, so saying it again after a replay says the
 same under the same id and revision. Spend is the sum of the newest total of every source slot (rule 2).
 """
 
-from collections.abc import Collection, Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-import msgspec
+from schemas.alerts import Alert
+from schemas.commands import JobCommand, ThrottleCommand
+from schemas.instants import DAY, MINUTE, SECOND
+from streams.core import budget_commands as commands
+from streams.core.budget_account import (
+    BURN_SHOWN_US,
+    BudgetState,
+    Standing,
+    carried_from,
+    ends_at,
+    first_revision,
+    key_of,
+    opened,
+    standing,
+    state_key,
+    take_in,
+)
+from streams.core.budget_commands import answerer
+from streams.core.budget_ladder import Told, cross, foresee, leave
+from streams.core.budget_measures import hold, pace, strictest, wanted
+from streams.core.budget_runs import approval, stop
+from streams.core.budget_terms import FOREVER, Policy, Terms
+from streams.core.budget_watch import DELAY_UNKNOWN_US, watch
 
-from schemas import keys
-from schemas.alerts import Alert, Contributor, Severity, Status, Tier
-from schemas.commands import Action, Target, ThrottleCommand
-from schemas.instants import HOUR, SECOND, format_instant
-from schemas.money import display_usd, format_usd
-from schemas.statements import ScopeStatement
-from streams.core import slots as stated
-from streams.core.slots import Slot
+__all__ = [
+    "Around",
+    "BudgetState",
+    "Decision",
+    "Policy",
+    "Terms",
+    "answer",
+    "answerer",
+    "decide",
+    "is_forgotten",
+    "key_of",
+    "opened",
+    "speak",
+    "state_key",
+    "take_in",
+    "wakes_at",
+    "withdrawn",
+]
 
-RULE: Literal["budget_threshold"] = "budget_threshold"
-_SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical", "emergency")
-
-
-class Threshold(NamedTuple):
-    """One rung of a budget's ladder."""
-
-    percent: int
-    severity: Severity
-    blocks: bool
-
-
-class Terms(NamedTuple):
-    """A budget as BUDGET needs it; made from the budgets file."""
-
-    budget_id: str
-    #: The scope under which METER counts it; another target, match, period or time zone is another scope.
-    scope: str
-    target: Target
-    amount_nanos: int
-    period: str
-    thresholds: tuple[Threshold, ...]
-    #: False in ``mode: observe``: commands are dry runs.
-    enforced: bool
-    owner: str = ""
-
-
-class Policy(NamedTuple):
-    """What holds for all budgets."""
-
-    live_within_us: int = 3 * HOUR
-    runbook: str = ""
-
-
-class Crossing(msgspec.Struct, array_like=True):
-    """One rung: whether spend is above it now, in which episode, and as what it was told."""
-
-    severity: Severity
-    episode: int
-    is_open: bool
-    opened_at: int
-    tier: Tier
-    historic: bool
+#: A period that has been over for this long is forgotten; what comes later is history of the ledger alone.
+FORGET_AFTER = 2 * DAY
+#: A value of a budget without end, such as a session, that was not heard of for so long.
+IDLE_AFTER = 30 * DAY
+_NO_GATEWAYS: Mapping[str, int] = {}
 
 
-class BudgetState(msgspec.Struct, kw_only=True):
-    """One budget in one period."""
+class Around(NamedTuple):
+    """What a decision needs to know besides the budget itself."""
 
-    v: int = 2
-    budget_id: str
-    scope: str
-    target: Target
-    period_start: int
-    period_end: int
-    slots: dict[str, Slot] = {}
-    crossings: dict[int, Crossing] = {}
-    commanded: Action = "allow"
-    #: Whether the command that stands is a dry run.
-    dry_run: bool = False
-    #: Whether any command was given.
-    has_spoken: bool = False
-    #: The revision of the last command; it starts above every earlier one of the same budget.
-    revision: int = 0
-    #: Grows with every statement taken in, and from one definition of a budget to the next.
-    sequence: int = 0
-    stream_time: int = 0
-
-    @property
-    def spent_nanos(self) -> int:
-        """Spend of the period so far, over all source slots."""
-        return stated.total(self.slots.values())
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether no slot is behind what was stated before: lowering needs the whole (rule 6)."""
-        return all(slot.is_whole for slot in self.slots.values())
-
-    def crossed_percent(self) -> int:
-        """The highest rung that is open; 0 for none."""
-        return max((percent for percent, crossing in self.crossings.items() if crossing.is_open), default=0)
+    #: When each live gateway was last heard.
+    live: Mapping[str, int] = _NO_GATEWAYS
+    #: From command to acknowledgement, at the 95th percentile.
+    delay_us: int = DELAY_UNKNOWN_US
+    #: What will have been spent by the period's end; None where nobody can say.
+    projected: int | None = None
+    #: The budgets above this one, the closest first.
+    ancestors: tuple[str, ...] = ()
+    #: How old the newest money was when it came here.
+    lag_us: int = 0
 
 
-def withdrawn(state: BudgetState) -> Terms:
-    """The terms of a budget that is no longer defined so: it asks for nothing, so what it blocked is let go."""
-    return Terms(state.budget_id, state.scope, state.target, 0, "period", (), enforced=not state.dry_run)
+NOTHING_KNOWN = Around()
 
 
 class Decision(NamedTuple):
@@ -112,259 +82,132 @@ class Decision(NamedTuple):
     command: ThrottleCommand | None
     #: Another period or definition of the budget that now has to say again what it wants of the same gates.
     stands: BudgetState | None = None
+    #: What is asked of whoever runs a training run.
+    job: JobCommand | None = None
 
 
-def state_key(scope: str, period_start: int) -> str:
-    """The table key of one budget, as it is defined, in one period."""
-    return f"{scope}|{period_start}"
-
-
-def take_in(state: BudgetState | None, terms: Terms, statement: ScopeStatement, above: int = 0) -> BudgetState:
-    """The state with this statement's slot replaced, if the statement is newer than what the slot holds.
-
-    ``above`` is the highest revision that this budget ever gave, in any period and definition: a gate ignores what is
-    not above it.
-    """
-    if state is None:
-        state = BudgetState(
-            budget_id=terms.budget_id,
-            scope=terms.scope,
-            target=terms.target,
-            revision=max(above, first_revision(statement.period_start)),
-            period_start=statement.period_start,
-            period_end=statement.period_end,
-            slots={},
-            crossings={},
-        )
-    if stated.take_in(state.slots, statement):
-        state.sequence = max(state.sequence + 1, stated.offsets(state.slots.values()))
-        state.stream_time = max(state.stream_time, statement.stream_time)
-    return state
-
-
-def first_revision(period_start: int) -> int:
-    """Where the revisions of a period begin: above those of the periods before it."""
-    return period_start // SECOND * 1_000
+def withdrawn(state: BudgetState) -> Terms:
+    """The terms of a budget that is no longer defined so: it asks for nothing, so what it blocked is let go."""
+    return Terms(state.budget_id, state.scope, state.target, 0, "period", (), enforced=not state.dry_run)
 
 
 def decide(
-    state: BudgetState, terms: Terms, now: int, policy: Policy, siblings: Iterable[BudgetState] = ()
+    state: BudgetState,
+    terms: Terms,
+    now: int,
+    policy: Policy,
+    siblings: Iterable[BudgetState] = (),
+    around: Around = NOTHING_KNOWN,
 ) -> Decision:
     """Compare the state with the ladder and say what changed; mutates ``state`` to remember what was said.
 
-    ``siblings`` are all states of the same budget, in any period and definition: their commands lie under one key at
-    the gates, where the highest revision counts.
+    ``siblings`` are all states of the same budget and value, in any period and definition: their commands lie under one
+    key at the gates, where the highest revision counts.
     """
-    over = now >= state.period_end
-    historic = over or now - state.stream_time > policy.live_within_us
-    alerts = _cross(state, terms, now, historic, policy)
-    alerts += _leave(state, terms, now, over, policy)
-    wanted, dry_run = _wanted(state, terms, over), not terms.enforced
-    # An allow that was never preceded by a block is what gates do anyway; a block changes with its mode.
-    if wanted == state.commanded and (wanted == "allow" or dry_run == state.dry_run):
-        return Decision(alerts, None)
-    state.commanded, state.dry_run = wanted, dry_run
+    others: list[BudgetState] | None = None
+    if terms.rollover:
+        others = [other for other in siblings if other is not state]
+        carried = carried_from(state, terms, others, now)
+        state.carried_nanos = state.carried_nanos if carried is None else carried
+    stands = standing(state, terms, now, policy.live_within_us)
+    told = Told(state, terms, stands, now, policy, around.ancestors)
+    before = state.crossings.get(terms.run.stop_at_percent) if terms.run else None
+    alerts = cross(told) + leave(told) + foresee(told, around.projected)
+    job = stop(told, before)
+    hold(state, terms, stands, around.delay_us)
+    pace(state, terms, stands, len(around.live))
+    command, again = _commanded(told, others if others is not None else siblings, around)
+    alerts += watch(told, around.live, around.delay_us) + approval(told)
+    return Decision(alerts, command, again, job)
+
+
+def _commanded(
+    told: Told, siblings: Iterable[BudgetState], around: Around
+) -> tuple[ThrottleCommand | None, BudgetState | None]:
+    state, terms, now = told.state, told.terms, told.now
+    asked = wanted(state, terms, told.standing)
+    form = (not terms.enforced, terms.match, terms.exempt_models, terms.on_stale)
+    # An allow that was never preceded by anything is what gates do anyway; what is asked for changes with its mode.
+    if asked == state.asked and (not asked or form == _form(state)):
+        if now < commands.renews_at(state):
+            return None, None
+        # What another period or definition has said since is what stands, and renews itself.
+        if any(other.revision > state.revision and _same_gates(other, state) for other in siblings):
+            return None, None
+        return commands.renewed(state, terms, told.standing, now), None
+    state.asked, state.commanded = asked, strictest(asked)
+    state.dry_run, state.match, state.exempt_models, state.on_stale = form
+    state.obeyed_nanos, state.lag_us = -1, around.lag_us
     others = [other for other in siblings if other is not state]
-    blocking = [other for other in others if other.target == terms.target and other.commanded != "allow"]
-    if wanted == "allow" and blocking:
+    closing = [other for other in others if _same_gates(other, state)]
+    if not asked and closing:
         # Letting go would open what another one has closed: it stands, and says so if it was not the last to speak.
-        stands = max(blocking, key=lambda other: other.revision)
-        return Decision(alerts, None, stands if stands.revision < state.revision else None)
-    return Decision(alerts, speak(state, terms, now, others))
+        last = max(closing, key=lambda other: other.revision)
+        return None, last if last.revision < state.revision else None
+    return commands.speak(state, terms, told.standing, now, others), None
+
+
+def _form(state: BudgetState) -> tuple[object, ...]:
+    return state.dry_run, state.match, state.exempt_models, state.on_stale
+
+
+def _same_gates(other: BudgetState, state: BudgetState) -> bool:
+    return other.commanded != "allow" and other.target == state.target
 
 
 def speak(
-    state: BudgetState, terms: Terms, now: int, siblings: Iterable[BudgetState] = (), above: int = 0
+    state: BudgetState, terms: Terms, now: int, policy: Policy, siblings: Iterable[BudgetState] = ()
 ) -> ThrottleCommand:
-    """What the budget wants now, under a revision above every one that it is known to have given."""
-    state.revision = max(state.revision, above, *(other.revision for other in siblings)) + 1
-    state.has_spoken = True
-    return command(state, terms, now)
-
-
-def answerer(known: Collection[BudgetState], heard: ThrottleCommand) -> BudgetState | None:
-    """Whose word ``heard`` contradicts, of all states of that budget and target; None where it is what stands.
-
-    Somebody who was overtaken can still have spoken: above what stands, so that gates obey it, or below, so that
-    compaction keeps it and not what stands.
-    """
-    spoken = [state for state in known if state.has_spoken]
-    if not spoken:
-        # Nobody here ever closed it.
-        is_open = heard.action == "allow" or heard.dry_run
-        return None if is_open or not known else max(known, key=lambda state: state.period_start)
-    stands = max(spoken, key=lambda state: state.revision)
-    if heard.revision == stands.revision and heard.action == stands.commanded:
-        return None
-    return stands
+    """Say again what stands, above every revision that its budget is known to have given."""
+    return commands.speak(state, terms, _standing(state, terms, now, policy), now, siblings)
 
 
 def answer(
-    state: BudgetState, terms: Terms, heard: ThrottleCommand, now: int, siblings: Iterable[BudgetState] = ()
+    state: BudgetState,
+    terms: Terms,
+    heard: ThrottleCommand,
+    now: int,
+    policy: Policy,
+    siblings: Iterable[BudgetState] = (),
 ) -> ThrottleCommand | None:
-    """What ``state`` says to a command that is not its own: the same again if gates know it is newer, else above it."""
-    if heard.revision < state.revision and state.has_spoken:
-        return command(state, terms, now)
-    is_same = (heard.action, heard.dry_run) == (state.commanded, state.dry_run) and state.has_spoken
-    if is_same and heard.expires_at == command(state, terms, now).expires_at:
-        state.revision = heard.revision
-        return None
-    return speak(state, terms, now, siblings, heard.revision)
+    """What ``state`` says to a command in its name that is not its own."""
+    return commands.answer(state, terms, _standing(state, terms, now, policy), heard, now, siblings)
 
 
-def command(state: BudgetState, terms: Terms, now: int) -> ThrottleCommand:
-    """What the budget wants of its scope now; the same state gives the same id and revision."""
-    revision = state.revision
-    key = f"{terms.target.key()}|{terms.budget_id}"
-    blocked = state.commanded != "allow"
-    spent, amount = display_usd(state.spent_nanos), display_usd(terms.amount_nanos)
-    return ThrottleCommand(
-        command_id=keys.command_id(key, revision),
-        budget_id=terms.budget_id,
-        target=terms.target,
-        action=state.commanded,
-        revision=revision,
-        reason=(
-            f"Budget {terms.budget_id} is spent: {spent} of {amount} this {terms.period}. "
-            f"It opens again at {format_instant(state.period_end)} or when the budget is raised."
-            if blocked
-            else _room(state, terms, now)
-        ),
-        issued_at=format_instant(now),
-        effective_at=format_instant(now),
-        # A gate lets go by itself at the period's end, even if Sluice is gone; an allow outlives every block before it.
-        expires_at=format_instant(state.period_end if blocked else state.period_end + 24 * HOUR),
-        alert_id=_dedup_key(state, _blocking_percent(state, terms)) if blocked else "",
-        retry_after_s=max(1, min(3600, (state.period_end - now) // SECOND)),
-        dry_run=not terms.enforced,
+def _standing(state: BudgetState, terms: Terms, now: int, policy: Policy) -> Standing:
+    return standing(state, terms, now, policy.live_within_us)
+
+
+def wakes_at(state: BudgetState, terms: Terms, now: int) -> int:
+    """The next instant at which time alone may change what is decided; until then a state need not be looked at."""
+    if state.commanded != "allow" or any(finding.is_open for finding in state.findings.values()):
+        # Gateways come and go, and answers become due.
+        return now + SECOND
+    bounds = [terms.until, ends_at(state, terms), state.period_end + FORGET_AFTER]
+    if terms.window_us:
+        bounds += [bucket.end + terms.window_us for bucket in state.buckets.values()]
+    if any(rung.on == "forecast" for rung in terms.thresholds) or state.forecasts:
+        bounds.append(now + MINUTE)
+    if state.holds or terms.rollover:
+        bounds.append(now + SECOND)
+    if state.samples:
+        bounds.append(state.stream_time + BURN_SHOWN_US)
+    return min((bound for bound in bounds if bound > now), default=FOREVER)
+
+
+def is_forgotten(state: BudgetState, terms: Terms | None, now: int, siblings: Iterable[BudgetState]) -> bool:
+    """Whether nothing can follow from a state any more."""
+    if state.commanded != "allow" or first_revision(now) <= state.revision:
+        # The next one to speak has to know of its revision.
+        return False
+    if terms is None:
+        return now > max(state.stream_time, state.issued_at) + FORGET_AFTER
+    if terms.standing or terms.nanos_per_minute or terms.run:
+        return False
+    if state.value and state.stream_time + IDLE_AFTER < now:
+        return True
+    if now <= ends_at(state, terms) + FORGET_AFTER:
+        return False
+    return not terms.rollover or any(
+        other.scope == state.scope and other.period_start > state.period_start for other in siblings
     )
-
-
-def _room(state: BudgetState, terms: Terms, now: int) -> str:
-    if now >= state.period_end:
-        return f"Budget {terms.budget_id} is open again: a new {terms.period} has begun."
-    spent, amount = display_usd(state.spent_nanos), display_usd(terms.amount_nanos)
-    return f"Budget {terms.budget_id} has room: {spent} of {amount} this {terms.period}."
-
-
-def _cross(state: BudgetState, terms: Terms, now: int, historic: bool, policy: Policy) -> list[Alert]:
-    spent = state.spent_nanos
-    fresh = []
-    for threshold in terms.thresholds:
-        crossing = state.crossings.get(threshold.percent)
-        # What was crossed in a backlog speaks up once the stream is live again within the same period.
-        is_told = crossing is not None and crossing.is_open and (historic or not crossing.historic)
-        # A period that is over is told once: what was told while it ran is closed for good, not crossed anew.
-        is_told = is_told or (crossing is not None and now >= state.period_end)
-        if spent * 100 >= threshold.percent * terms.amount_nanos and not is_told:
-            fresh.append((threshold, crossing.episode + 1 if crossing else 1))
-    alerts = []
-    # One statement can pass several rungs: the gravest speaks (the highest of equals), the others are only shown.
-    speaker = max((t for t, _ in fresh), key=lambda t: (_SEVERITIES.index(t.severity), t.percent), default=None)
-    for threshold, episode in fresh:
-        spoken = threshold is speaker and not historic
-        tier = _tier(threshold.severity) if spoken else "note"
-        state.crossings[threshold.percent] = Crossing(
-            threshold.severity, episode, True, state.stream_time, tier, historic
-        )
-        alerts.append(_alert(state, terms, threshold, "opened", now, policy))
-    return alerts
-
-
-def _leave(state: BudgetState, terms: Terms, now: int, over: bool, policy: Policy) -> list[Alert]:
-    alerts = []
-    spent, whole = state.spent_nanos, state.is_whole
-    known = {threshold.percent: threshold for threshold in terms.thresholds}
-    for percent, crossing in sorted(state.crossings.items()):
-        if not crossing.is_open:
-            continue
-        # A rung that was taken out of the ladder, or whose budget was, has nothing more to say.
-        threshold = known.get(percent) or Threshold(percent, crossing.severity, False)
-        below = whole and spent * 100 < percent * terms.amount_nanos
-        if over or below or percent not in known:
-            crossing.is_open = False
-            alerts.append(_alert(state, terms, threshold, "resolved", now, policy))
-    return alerts
-
-
-def _wanted(state: BudgetState, terms: Terms, over: bool) -> Action:
-    if over:
-        return "allow"
-    for threshold in terms.thresholds:
-        crossing = state.crossings.get(threshold.percent)
-        if threshold.blocks and crossing and crossing.is_open and not crossing.historic:
-            return "block"
-    return "allow"
-
-
-def _blocking_percent(state: BudgetState, terms: Terms) -> int:
-    open_rungs = [
-        threshold.percent
-        for threshold in terms.thresholds
-        if threshold.blocks and (crossing := state.crossings.get(threshold.percent)) and crossing.is_open
-    ]
-    return min(open_rungs, default=100)
-
-
-def _tier(severity: Severity) -> Tier:
-    return {"info": "note", "warning": "ticket", "critical": "ticket", "emergency": "page"}[severity]  # type: ignore[return-value]
-
-
-def _dedup_key(state: BudgetState, percent: int) -> str:
-    return keys.alert_dedup_key(RULE, state.scope, format_instant(state.period_start), str(percent))
-
-
-def _alert(state: BudgetState, terms: Terms, threshold: Threshold, status: Status, now: int, policy: Policy) -> Alert:
-    crossing = state.crossings[threshold.percent]
-    dedup_key = _dedup_key(state, threshold.percent)
-    return Alert(
-        alert_id=keys.alert_id(dedup_key, crossing.episode, status),
-        dedup_key=dedup_key,
-        episode=crossing.episode,
-        status=status,
-        severity=threshold.severity,
-        tier=crossing.tier,
-        rule=RULE,
-        scope_type="budget",
-        scope_id=terms.budget_id,
-        summary=_summary(state, terms, threshold, status, now),
-        occurred_at=format_instant(crossing.opened_at if status == "opened" else state.stream_time),
-        stated_at=format_instant(now),
-        period_start=format_instant(state.period_start),
-        period_end=format_instant(state.period_end),
-        team_id=terms.target.scope_id if terms.target.scope_type == "team" else "",
-        feature=terms.target.scope_id if terms.target.scope_type == "feature" else "",
-        owner=terms.owner,
-        observed=format_usd(state.spent_nanos),
-        expected=format_usd(terms.amount_nanos),
-        threshold=f"{threshold.percent} %",
-        top_contributors=_top(state),
-        action=_action(terms, threshold, status, crossing),
-        runbook=policy.runbook,
-        historic=crossing.historic,
-    )
-
-
-def _summary(state: BudgetState, terms: Terms, threshold: Threshold, status: Status, now: int) -> str:
-    spent, amount = display_usd(state.spent_nanos), display_usd(terms.amount_nanos)
-    where = f"{terms.target.scope_type} {terms.target.scope_id}"
-    if status == "resolved":
-        why = f"the {terms.period} is over" if now >= state.period_end else "its spend or its terms have changed"
-        return f"Budget {terms.budget_id} ({where}) is below {threshold.percent} % again: {why}"
-    return f"Budget {terms.budget_id} ({where}) passed {threshold.percent} %: {spent} of {amount} this {terms.period}"
-
-
-def _action(terms: Terms, threshold: Threshold, status: Status, crossing: Crossing) -> str:
-    if not threshold.blocks or crossing.historic:
-        return ""
-    where = f"{terms.target.scope_type} {terms.target.scope_id}"
-    if status == "resolved":
-        return f"{where} may call again" if terms.enforced else ""
-    if not terms.enforced:
-        return f"{where} would have been blocked (the budget only observes)"
-    return f"{where} is blocked at the gateways until the {terms.period} ends"
-
-
-def _top(state: BudgetState, count: int = 5) -> list[Contributor]:
-    ranked = stated.contributors(state.slots.values())[:count]
-    return [Contributor(name, format_usd(nanos)) for name, nanos in ranked]

@@ -14,7 +14,7 @@ from schemas.statements import ScopeStatement
 from schemas.versions import Versioned
 from streams.core import slots as stated
 from streams.core.detect_reach import Reach, reached
-from streams.core.slots import Slot, slot_after
+from streams.core.slots import Segment, Slot, slot_after
 
 #: Contributors that a slot keeps; the rest is not needed to name who drives a spike.
 CONTRIBUTORS_KEPT = 5
@@ -74,7 +74,7 @@ class SpikeState(msgspec.Struct, frozen=True):
 
     scope: str
     v: int = 2
-    hours: dict[int, dict[str, Slot]] = {}
+    hours: dict[int, dict[str, Slot[Segment]]] = {}
     reaches: dict[str, Reach] = {}
     next_close: int = 0
     frozen_before: int = 0
@@ -105,18 +105,18 @@ def _of_v1(value: bytes) -> SpikeState:
 SPIKE_STATES = Versioned("a scope's spend", SpikeState, {1: _of_v1})
 
 
-def slot_with(slot: Slot | None, statement: ScopeStatement) -> Slot:
+def slot_with(slot: Slot[Segment] | None, statement: ScopeStatement) -> Slot[Segment]:
     """A source's slot with this statement; of contributors the largest, in an order that does not depend on arrival."""
     largest = sorted(statement.contributors.items(), key=lambda item: (-item[1], item[0]))
     return slot_after(slot, statement, dict(largest[:CONTRIBUTORS_KEPT]))
 
 
-def total(slots: Mapping[str, Slot]) -> int:
+def total(slots: Mapping[str, Slot[Segment]]) -> int:
     """The hour's cost: the sum over source partitions and segments."""
     return stated.total(slots.values())
 
 
-def contributors(slots: Mapping[str, Slot]) -> list[tuple[str, int]]:
+def contributors(slots: Mapping[str, Slot[Segment]]) -> list[tuple[str, int]]:
     """The largest contributors of an hour, largest first."""
     return stated.contributors(slots.values())[:CONTRIBUTORS_KEPT]
 

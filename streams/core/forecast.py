@@ -231,6 +231,8 @@ def _run_rate(spend: SeasonalSpend, known_since: int, growth_permille: int, now:
 
 
 def _plain(standing: Standing, now: int) -> _Future | None:
+    if not standing.rolling_hours and not standing.since():
+        return None  # nobody knows since when an open budget counts
     length = standing.rolling_hours * HOUR or now - standing.since()
     return _steady(standing.spent_nanos, length, now) if length > 0 else None
 

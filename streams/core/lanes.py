@@ -22,9 +22,10 @@ class Lane:
     """The sums of a lane since it was last settled, and what they go to."""
 
     __slots__ = (
-        "by_id", "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "end", "input", "is_hit",
-        "is_plain", "is_success", "late", "latency_histogram", "long_from", "offset", "output", "per_request",
-        "rate_cached", "rate_in", "rate_out", "rate_written", "reported", "requests", "start", "written",
+        "by_id", "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "duration", "end", "input",
+        "is_hit", "is_plain", "is_success", "late", "latency_histogram", "long_from", "offset", "output",
+        "per_request", "rate_cached", "rate_in", "rate_out", "rate_written", "reported", "requests", "start",
+        "written",
     )  # fmt: skip
 
     def __init__(
@@ -53,7 +54,7 @@ class Lane:
 
     def _clear(self) -> None:
         self.requests = self.input = self.output = self.cached = self.written = 0
-        self.cost = self.reported = self.late = 0
+        self.cost = self.reported = self.late = self.duration = 0
         self.offset = -1
 
     def count_special(self, reasoning_tokens: int, audio_tokens: int) -> None:
@@ -90,6 +91,8 @@ class Lane:
             counter.cost_nanos += cost
             counter.requests += calls
             counter.tokens += tokens
+            if self.duration:
+                counter.duration_ms = (counter.duration_ms or 0) + self.duration
             shares = counter.contributors
             if label in shares:
                 shares[label] += cost

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 _NULL = "tag:yaml.org,2002:null"
 _DEPTH_MAX = 40
-_NODES_MAX = 200_000
+_NODES_MAX = 1_000_000
 
 Path = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -41,6 +41,8 @@ class Document:
         self._lines: dict[Path, int] = {(): 1}
         self._nodes = 0
         self.problems: list[Problem] = []
+        #: Keys without a value.
+        self.blanks: list[Path] = []
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -73,7 +75,9 @@ class Document:
             value = self._value(value_node, where)
             self._lines[where] = key_node.start_mark.line + 1
             # A key without a value is as if it were not there: its default holds, or it is missed.
-            if value is not None:
+            if value is None:
+                self.blanks.append(where)
+            else:
                 found[key] = value
         return found
 

@@ -28,9 +28,10 @@ from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
 from streams.core.lanes import Call, Lane, calls_of, contribute, lane_at
+from streams.core.matching import values_of
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
-from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, new_counter
+from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, is_of_one_value, new_counter
 from streams.core.signals import runaway as runaway_signal
 
 _LANES_MAX = 64
@@ -63,7 +64,8 @@ class PartitionState:
         self.overflows: dict[Overflow, Status] = {}
         self.folded = 0
         self.unpriced = 0
-        self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.personal)
+        self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.attributes)
+        self._values = values_of(rules.watchlist.attributes)
         self._touched: list[Lane] = []
         self._admission = Admission(rules.cells_max, rules.team_cells_max)
         #: The window is whole once the source was read again up to here.
@@ -239,6 +241,7 @@ class PartitionState:
                 lane.late += 1
             lane.cost_histogram[bisect_right(COST_BOUNDS_NANOS, nanos)] += 1
             if ms is not None:
+                lane.duration += ms
                 lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, ms)] += 1
             if special is not None:
                 lane.count_special(*special)
@@ -289,12 +292,14 @@ class PartitionState:
             cell.offset = offset
             cells.fold(cell.totals, event, charge, late)
             self.changed_cells[id(cell)] = cell
-        tokens, key_id, user_id = 0, "", ""
+        tokens, duration = 0, 0
         if isinstance(event, UsageEvent):
-            tokens, key_id, user_id = event.input_tokens + event.output_tokens, event.key_id, event.user_id
+            duration = event.duration_ms or 0
+            tokens = event.input_tokens + event.output_tokens
             if tokens > self.rules.runaway_tokens:
                 self.signals.append(runaway_signal(self.source, row, dimensions, charge.nanos))
-        for watched in self.rules.watchlist.watched(dimensions, cell.dimensions, key_id, user_id, event_time):
+        values = self._values(event)
+        for watched in self.rules.watchlist.watched(dimensions, cell.dimensions, values, event_time):
             counter = self._counter(watched, offset)
             if offset <= counter.offset:
                 continue
@@ -302,6 +307,10 @@ class PartitionState:
             counter.cost_nanos += charge.nanos
             counter.requests += 1
             counter.tokens += tokens
+            if duration:
+                counter.duration_ms = (counter.duration_ms or 0) + duration
+            if charge.estimated:
+                counter.estimated_nanos = (counter.estimated_nanos or 0) + charge.nanos
             counter.stream_time = self.stream_time
             counter.arrived_at = self.arrived_at
             if charge.nanos:
@@ -314,10 +323,11 @@ class PartitionState:
         if terms is None:
             return
         cell = self._cell(plan.dimensions, event_time, offset)
-        start, end = max(cell.hour, terms.start), min(cell.hour + HOUR, terms.end)
         counters = []
         watchlist = self.rules.watchlist
-        for watched in watchlist.watched(plan.dimensions, cell.dimensions, event.key_id, event.user_id, event_time):
+        begin, over = watchlist.steady(plan.dimensions, plan.values, event_time)
+        start, end = max(cell.hour, terms.start, begin), min(cell.hour + HOUR, terms.end, over)
+        for watched in watchlist.watched(plan.dimensions, cell.dimensions, plan.values, event_time):
             start, end = max(start, watched.period_start), min(end, watched.period_end)
             counters.append((self._counter(watched, offset), watched.label))
         if len(plan.lanes) >= _LANES_MAX:
@@ -362,12 +372,15 @@ class PartitionState:
 
         Nothing of this partition may be folded or stated before the deletions are durable, and they follow the
         watermark: a later event opens a new segment, and two segments may not both hold the same event. A cell is idle
-        by its hour, a counter by the end of its period, both in stream time. What an earlier owner stated before it
-        died is stated once more under the same segments first, so until then everything stays.
+        by its hour, a counter by the end of its period, that of a single value (a session) also when no event came for
+        long, all in stream time. What an earlier owner stated before it died is stated once more under the same
+        segments first, so until then everything stays.
         """
         if self.next_offset < max(self.said_until, self._sure_from):
             return []
         horizon = self.stream_time - self.rules.cells_idle_us
+        silent_since = self.stream_time - self.rules.counters_idle_us
+        closed_by = horizon
         gone: list[CellStatement | ScopeStatement] = []
         for cell_key, cell in list(self.cells.items()):
             idle = cell.hour + HOUR < horizon and cell.offset < ledger_offset
@@ -377,8 +390,15 @@ class PartitionState:
                 if is_other(cell.dimensions):
                     self.overflows[Overflow(cell.dimensions.org_id, cell.dimensions.team_id, cell.hour)] = "resolved"
         for counter_key, counter in list(self.counters.items()):
-            if counter.period_end < horizon and id(counter) not in self.changed_counters:
+            if id(counter) in self.changed_counters:
+                continue
+            is_silent = counter.stream_time < silent_since and counter.offset < ledger_offset
+            if counter.period_end < horizon:
                 gone.append(self.counters.pop(counter_key))
+            elif is_silent and is_of_one_value(counter.scope):
+                gone.append(self.counters.pop(counter_key))
+                # The last lane that could lead to it: that of the hour of an event as far ahead as is believed.
+                closed_by = max(closed_by, silent_since + self.rules.limits.future_us_max + HOUR)
         if gone:
-            self._reader.close_lanes(horizon)
+            self._reader.close_lanes(closed_by)
         return gone

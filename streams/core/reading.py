@@ -92,6 +92,7 @@ _TOKEN_FIELDS = (
     "audio_input_tokens",
     "audio_output_tokens",
 )
+_RARE_IDS = ("task_id", "run_id", "experiment_id")
 _TEXT_FIELDS = (
     "provider",
     "request_model",
@@ -107,7 +108,11 @@ _TEXT_FIELDS = (
     "key_id",
     "user_id",
     "session_id",
+    *_RARE_IDS,
 )
+_GPU_TEXTS = (
+    "gpu_uuid", "model", "org_id", "cost_center", "team_id", "project_id", "feature", "run_id", "experiment_id",
+)  # fmt: skip
 _decode_usage = msgspec.json.Decoder(UsageEvent).decode
 _decode_gpu = msgspec.json.Decoder(GpuSample).decode
 _decode_bill = msgspec.json.Decoder(BillingRecord).decode
@@ -194,6 +199,16 @@ def _check_usage(event: UsageEvent, limits: Limits) -> None:
         _check_tags(event.tags, limits)
 
 
+def are_ids_short(event: UsageEvent, limits: Limits) -> bool:
+    """Whether no id of a task, run or experiment is too long."""
+    return max(len(getattr(event, name)) for name in _RARE_IDS) <= limits.text_length_max
+
+
+def are_tags_short(tags: Mapping[str, str], limits: Limits) -> bool:
+    """Whether there are not too many tags, and none is too long."""
+    return len(tags) <= limits.tags_max and max(map(len, (*tags, *tags.values()))) <= limits.text_length_max
+
+
 def _check_tags(tags: Mapping[str, str], limits: Limits) -> None:
     if len(tags) > limits.tags_max:
         raise Rejected(Reason.TOO_LONG, f"{len(tags)} tags; the limit is {limits.tags_max}")
@@ -229,7 +244,7 @@ def _check_gpu(sample: GpuSample, limits: Limits) -> tuple[GpuSample, int]:
         raise Rejected(Reason.ABSURD_NUMBER, f"shared_by is {sample.shared_by}; 1 to 1000 is believable")
     if sample.util_ratio is not None and not 0.0 <= sample.util_ratio <= 1.0:
         raise Rejected(Reason.ABSURD_NUMBER, f"util_ratio is {sample.util_ratio}; it lies in 0..1")
-    _check_texts(sample, limits, ("gpu_uuid", "model", "org_id", "cost_center", "team_id", "project_id", "feature"))
+    _check_texts(sample, limits, _GPU_TEXTS)
     return sample, start
 
 

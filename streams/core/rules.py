@@ -44,18 +44,34 @@ def new_counter(watched: Watched, source: Source, segment: int, revision: int) -
     )
 
 
+def is_of_one_value(scope: str) -> bool:
+    """Whether a scope is one of very many, each of a session, key or other value: ``budget:<id>@<definition>#<value>``.
+
+    >>> is_of_one_value("budget:agents@0a1b#s-7"), is_of_one_value("budget:search@0a1b"), is_of_one_value("team:a#b")
+    (True, False, False)
+    """
+    return "#" in scope and scope.startswith("budget:")
+
+
 class Watchlist(Protocol):
     """Which scopes an event counts in."""
 
     @property
-    def personal(self) -> bool:
-        """Whether anything is watched by key or user."""
+    def attributes(self) -> tuple[str, ...]:
+        """What is watched and no cell has, such as ``key`` or ``tag:customer``."""
         ...
 
     def watched(
-        self, dimensions: Dimensions, shown: Dimensions, key_id: str, user_id: str, event_time: int
+        self, dimensions: Dimensions, shown: Dimensions, values: tuple[str, ...], event_time: int
     ) -> Sequence[Watched]:
-        """The scopes of one event: budgets by what it is, detectors by the cell it is shown under."""
+        """The scopes of one event: budgets by what it is, detectors by the cell it is shown under.
+
+        ``values`` are those of ``attributes``.
+        """
+        ...
+
+    def steady(self, dimensions: Dimensions, values: tuple[str, ...], event_time: int) -> tuple[int, int]:
+        """From when to when no more and no fewer scopes are watched for such an event."""
         ...
 
 
@@ -90,6 +106,8 @@ class Rules(NamedTuple):
     dedupe_window_us: int = HOUR
     dedupe_ids_max: int = 20_000_000
     cells_idle_us: int = 2 * HOUR
+    #: Stream time without an event after which the counter of a session, key or other single value leaves memory.
+    counters_idle_us: int = 24 * HOUR
     #: Live cells of one source partition, and of one team in it; what comes beyond is kept under ``__other__``.
     cells_max: int = 200_000
     team_cells_max: int = 20_000

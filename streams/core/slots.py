@@ -6,6 +6,7 @@ all of it, segment by segment, and takes its place at once: a sum is never taken
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -20,13 +21,26 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     contributors: dict[str, int]
 
 
-class Slot(msgspec.Struct, frozen=True, array_like=True):
+class Spend(Segment, frozen=True, array_like=True):
+    """A segment with what budgets look at besides."""
+
+    #: The part of the cost that stands on gateways' own figures.
+    estimated_nanos: int = 0
+    requests: int = 0
+    #: How long its calls took, added up.
+    duration_ms: int = 0
+
+
+Total = TypeVar("Total", bound=Segment)
+
+
+class Slot(msgspec.Struct, Generic[Total], frozen=True, array_like=True):
     """One source partition: the revision that counts, and the one that is being stated and does not cover it yet."""
 
     revision: int
-    segments: dict[int, Segment]
+    segments: dict[int, Total]
     next_revision: int = 0
-    next_segments: dict[int, Segment] = {}
+    next_segments: dict[int, Total] = {}
 
     @property
     def is_whole(self) -> bool:
@@ -34,21 +48,33 @@ class Slot(msgspec.Struct, frozen=True, array_like=True):
         return not self.next_segments
 
 
-def take_in(slots: MutableMapping[str, Slot], statement: ScopeStatement) -> bool:
+def take_in(slots: MutableMapping[str, Slot[Spend]], statement: ScopeStatement) -> bool:
     """Put a statement in its place; False where it says nothing new."""
     name = statement.source.slot()
     found = slots.get(name)
-    after = slot_after(found, statement, statement.contributors)
+    segment = Spend(
+        statement.offset,
+        statement.cost_nanos,
+        statement.contributors,
+        statement.estimated_nanos or 0,
+        statement.requests,
+        statement.duration_ms or 0,
+    )
+    after = placed(found, statement, segment)
     slots[name] = after
     return after is not found
 
 
-def slot_after(slot: Slot | None, statement: ScopeStatement, contributors: dict[str, int]) -> Slot:
+def slot_after(slot: Slot[Segment] | None, statement: ScopeStatement, contributors: dict[str, int]) -> Slot[Segment]:
     """The slot with this statement in it, or the very slot where it says nothing new: order and repetition do not
     matter.
     """
+    return placed(slot, statement, Segment(statement.offset, statement.cost_nanos, contributors))
+
+
+def placed(slot: Slot[Total] | None, statement: ScopeStatement, segment: Total) -> Slot[Total]:
+    """``slot_after`` for segments that keep more of a statement."""
     revision, first = statement.revision, statement.segment
-    segment = Segment(statement.offset, statement.cost_nanos, contributors)
     if slot is None:
         return Slot(revision, {first: segment})
     if revision < (slot.revision if slot.is_whole else slot.next_revision):
@@ -63,7 +89,7 @@ def slot_after(slot: Slot | None, statement: ScopeStatement, contributors: dict[
     return Slot(slot.revision, slot.segments, revision, segments)
 
 
-def _covers(new: Mapping[int, Segment], old: Mapping[int, Segment]) -> bool:
+def _covers(new: Mapping[int, Total], old: Mapping[int, Total]) -> bool:
     """Whether each old segment lies within one of the new ones, from its first offset to its last."""
     return all(
         any(start <= first and segment.offset >= last.offset for start, segment in new.items())
@@ -71,17 +97,17 @@ def _covers(new: Mapping[int, Segment], old: Mapping[int, Segment]) -> bool:
     )
 
 
-def total(slots: Iterable[Slot]) -> int:
+def total(slots: Iterable[Slot[Total]]) -> int:
     """The spend, in nanodollars."""
     return sum(segment.cost_nanos for slot in slots for segment in slot.segments.values())
 
 
-def offsets(slots: Iterable[Slot]) -> int:
+def offsets(slots: Iterable[Slot[Total]]) -> int:
     """How many offsets the slots stand for."""
     return sum(segment.offset + 1 for slot in slots for segment in slot.segments.values())
 
 
-def contributors(slots: Iterable[Slot]) -> list[tuple[str, int]]:
+def contributors(slots: Iterable[Slot[Total]]) -> list[tuple[str, int]]:
     """The contributors by their spend, largest first."""
     summed: dict[str, int] = {}
     for slot in slots:

@@ -8,7 +8,7 @@ from streams.settings_checks import STAGES
 #: What each stage reads.
 READS = {
     "meter": tuple(topic.name for topic in topics.INPUTS),
-    "budget": (topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS),
+    "budget": (topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS),
     "detect": (topics.SPEND_SCOPES, topics.USAGE_SIGNALS, topics.USAGE_GPU),
     "ledger": (topics.SPEND_CELLS, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS),
     "notify": (topics.ALERTS,),

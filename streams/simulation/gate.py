@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from gateway.commands import SCOPE_TYPES, CommandBook
+from gateway.commands import CommandBook
 from schemas.commands import ThrottleCommand
 from schemas.events import UNATTRIBUTED, UsageEvent
 from schemas.instants import parse_instant
@@ -83,14 +83,13 @@ class Gate:
             "task": event.task_id,
             "session": event.session_id,
         }
-        known = {name: named[name] for name in SCOPE_TYPES}
-        decision = self._book.check(**known, tokens=event.input_tokens + event.output_tokens, now=now)
+        decision = self._book.check(**named, tokens=event.input_tokens + event.output_tokens, now=now)  # type: ignore[arg-type]
         budget_id = decision.command.budget_id if decision.command else ""
         if not decision.allowed:
             return Passage("refused", None, budget_id, decision.action)
         after: UsageEvent = event
         fate: Fate = "passed"
-        cap = getattr(decision, "max_tokens", None)
+        cap = decision.max_tokens
         if cap is not None and event.output_tokens > cap:
             after, fate = _capped(after, cap), "capped"
         if decision.model_fallback and decision.model_fallback != event.model:

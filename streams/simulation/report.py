@@ -68,6 +68,7 @@ def _budget(outcome: Outcome, place: int) -> dict[str, Any]:
     over = max(0, account.spent_nanos - account.amount_nanos)
     return {
         "budget_id": account.budget_id,
+        "value": account.value,
         "period_start": format_instant(account.period_start),
         "period_end": format_instant(account.period_end),
         "amount": format_usd(account.amount_nanos),

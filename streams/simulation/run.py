@@ -15,7 +15,8 @@ from schemas.commands import ThrottleCommand
 from schemas.events import UsageEvent
 from schemas.instants import HOUR, MINUTE, SECOND
 from schemas.statements import ScopeStatement, Source
-from streams.core.budgets import Policy, Terms
+from streams.core.budgets import Policy
+from streams.core.definitions import Definitions
 from streams.core.meter import PartitionState
 from streams.core.reading import Rejected
 from streams.core.rules import Rules
@@ -34,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 class Plan(NamedTuple):
     """What is simulated."""
 
-    terms: Sequence[Terms]
+    definitions: Definitions
     rules: Rules
     #: From a command to the gate that obeys: the p95 over live gateways, as Sluice measures it.
     delay_us: int = SECOND
@@ -125,7 +126,7 @@ class Simulation:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._charge = plan.rules.pricing.charge
-        self._deciding = Deciding(plan.terms, plan.policy)
+        self._deciding = Deciding(plan.definitions, plan.policy, plan.delay_us)
         self._gate = Gate(plan.delay_us, plan.rules.org_id)
         self._meter = _Meter(plan.rules)
         self._now = 0
@@ -138,6 +139,9 @@ class Simulation:
 
     def run(self, calls: Sequence[Call]) -> Outcome:
         """Let every call happen, in order; at the end the periods that are over are closed."""
+        if calls:
+            self._now = calls[0].at
+            self._say(*self._deciding.begin(self._now))
         for call in calls:
             if self._batch_from is not None and call.at - self._batch_from >= STATEMENTS_EVERY:
                 self._judge()
@@ -149,7 +153,7 @@ class Simulation:
         self._gate.obey(end)
         self._gate.finish(end)
         return Outcome(
-            self._total, self._by_budget, self._by_feature, self._deciding.accounts(),
+            self._total, self._by_budget, self._by_feature, self._deciding.accounts(end),
             _recorded(calls, self._plan.rules), self._gate.held, self._alerts,
             calls[0].at if calls else 0, end, self._unpriced,
         )  # fmt: skip

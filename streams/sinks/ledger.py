@@ -58,15 +58,17 @@ on conflict (slot) do update set revision = excluded.revision, next_offset = exc
     duplicates = excluded.duplicates, updated_at = now()
 where (excluded.revision, excluded.next_offset) >= (old.revision, old.next_offset)
 """
-_UPSERT_BUDGET = """
-insert into budget_status as old (budget_id, period_start, period_end, scope_type, scope_id, period,
-    amount_nanos, spent_nanos, crossed_percent, commanded, mode, sequence, stated_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-on conflict (budget_id, period_start) do update set period_end = excluded.period_end,
-    scope_type = excluded.scope_type, scope_id = excluded.scope_id, period = excluded.period,
-    amount_nanos = excluded.amount_nanos, spent_nanos = excluded.spent_nanos,
-    crossed_percent = excluded.crossed_percent, commanded = excluded.commanded, mode = excluded.mode,
-    sequence = excluded.sequence, stated_at = excluded.stated_at
+#: In the order of ``_status_row``.
+_STATUS_KEY = ("budget_id", "value", "period_start")
+_STATUS = (
+    "period_end", "scope_type", "scope_id", "period", "amount_nanos", "spent_nanos", "crossed_percent", "commanded",
+    "mode", "sequence", "stated_at", "carried_nanos", "override_nanos", "opening_nanos", "estimated_nanos",
+    "burn_nanos_per_hour", "exhausted_at", "overshoot_nanos", "gap_nanos", "ack_delay_ms", "takers",
+)  # fmt: skip
+_UPSERT_BUDGET = f"""
+insert into budget_status as old ({", ".join(_STATUS_KEY + _STATUS)})
+values ({", ".join(f"${place}" for place in range(1, len(_STATUS_KEY + _STATUS) + 1))})
+on conflict (budget_id, value, period_start) do update set {", ".join(f"{name} = excluded.{name}" for name in _STATUS)}
 where excluded.sequence >= old.sequence
 """
 _UPSERT_COMMAND = """
@@ -77,7 +79,7 @@ on conflict (command_key) do update set command_id = excluded.command_id, revisi
     budget_id = excluded.budget_id, scope_type = excluded.scope_type, scope_id = excluded.scope_id,
     action = excluded.action, reason = excluded.reason, issued_at = excluded.issued_at,
     expires_at = excluded.expires_at, dry_run = excluded.dry_run, body = excluded.body
-where excluded.revision > old.revision
+where (excluded.revision, excluded.expires_at) > (old.revision, old.expires_at)
 """
 _INSERT_HISTORY = """
 insert into gateway_command_history (command_id, command_key, revision, action, issued_at, body)
@@ -137,24 +139,8 @@ class PostgresLedger:
 
     async def write_budget_status(self, rows: Sequence[BudgetStatus]) -> None:
         """Keep the newest status of each budget and period."""
-        found = sorted(
-            (
-                row.budget_id,
-                to_datetime(row.period_start),
-                to_datetime(row.period_end),
-                row.scope_type,
-                row.scope_id,
-                row.period,
-                row.amount_nanos,
-                row.spent_nanos,
-                row.crossed_percent,
-                row.commanded,
-                row.mode,
-                row.sequence,
-                to_datetime(row.stated_at),
-            )
-            for row in rows
-        )
+        # By their key alone: what follows it does not compare.
+        found = sorted(map(_status_row, rows), key=lambda row: row[: len(_STATUS_KEY)])
         await self._execute_many(_UPSERT_BUDGET, found)
 
     async def write_commands(self, commands: Sequence[ThrottleCommand]) -> None:
@@ -229,6 +215,18 @@ def _cell_row(key: tuple[str, str, int], cell: CellStatement) -> tuple[Any, ...]
         *(getattr(totals, name) for name in _TOTALS),
         *("{" + ",".join(map(str, getattr(totals, name))) + "}" for name in _HISTOGRAMS),
     )
+
+
+def _status_row(row: BudgetStatus) -> tuple[Any, ...]:
+    instants = {"period_start", "period_end", "stated_at", "exhausted_at"}
+
+    def cell(name: str) -> Any:
+        value = getattr(row, name)
+        if isinstance(value, str):
+            return storable(value)
+        return to_datetime(value) if name in instants and value is not None else value
+
+    return tuple(cell(name) for name in _STATUS_KEY + _STATUS)
 
 
 def _ack_row(ack: ThrottleAck) -> tuple[Any, ...] | None:

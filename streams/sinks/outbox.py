@@ -5,7 +5,7 @@ recorded before (owed, leased) and after (sent), so a crash neither loses a mess
 another name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import asyncpg
 import msgspec
@@ -35,9 +35,26 @@ _IS_OVERTAKEN = f"""
 select (episode, {_RANK.format("status")}) > ($2, {_RANK.format("$3::text")}) from alerts where dedup_key = $1
 """
 _OWE = """
-insert into outbox (notification_id, dedup_key, receiver, body) values ($1, $2, $3, $4)
-on conflict (notification_id) do nothing
+insert into outbox (notification_id, dedup_key, receiver, body, due_at)
+values ($1, $2, $3, $4, now() + make_interval(secs => $5)) on conflict (notification_id) do nothing
 """
+#: Budgets that page are recorded one after the other, or two that belong together would not see each other.
+_ONE_BY_ONE = "select pg_advisory_xact_lock(hashtext('sluice budget pages'))"
+_TOLD_AS = "select tier from alerts where dedup_key = $1 and episode = $2"
+_IS_ANCESTOR_PAGING = """
+select exists(select 1 from alerts where scope_type = 'budget' and scope_id = any($1::text[]) and tier = 'page'
+    and status <> 'resolved' and not historic and rule = 'budget_threshold')
+"""
+#: What a budget above makes needless: pages of the budgets below it that nobody was sent yet.
+_NEEDLESS = """
+select a.body, o.notification_id from alerts a join outbox o on o.dedup_key = a.dedup_key
+where a.scope_type = 'budget' and a.tier = 'page' and a.status <> 'resolved' and a.body->'ancestors' ? $1
+    and o.state = 'owed' and o.attempts = 0 and not exists (
+        select 1 from outbox sent where sent.dedup_key = a.dedup_key and (sent.state = 'sent' or sent.attempts > 0))
+for update of o
+"""
+#: A page of a budget that has others above it waits for so long, since one overspend crosses them all at once.
+GRACE_S = 2.0
 #: Of one alert only the oldest owed message to a receiver is due: a resolve never overtakes its trigger.
 _LEASE = """
 with due as materialized (
@@ -70,12 +87,20 @@ class PostgresOutbox:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def record(self, alerts: Sequence[tuple[Alert, Sequence[str]]]) -> None:
-        """Store each alert and owe a message to each named receiver, in one transaction."""
+    async def record(
+        self, alerts: Sequence[tuple[Alert, Sequence[str]]], quieter: Callable[[Alert], Sequence[str]] | None = None
+    ) -> None:
+        """Store each alert and owe a message to each named receiver, in one transaction.
+
+        One overspend is one page: a budget's page is a ticket while one of its ancestors pages, for the whole of its
+        episode; and where the ancestor comes second, within the grace, the budget's page is taken back.
+        """
 
         async def attempt() -> None:
             async with self._pool.acquire() as connection, connection.transaction():
                 for alert, receivers in alerts:
+                    if quieter is not None and _may_page(alert):
+                        alert, receivers = await _inhibited(connection, alert, receivers, quieter)
                     await _record(connection, alert, receivers)
 
         if alerts:
@@ -107,6 +132,40 @@ class PostgresOutbox:
         await with_retries(lambda: self._pool.execute(_FAILED, notification_id, storable(error[:2000]), retry_in_s))
 
 
+def _may_page(alert: Alert) -> bool:
+    return alert.tier == "page" and alert.scope_type == "budget" and not alert.historic
+
+
+async def _inhibited(
+    connection: asyncpg.Connection,
+    alert: Alert,
+    receivers: Sequence[str],
+    quieter: Callable[[Alert], Sequence[str]],
+) -> tuple[Alert, Sequence[str]]:
+    """The alert as it may be told, after those below it were made quiet."""
+    await connection.execute(_ONE_BY_ONE)
+    told_as = await connection.fetchval(_TOLD_AS, storable(alert.dedup_key), alert.episode)
+    if told_as is None and alert.ancestors:
+        above = [storable(name) for name in alert.ancestors]
+        told_as = "ticket" if await connection.fetchval(_IS_ANCESTOR_PAGING, above) else None
+    if told_as not in (None, "page"):
+        ticket = msgspec.structs.replace(alert, tier=told_as)
+        return ticket, quieter(ticket)
+    if alert.status == "opened":
+        await _quieten(connection, alert.scope_id, quieter)
+    return alert, receivers
+
+
+async def _quieten(connection: asyncpg.Connection, scope_id: str, quieter: Callable[[Alert], Sequence[str]]) -> None:
+    below: dict[str, Alert] = {}
+    for row in await connection.fetch(_NEEDLESS, storable(scope_id)):
+        await connection.execute("delete from outbox where notification_id = $1", row["notification_id"])
+        found = ALERTS.convert(row["body"])
+        below[found.dedup_key] = msgspec.structs.replace(found, tier="ticket")
+    for ticket in below.values():
+        await _record(connection, ticket, quieter(ticket))
+
+
 async def _record(connection: asyncpg.Connection, alert: Alert, receivers: Sequence[str]) -> None:
     body = msgspec.to_builtins(alert)
     stated = to_datetime(parse_instant(alert.stated_at))
@@ -135,4 +194,5 @@ async def _record(connection: asyncpg.Connection, alert: Alert, receivers: Seque
     for receiver in receivers:
         # The alert's own id tells several updates of one episode apart.
         owed = keys.digest("notification", alert.alert_id, receiver)
-        await connection.execute(_OWE, owed, storable(alert.dedup_key), receiver, body)
+        waits = GRACE_S if _may_page(alert) and alert.ancestors and alert.status == "opened" else 0.0
+        await connection.execute(_OWE, owed, storable(alert.dedup_key), receiver, body, waits)

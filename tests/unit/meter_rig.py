@@ -7,7 +7,7 @@ would do with it (append to a changelog, publish statements) is done to dictiona
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,7 +23,7 @@ from streams.core import cells
 from streams.core.charging import Charging
 from streams.core.dedupe import DedupeWindow, identity
 from streams.core.meter import PartitionState
-from streams.core.periods import period_bounds
+from streams.core.periods import ENDLESS, period_bounds
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import load_rate_card
 from streams.core.reading import Limits, Rejected, read
@@ -45,25 +45,53 @@ gpus:
 fx:
   - {currency: EUR, usd: 1.0825, from: 2026-01-01}
 """
-BUDGETS: tuple[tuple[str, tuple[tuple[str, str], ...], Any, str], ...] = (
-    ("search-kolkata", (("team", "search"),), "day", "Asia/Kolkata"),
-    ("chat-kathmandu", (("feature", "chat"), ("model", "gpt-4o")), "hour", "Asia/Kathmandu"),
-    ("key", (("key", "k1"),), "day", "UTC"),
-    ("user", (("user", "u1"), ("team", "search")), "week", "Australia/Lord_Howe"),
-    ("all", (), "month", "Pacific/Chatham"),
+
+
+class Spec(NamedTuple):
+    """A budget of the rig."""
+
+    name: str
+    match: tuple[tuple[str, str], ...]
+    period: Any
+    zone: str
+    per: str = ""
+    starts: int = 0
+    ends: int = 0
+
+    def bounds(self, at: int) -> tuple[int, int]:
+        """The whole period of an instant."""
+        return (0, ENDLESS) if self.period == "total" else period_bounds(self.period, self.zone, at)
+
+
+BUDGETS = (
+    Spec("search-kolkata", (("team", "search"),), "day", "Asia/Kolkata"),
+    Spec("chat-kathmandu", (("feature", "chat"), ("model", "gpt-4o")), "hour", "Asia/Kathmandu"),
+    Spec("key", (("key", "k1"),), "day", "UTC"),
+    Spec("user", (("user", "u1"), ("team", "search")), "week", "Australia/Lord_Howe"),
+    Spec("all", (), "month", "Pacific/Chatham"),
+    Spec("session", (), "total", "UTC", "session"),
+    Spec("feature", (("team", "search"), ("team", "ads")), "day", "UTC", "feature"),
+    Spec("tag", (("tag:plan", "free"), ("tag:plan", "trial")), "quarter", "UTC"),
+    Spec("run", (("run", "r1"),), "total", "UTC"),
+    # From the middle of an hour to the middle of another.
+    Spec("dated", (("team", "search"),), "day", "UTC", "", START + 30 * MINUTE, START + 5 * HOUR + 17 * MINUTE),
 )
 FIELDS = {"team": "team_id", "feature": "feature", "model": "model"}
 
 
-def _watched(name: str, match: tuple[tuple[str, str], ...], period: Any, zone: str) -> WatchedBudget:
-    return WatchedBudget(name, match, lambda instant: period_bounds(period, zone, instant), "v1")
+def _watched(spec: Spec) -> WatchedBudget:
+    return WatchedBudget(spec.name, spec.match, spec.bounds, "v1", spec.per, spec.starts, spec.ends)
+
+
+def _is_personal(spec: Spec) -> bool:
+    return not {spec.per, *dict(spec.match)} <= {"", *FIELDS}
 
 
 def rig_rules(*, personal: bool = True, **changes: Any) -> Rules:
-    """Real prices and budgets in odd time zones; ``personal``: some of them watch keys and users."""
+    """Real prices and budgets in odd time zones; ``personal``: some of them watch keys, sessions, runs and tags."""
     book = PriceBook(load_rate_card(CARD), frozenset({"vllm"}))
-    chosen = [each for each in BUDGETS if personal or not {"key", "user"} & dict(each[1]).keys()]
-    watchlist = ScopeWatchlist([_watched(*each) for each in chosen])
+    chosen = [each for each in BUDGETS if personal or not _is_personal(each)]
+    watchlist = ScopeWatchlist([_watched(each) for each in chosen])
     pricing = Charging(book, frozenset({"openai"}))
     return Rules(Limits(), pricing, watchlist, "org", dedupe_window_us=40 * HOUR)._replace(**changes)
 
@@ -71,17 +99,17 @@ def rig_rules(*, personal: bool = True, **changes: Any) -> Rules:
 #: What calls are like. Most are of the first kinds, so that lanes are long.
 CALLS: tuple[dict[str, Any], ...] = (
     {"provider": "openai", "request_model": "gpt-4o", "team_id": "search", "feature": "chat"},
-    {"provider": "openai", "request_model": "tie", "team_id": "search", "feature": "chat", "key_id": "k1"},
-    {"provider": "openai", "request_model": "gpt-4o", "team_id": "search", "feature": "rank", "user_id": "u1"},
-    {"provider": "openai", "request_model": "gpt-4o", "feature": "chat", "status": "failure"},
+    {"provider": "openai", "request_model": "tie", "team_id": "search", "feature": "chat", "key_id": "k1", "session_id": "s1"},
+    {"provider": "openai", "request_model": "gpt-4o", "team_id": "search", "feature": "rank", "user_id": "u1", "session_id": "s#2@|"},
+    {"provider": "openai", "request_model": "gpt-4o", "feature": "chat", "status": "failure", "tags": {"plan": "free", "x": "y"}},
     {"provider": "openai", "request_model": "gpt-4o", "team_id": "ads", "feature": "chat", "cache_hit": True},
     {"provider": "deepseek", "request_model": "deepseek-chat", "team_id": "ads", "key_id": "k1", "user_id": "u1"},
-    {"provider": "google", "request_model": "gemini-2.5-pro", "team_id": "search", "feature": "long"},
+    {"provider": "google", "request_model": "gemini-2.5-pro", "team_id": "search", "feature": "long", "tags": {"plan": "paid"}},
     {"provider": "vllm", "request_model": "own", "team_id": "search", "feature": "chat"},
     {"provider": "acme", "request_model": "mystery", "team_id": "ads", "feature": "chat"},
     {"provider": "acme", "request_model": "mystery", "team_id": "ads", "reported_cost": "0.0123456789"},
     {"provider": "acme", "request_model": "mystery", "team_id": "ads", "reported_cost": "7", "currency": "EUR"},
-    {"provider": "openai", "request_model": "spoken", "team_id": "ads", "audio_input_tokens": 1},
+    {"provider": "openai", "request_model": "spoken", "team_id": "ads", "audio_input_tokens": 1, "run_id": "r1"},
     {"provider": "openai", "request_model": "tie", "team_id": "search", "reported_cost": "0.1", "duration_ms": 99},
 )  # fmt: skip
 COUNTS: tuple[dict[str, int], ...] = (
@@ -117,11 +145,12 @@ def _record(
         type_ = GPU_TYPE
         data = {"gpu_uuid": id, "window_start": at, "window_end": format_instant(arrived - age + MINUTE)}
         data |= {"allocated_seconds": "59.5", "model": "NVIDIA L40S", "team_id": "search", "shared_by": 7}
+        data |= {"run_id": "r1", "session_id": "of no GPU"}
     elif kind == -2:
         type_ = BILLING_TYPE
         data = {"billing_account_id": "a", "charge_period_start": at, "charge_period_end": "", "team_id": "search"}
         data |= {"billed_cost": "-1.23456789015", "service_provider_name": "aws"}
-        data |= {"billing_currency": "XXX" if counts.get("input_tokens") == 1 else "EUR"}
+        data |= {"tags": {"plan": "trial"}, "billing_currency": "XXX" if counts.get("input_tokens") == 1 else "EUR"}
     else:
         type_ = USAGE_TYPE
         data = {**CALLS[kind % len(CALLS)], **counts}
@@ -172,9 +201,10 @@ class Oracle:
         found["estimated_cost_nanos"] = charge.nanos if charge.estimated else 0
         found["unpriced_requests"] = int(charge.unpriced)
         found["unverified_late"] = int(happened < self._stream_time - self._rules.dedupe_window_us)
-        key_id = user_id = ""
+        actual = {f"tag:{name}": text for name, text in getattr(event, "tags", {}).items()}
+        actual["run"] = getattr(event, "run_id", "")
         if isinstance(event, UsageEvent):
-            key_id, user_id = event.key_id, event.user_id
+            actual |= {"key": event.key_id, "user": event.user_id, "session": event.session_id}
             dimensions = cells.usage_dimensions(event, reading.envelope.subject, "org")
             _count_call(found, event, charge.nanos)
         elif isinstance(event, BillingRecord):
@@ -183,16 +213,20 @@ class Oracle:
             dimensions = cells.gpu_dimensions(event, "org")
             found["gpu_milliseconds"] = cells.gpu_milliseconds(event)
         self.cells[(dimensions, at - at % HOUR)].update(found)
-        self._watch(dimensions, key_id, user_id, at, charge.nanos, found)
+        self._watch(dimensions, actual, at, charge.nanos, found)
 
-    def _watch(self, dimensions: Dimensions, key: str, user: str, at: int, nanos: int, found: Counter[str]) -> None:
+    def _watch(self, dimensions: Dimensions, actual: dict[str, str], at: int, nanos: int, found: Counter[str]) -> None:
         scopes = []
-        for name, match, period, zone in BUDGETS:
-            if not self._rules.watchlist.personal and {"key", "user"} & dict(match).keys():
+        actual |= {word: getattr(dimensions, field) for word, field in FIELDS.items()}
+        for spec in BUDGETS:
+            if not self._rules.watchlist.attributes and _is_personal(spec):
                 continue
-            actual = {"key": key, "user": user, **{word: getattr(dimensions, FIELDS[word]) for word in FIELDS}}
-            if all(actual[word] == value for word, value in match):
-                scopes.append((f"budget:{name}@v1", period_bounds(period, zone, at)[0]))
+            has = all(any((word, actual.get(word)) == pair for pair in spec.match) for word, _ in spec.match)
+            value = actual.get(spec.per, "")
+            counts = not spec.per or value.strip("_") not in ("", "unattributed")
+            if has and counts and spec.starts <= at < (spec.ends or ENDLESS):
+                start = max(spec.bounds(at)[0], spec.starts)
+                scopes.append((f"budget:{spec.name}@v1" + (f"#{value}" if spec.per else ""), start))
         if dimensions.category in ("llm", "gpu"):
             scopes += [
                 (f"team:{dimensions.team_id}", at - at % HOUR),

@@ -1,6 +1,6 @@
 """Reading by the batch: what it takes, refuses and calls each record is what ``reading.read`` says of the record alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,8 @@ from streams.core.dedupe import identity
 from streams.core.reading import Limits, Rejected, read
 from tests.unit.records import NOON, RawRecord, usage_record
 
+PERSONAL = ("key", "user")
+WATCHED: tuple[tuple[str, ...], ...] = ((), PERSONAL, ("session",), ("task", "tag:plan"))
 #: Tight, so that every bound is near.
 LIMITS = Limits(value_bytes_max=1_500, tokens_max=10_000, id_length_max=40, text_length_max=24, future_us_max=SECOND)
 AT = format_instant(NOON)
@@ -118,6 +120,7 @@ _COUNTS = (
 _TEXTS = (
     "provider", "request_model", "response_model", "org_id", "cost_center", "team_id", "project_id", "feature",
     "environment", "service_tier", "user_tier", "key_id", "user_id", "session_id", "end_user_id",
+    "task_id", "run_id", "experiment_id",
 )  # fmt: skip
 _TIMES = (
     *(f"2026-11-21T10:00:00.{'123456789'[:digits]}Z" for digits in range(1, 10)),
@@ -147,6 +150,14 @@ TWEAKS: dict[str, Tweak] = {
         f"{name} {str(text)[:6]!r}": _field(name, text)
         for name in _TEXTS
         for text in ("", "x", "t" * 24, "t" * 25, "\u00e9" * 24, "a\x00b", None, 7)
+    },
+    **{
+        f"tags {str(tags)[:30]}": _field("tags", tags)
+        for tags in (
+            {}, {"plan": "a"}, {"plan": "b", "x": ""}, {"plan": "t" * 24}, {"plan": "t" * 25}, {"t" * 25: "a"},
+            {"plan": "a\x00b"}, {"a\x00b": "c"}, {str(n): "" for n in range(64)}, {str(n): "" for n in range(65)}, {"plan": 7},
+            {"plan": None}, None, [],
+        )
     },
     **{f"status {text}": _field("status", text) for text in ("success", "failure", "maybe")},
     **{f"cache_hit {said}": _field("cache_hit", said) for said in (True, False, 1, "true")},
@@ -228,7 +239,7 @@ records = st.lists(
 )
 
 
-def _alone(record: RawRecord, limits: Limits, personal: bool) -> tuple[Any, ...]:
+def _alone(record: RawRecord, limits: Limits, watched: Sequence[str]) -> tuple[Any, ...]:
     try:
         reading = read(record, limits)
     except Rejected as reason:
@@ -236,9 +247,11 @@ def _alone(record: RawRecord, limits: Limits, personal: bool) -> tuple[Any, ...]
     digest = identity(reading.envelope.source, reading.envelope.id)
     if not isinstance(reading.event, UsageEvent):
         return record.offset, reading.event, reading.event_time, digest
-    who = (reading.event.key_id, reading.event.user_id) if personal else ("", "")
+    event = reading.event
+    actual = {"key": event.key_id, "user": event.user_id, "session": event.session_id, "task": event.task_id}
+    actual |= {"tag:plan": event.tags.get("plan", "")}
     dimensions = cells.usage_dimensions(reading.event, reading.envelope.subject, "org")
-    return record.offset, reading.event, reading.event_time, digest, dimensions, *who
+    return record.offset, event, reading.event_time, digest, dimensions, tuple(actual[name] for name in watched)
 
 
 def _together(reader: BatchReader, batch: list[RawRecord]) -> list[tuple[Any, ...]]:
@@ -250,14 +263,14 @@ def _together(reader: BatchReader, batch: list[RawRecord]) -> list[tuple[Any, ..
         if plan is None:
             found.append((record.offset, event.event, event_time, digest))
         else:
-            found.append((record.offset, event, event_time, digest, plan.dimensions, plan.key_id, plan.user_id))
+            found.append((record.offset, event, event_time, digest, plan.dimensions, plan.values))
     return sorted(found, key=lambda each: each[0])
 
 
-def _agree(drafts: list[list[str]], splits: list[int], limits: Limits, personal: bool) -> None:
+def _agree(drafts: list[list[str]], splits: list[int], limits: Limits, watched: Sequence[str]) -> None:
     batch = [_tweaked(names, offset) for offset, names in enumerate(drafts)]
-    expected = [_alone(record, limits, personal) for record in batch]
-    reader = BatchReader(limits, "org", personal)
+    expected = [_alone(record, limits, watched) for record in batch]
+    reader = BatchReader(limits, "org", watched)
     for _ in range(3):
         found: list[tuple[Any, ...]] = []
         bounds = [0, *sorted({min(split, len(batch)) for split in splits}), len(batch)]
@@ -267,24 +280,25 @@ def _agree(drafts: list[list[str]], splits: list[int], limits: Limits, personal:
 
 
 @settings(max_examples=400, deadline=None)
-@given(drafts=records, splits=st.lists(st.integers(1, 11), max_size=3), personal=st.booleans())
-@example(drafts=[["source '//gw/2'", "structured"], ["ce_source not UTF-8"], []], splits=[], personal=True)
-def test_a_batch_is_read_as_each_record_alone_cold_and_warm_and_however_it_is_split(drafts, splits, personal):
-    _agree(drafts, splits, LIMITS, personal)
+@given(drafts=records, splits=st.lists(st.integers(1, 11), max_size=3), watched=st.sampled_from(WATCHED))
+@example(drafts=[["source '//gw/2'", "structured"], ["ce_source not UTF-8"], []], splits=[], watched=PERSONAL)
+def test_a_batch_is_read_as_each_record_alone_cold_and_warm_and_however_it_is_split(drafts, splits, watched):
+    _agree(drafts, splits, LIMITS, watched)
 
 
 @pytest.mark.parametrize("name", sorted(TWEAKS))
 def test_one_thing_out_of_the_ordinary_is_judged_as_it_is_alone(name):
     # Before, after and between plain calls, and twice: whatever the first one left in the memos meets the second.
-    _agree([[], [name], [], [name], ["id 'e2'", name]], [2], LIMITS, personal=True)
-    _agree([[name], [], [name]], [], Limits(), personal=False)
+    for watched in WATCHED:
+        _agree([[], [name], [], [name], ["id 'e2'", name]], [2], LIMITS, watched)
+    _agree([[name], [], [name]], [], Limits(), ())
 
 
 def test_memos_that_are_full_change_nothing(monkeypatch):
     monkeypatch.setattr(batch_reading, "_MEMO_MAX", 2)
     monkeypatch.setattr(batch_reading, "_PLANS_MAX", 2)
     names = [n for n in sorted(TWEAKS) if n.startswith(("time", "feature", "source", "a header", "headers"))]
-    _agree([[name] for name in names], [7, 30], LIMITS, personal=True)
+    _agree([[name] for name in names], [7, 30], LIMITS, PERSONAL)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +313,7 @@ def test_memos_that_are_full_change_nothing(monkeypatch):
     ],
 )
 def test_plain_calls_are_read_the_long_way_once_and_then_never_again(names, monkeypatch):
-    reader = BatchReader(LIMITS, "org", personal=False)
+    reader = BatchReader(LIMITS, "org")
     reader.read([_tweaked(names, 0)])
     long_ways = []
     monkeypatch.setattr(batch_reading, "read", lambda record, limits: long_ways.append(record) or read(record, limits))
@@ -318,7 +332,7 @@ def test_plain_calls_are_read_the_long_way_once_and_then_never_again(names, monk
     ids=lambda value: value if isinstance(value, str) else ", ".join(value),
 )
 def test_a_poisoned_record_is_refused_and_stops_nobody(names, reason):
-    rows, refused = BatchReader(Limits(), "", personal=False).read([_tweaked(names, 0), _tweaked([], 1)])
+    rows, refused = BatchReader(Limits(), "").read([_tweaked(names, 0), _tweaked([], 1)])
     assert [said.reason.value for _, said in refused] == [reason]
     assert len(rows) == 1
 
@@ -328,7 +342,17 @@ def test_a_reported_cost_with_a_crafted_exponent_is_no_figure():
 
 
 def test_who_called_matters_to_the_plan_only_where_somebody_watches_it():
-    calls = [usage_record(0, key_id="a"), usage_record(1, key_id="b")]
-    for personal, plans in ((False, 1), (True, 2)):
-        rows, _ = BatchReader(Limits(), "", personal).read(calls)
+    calls = [usage_record(0, key_id="a", tags={"x": "1"}), usage_record(1, key_id="b", tags={"x": "2"})]
+    for watched, plans in (((), 1), (("key",), 2), (("user",), 1), (("tag:x",), 2), (("tag:y", "session"), 1)):
+        rows, _ = BatchReader(Limits(), "", watched).read(calls)
         assert len({id(row[2]) for row in rows}) == plans
+
+
+@pytest.mark.parametrize(("watched", "long_ways"), [(("key",), 3), (("tag:x",), 0)], ids=["not watched", "watched"])
+def test_calls_with_tags_take_the_short_way_only_where_tags_are_watched(watched, long_ways, monkeypatch):
+    reader = BatchReader(Limits(), "", watched)
+    reader.read([usage_record(0, tags={"x": "1"})])
+    slow = []
+    monkeypatch.setattr(batch_reading, "read", lambda record, limits: slow.append(record) or read(record, limits))
+    rows, _ = reader.read([usage_record(offset, tags={"x": "1"}) for offset in range(1, 4)])
+    assert (len(rows), len(slow)) == (3, long_ways)

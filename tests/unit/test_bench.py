@@ -16,7 +16,6 @@ from loadtest.bench.figures import Sample, cpu_ratios, middle, percentile, ratio
 from loadtest.bench.work import Counter, Record, Work
 from schemas.instants import HOUR, SECOND
 from schemas.statements import Source, Totals
-from streams.app import watched_of
 from streams.core.budget_file import load_budgets
 from streams.core.charging import Charging
 from streams.core.meter import PartitionState
@@ -24,7 +23,7 @@ from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard
 from streams.core.reading import Limits, read
 from streams.core.rules import Rules
-from streams.core.scopes import ScopeWatchlist
+from streams.core.scopes import ScopeWatchlist, watched_of
 
 ROOT = Path(__file__).parents[2]
 START = 1_790_000_000_000_000 // HOUR * HOUR
@@ -143,7 +142,7 @@ def test_state_survives_its_encoding():
 
 def test_budgets_are_a_file_that_loads():
     budgets = load_budgets(budgets_yaml(3, 2))
-    assert [(budget.id, budget.scope_id) for budget in budgets] == [
+    assert [(budget.id, budget.target.scope_id) for budget in budgets] == [
         ("bench-00000", "team-00000"),
         ("bench-00001", "team-00001"),
         ("bench-00002", "team-00000"),

@@ -8,16 +8,33 @@ import pytest
 
 from gateway.commands import CommandBook
 from schemas import topics
-from schemas.commands import ThrottleCommand
+from schemas.budgets import Budget, Period
+from schemas.commands import Target, ThrottleCommand
 from schemas.instants import DAY, HOUR, SECOND
+from schemas.money import NANOS
 from streams.agents.budgets import BudgetAgent
 from streams.core.budgets import Policy
+from streams.core.definitions import Definitions
 from streams.transport import RecordBatch
 from streams.transport.fetching import Unread
 from tests.unit.records import NOON, RawRecord
-from tests.unit.test_budgets import DAY_END, DAY_START, TERMS, said
+from tests.unit.test_budgets import DAY_END, DAY_START, LADDER, said
 
-OLD, NEW = TERMS, TERMS._replace(scope="budget:search-daily@2")
+BUDGET = Budget(
+    id="search-daily",
+    match=(("team", "search"),),
+    target=Target("team", "search"),
+    amount_nanos=100 * NANOS,
+    period=Period("day"),
+    thresholds=LADDER,
+    mode="enforce",
+)
+OLD, NEW = BUDGET, msgspec.structs.replace(BUDGET, match=(*BUDGET.match, ("feature", "chat")))
+
+
+def scope_of(budget: Budget) -> str:
+    """The match is part of the scope's name."""
+    return f"budget:{budget.id}@{len(budget.match)}"
 
 
 class Clock:
@@ -34,18 +51,19 @@ class Clock:
 class World:
     """One BUDGET, and the topic that it commands on; ``hear_commands`` gives it back what lies there."""
 
-    def __init__(self, *terms) -> None:
+    def __init__(self, *defined) -> None:
         self.clock = Clock()
         self.topic: list[tuple[bytes, bytes]] = []
         self.states: dict[bytes, bytes] = {}
         self.heard = 0
         self.ends: dict[str, int] = {}
         self.table = SimpleNamespace(app=SimpleNamespace(partitions=4, producer=self), write=self._keep)
-        self.agent = self._started(terms)
+        self.agent = self._started(defined)
 
-    def _started(self, terms) -> BudgetAgent:
+    def _started(self, defined) -> BudgetAgent:
         ledger = SimpleNamespace(write_budget_status=self._ignore)
-        agent = BudgetAgent(self.table, {each.scope: each for each in terms}, ledger, self.clock, Policy())
+        self.definitions = Definitions({each.key(): each for each in defined})
+        agent = BudgetAgent(self.table, lambda: self.definitions, scope_of, ledger, self.clock, Policy())
         self.table.on_load(2, dict(self.states))
         return agent
 
@@ -62,11 +80,11 @@ class World:
                 assert record.partition == 2, "commands lie where their budget lives"
                 self.topic.append((record.key, record.value))
 
-    def restart(self, *terms) -> "World":
-        self.agent = self._started(terms)
+    def restart(self, *defined) -> "World":
+        self.agent = self._started(defined)
         return self
 
-    async def hear(self, *statements, scope: str = OLD.scope) -> "World":
+    async def hear(self, *statements, scope: str = scope_of(OLD)) -> "World":
         values = []
         for statement in statements:
             statement.scope = scope
@@ -112,7 +130,7 @@ class World:
         book = CommandBook(lambda: self.clock.at)
         for key, value in dict(self.topic).items() if compacted else self.topic:
             book.apply(key.decode(), msgspec.json.decode(value, type=ThrottleCommand))
-        return "open" if book.check(team="search").allowed else "closed"
+        return "open" if book.check(team="search", feature="chat").allowed else "closed"
 
     def stands(self) -> set[str]:
         return {self.gate(), self.gate(compacted=True)}
@@ -128,7 +146,7 @@ def day(number: int, usd: float, **more):
 @pytest.mark.parametrize("revision", [-1, 0, 1, 7])
 @pytest.mark.parametrize(("usd", "action", "stands"), [(110, "allow", "closed"), (90, "block", "open")])
 async def test_what_an_overtaken_owner_commands_does_not_stand(revision, usd, action, stands):
-    world = World(TERMS)
+    world = World(BUDGET)
     await world.hear(said(110, offset=1))
     if usd < 100:
         await world.hear(said(usd, offset=2))
@@ -143,18 +161,18 @@ async def test_what_an_overtaken_owner_commands_does_not_stand(revision, usd, ac
 
 
 async def test_a_block_that_nobody_here_ever_gave_is_lifted():
-    world = World(TERMS)
+    world = World(BUDGET)
     await world.hear(said(110, offset=1))
     world.states.clear()
     block = world.topic[:]
-    await world.restart(TERMS).hear(said(60, offset=2))
+    await world.restart(BUDGET).hear(said(60, offset=2))
     assert world.topic == block
     await world.hear_commands()
     assert world.stands() == {"open"}
 
 
 async def test_what_agrees_with_us_is_taken_for_ours_and_starts_no_quarrel():
-    world = World(TERMS)
+    world = World(BUDGET)
     await world.hear(said(110, offset=1))
     await world.from_elsewhere("block", 5).hear_commands()
     assert len(world.topic) == 2
@@ -163,11 +181,11 @@ async def test_what_agrees_with_us_is_taken_for_ours_and_starts_no_quarrel():
 
 
 async def test_hearing_our_own_commands_again_after_a_restart_says_nothing():
-    world = World(TERMS)
+    world = World(BUDGET)
     await world.hear(said(110, offset=1))
     await world.hear(said(90, offset=2))
     world.heard = 0
-    await world.restart(TERMS).hear_commands()
+    await world.restart(BUDGET).hear_commands()
     assert len(world.topic) == 2
 
 
@@ -178,7 +196,7 @@ async def test_a_budget_defined_anew_is_not_opened_by_its_old_definition_letting
     world.restart(NEW)
     if first == "the old definition":
         await world.tick()
-    await world.hear(said(120, offset=5), scope=NEW.scope)
+    await world.hear(said(120, offset=5), scope=scope_of(NEW))
     await world.tick()
     assert world.stands() == {"closed"}
     await world.restart(NEW).tick(DAY_END)
@@ -188,16 +206,16 @@ async def test_a_budget_defined_anew_is_not_opened_by_its_old_definition_letting
 async def test_a_new_definition_that_crosses_later_blocks_above_what_the_old_one_said_on_its_way_out():
     world = World(OLD)
     await world.hear(said(110, offset=1))
-    await world.restart(NEW).hear(said(60, offset=5), scope=NEW.scope)
+    await world.restart(NEW).hear(said(60, offset=5), scope=scope_of(NEW))
     await world.tick()
     assert world.stands() == {"open"}
-    await world.hear(said(130, offset=6), scope=NEW.scope)
+    await world.hear(said(130, offset=6), scope=scope_of(NEW))
     assert world.stands() == {"closed"}
 
 
 @pytest.mark.parametrize("before_midnight", [True, False])
 async def test_yesterday_that_lets_go_does_not_open_today(before_midnight):
-    world = World(TERMS)
+    world = World(BUDGET)
     today, tomorrow = day(0, 110, offset=1), day(1, 110, offset=2, at=DAY_END - SECOND)
     # Event time runs a little ahead of the clock: the new day can be spent before the old one has ended.
     await world.hear(*((tomorrow, today) if before_midnight else (today, tomorrow)))
@@ -208,7 +226,7 @@ async def test_yesterday_that_lets_go_does_not_open_today(before_midnight):
 
 
 async def test_a_long_run_of_days_only_ever_raises_the_revision():
-    world = World(TERMS)
+    world = World(BUDGET)
     for number in range(5):
         world.clock.at = DAY_START + number * DAY + HOUR
         await world.hear(day(number, 110, offset=number, at=world.clock.at))

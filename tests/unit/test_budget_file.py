@@ -29,9 +29,9 @@ budgets:
 
 def test_a_budget_has_the_default_ladder_and_only_observes_until_told_otherwise():
     budget = load_budgets(GOOD)[0]
-    assert (budget.thresholds, budget.mode, budget.timezone) == (DEFAULT_LADDER, "observe", "UTC")
+    assert (budget.thresholds, budget.mode, budget.period.timezone) == (DEFAULT_LADDER, "observe", "UTC")
     assert budget.amount_nanos == 50_100_000_000
-    assert (budget.scope_type, budget.scope_id, budget.match) == ("team", "search", (("team", "search"),))
+    assert (budget.target.key(), budget.match) == ("team:search", (("team", "search"),))
 
 
 def test_a_budget_can_match_more_than_it_throttles():

@@ -5,21 +5,23 @@ import itertools
 import msgspec
 import pytest
 
+from schemas.budgets import Rung
 from schemas.commands import Target
-from schemas.instants import HOUR, format_instant
+from schemas.instants import HOUR, MINUTE, format_instant
 from schemas.money import NANOS
 from schemas.statements import ScopeStatement, Source
 from streams.core import budgets
-from streams.core.budgets import BudgetState, Policy, Terms, Threshold
+from streams.core.budget_rungs import BLOCK
+from streams.core.budgets import BudgetState, Policy, Terms
 from tests.unit.records import NOON
 
 DAY_START = NOON - 10 * HOUR
 DAY_END = DAY_START + 24 * HOUR
 LADDER = (
-    Threshold(50, "info", False),
-    Threshold(75, "warning", False),
-    Threshold(90, "critical", False),
-    Threshold(100, "emergency", True),
+    Rung(50, "info"),
+    Rung(75, "warning"),
+    Rung(90, "critical"),
+    Rung(100, "emergency", (BLOCK,)),
 )
 TERMS = Terms(
     "search-daily", "budget:search-daily", Target("team", "search"), 100 * NANOS, "day", LADDER, enforced=True
@@ -63,7 +65,8 @@ class Run:
     def decide(self, now: int) -> "Run":
         decision = budgets.decide(self.state, self.terms, now, POLICY)
         self.alerts += [(alert.threshold, alert.status, alert.tier) for alert in decision.alerts]
-        if decision.command:
+        # A renewal says the same again.
+        if decision.command and decision.command.revision not in self.revisions:
             self.actions.append(decision.command.action)
             self.revisions.append(decision.command.revision)
         return self
@@ -76,7 +79,7 @@ class Run:
 def test_each_rung_speaks_once_on_the_way_up_and_the_last_one_blocks():
     run = Run()
     for offset, usd in enumerate([49, 50, 60, 75, 90, 99.99, 100, 120]):
-        run.hear(said(usd, offset=offset))
+        run.hear(said(usd, offset=offset, at=NOON + offset * HOUR // 4))
     assert run.alerts == [
         ("50 %", "opened", "note"),
         ("75 %", "opened", "ticket"),
@@ -204,7 +207,7 @@ def test_a_backlog_within_the_period_is_quiet_until_it_is_live_again_and_then_sp
 def test_a_restart_at_any_point_repeats_nothing_and_forgets_nothing():
     run = Run()
     for offset, usd in enumerate([49, 60, 80, 95, 100, 120]):
-        run.hear(said(usd, offset=offset)).restart()
+        run.hear(said(usd, offset=offset, at=NOON + offset * HOUR // 4)).restart()
     assert [rung for rung, _, _ in run.alerts] == ["50 %", "75 %", "90 %", "100 %"]
     assert run.actions == ["block"]
 
@@ -222,7 +225,8 @@ def test_a_step_said_again_after_a_crash_has_the_same_ids():
 def test_a_block_expires_with_its_period_even_if_nobody_lets_go():
     state = budgets.take_in(None, TERMS, said(110, offset=0))
     command = budgets.decide(state, TERMS, NOON, POLICY).command
-    assert command.expires_at == format_instant(DAY_END)
+    assert command.holds_until == format_instant(DAY_END)
+    assert command.expires_at == format_instant(NOON + 15 * MINUTE)
     assert command.alert_id == f"v1:budget_threshold:budget:search-daily:{format_instant(DAY_START)}:100"
 
 
@@ -248,14 +252,14 @@ def test_a_withdrawn_budget_resolves_what_it_opened():
 def test_a_rung_taken_out_of_the_ladder_resolves():
     run = Run().hear(said(110, offset=0))
     run.alerts.clear()
-    run.terms = TERMS._replace(thresholds=(*LADDER[:3], Threshold(120, "emergency", True)))
+    run.terms = TERMS._replace(thresholds=(*LADDER[:3], Rung(120, "emergency", (BLOCK,))))
     run.decide(NOON)
     assert run.alerts == [("100 %", "resolved", "page")]
     assert run.actions == ["block", "allow"]
 
 
 def test_a_quiet_rung_above_the_emergency_does_not_swallow_the_page():
-    run = Run(TERMS._replace(thresholds=(*LADDER, Threshold(120, "info", False))))
+    run = Run(TERMS._replace(thresholds=(*LADDER, Rung(120, "info"))))
     run.hear(said(125, offset=0))
     assert ("100 %", "opened", "page") in run.alerts
 

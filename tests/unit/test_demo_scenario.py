@@ -180,4 +180,4 @@ def test_the_budgets_file_is_one_that_the_worker_reads(seed: int) -> None:
     scenario = _played(seed)[0]
     budgets = {budget.id: budget for budget in load_budgets(budgets_yaml(scenario))}
     assert budgets[scenario.overrun.subject].mode == "enforce"
-    assert {budget.scope_type for budget in budgets.values()} == {"team", "feature", "org"}
+    assert {budget.target.scope_type for budget in budgets.values()} == {"team", "feature", "org"}

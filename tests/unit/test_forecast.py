@@ -1,4 +1,4 @@
-"""What a budget will have spent: three estimates, their records, and when a forecast is told."""
+"""What a budget will have spent: three estimates, and their records."""
 
 import random
 
@@ -8,7 +8,6 @@ import pytest
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant
 from streams.core.forecast import Counter, Projection, Standing, words
 from streams.core.forecast_state import FORECAST_STATES, Forecaster, new_forecaster
-from streams.core.forecast_watch import Watch, watch_forecast
 from streams.core.periods import period_bounds
 
 USD = 1_000_000_000
@@ -286,40 +285,15 @@ def test_exhaustion_is_told_as_people_say_it(when, zone, said):
     assert words(at(when), zone, at("2026-11-01T01:00:00")) == said
 
 
-def projected(nanos: int, known: int = 10 * DAY, limit: int = 100 * USD) -> Projection:
-    base = new_forecaster("b", "")
-    here = standing(0, 0, 0, limit=limit)
-    base.learn(here, DAY)
-    found = base.project(here, DAY).estimates[0]
-    return Projection(
-        at=DAY, period_start=0, until=2 * DAY, spent_nanos=0, limit_nanos=limit, burn_nanos_per_hour=0, known_us=known,
-        estimates=(msgspec.structs.replace(found, projected_nanos=nanos),),
-    )  # fmt: skip
+def test_what_thresholds_go_by_is_not_said_before_three_days_are_known():
+    _, projections = told(lambda _: USD, "month", "UTC", at("2026-03-01"), at("2026-03-05"))
+    said = [each.foreseen_nanos for each in projections]
+    assert said[:72] == [None] * 72
+    assert all(each is not None for each in said[72:])
 
 
-WATCHED = [
-    # hours of (projection in USD, spent in USD, known days) -> what is said, by hour
-    ("six hours above it open a ticket", [(120, 0, 10)] * 7, {6: "opened"}),
-    ("five hours are too short", [(120, 0, 10)] * 6, {}),
-    ("a gap begins anew", [(120, 0, 10)] * 4 + [(98, 0, 10)] + [(120, 0, 10)] * 6, {}),
-    ("without three days of data nothing is said", [(120, 0, 2)] * 20, {}),
-    ("just below it stays open", [(120, 0, 10)] * 7 + [(96, 0, 10)] * 9, {6: "opened"}),
-    ("well below it is taken back", [(120, 0, 10)] * 7 + [(96, 0, 10), (94, 0, 10)], {6: "opened", 8: "resolved"}),
-    ("a pause of the forecast changes nothing", [(120, 0, 10)] * 3 + [None] * 2 + [(120, 0, 10)] * 2, {6: "opened"}),
-    ("what came true is no forecast", [(120, 0, 10)] * 7 + [(120, 100, 10)], {6: "opened", 7: "resolved"}),
-    ("what is spent already was never one", [(120, 100, 10)] * 12, {}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("hours", "said"), [w[1:] for w in WATCHED], ids=[w[0] for w in WATCHED])
-def test_a_forecast_is_told_after_it_stood_for_long(hours, said):
-    watch, found = Watch(), {}
-    for hour, given in enumerate(hours):
-        nanos, spent, days = given or (0, 0, 0)
-        projection = projected(nanos * USD, days * DAY) if given else None
-        for _ in range(2):  # judging again changes nothing
-            result = watch_forecast(watch, 100, projection, spent * USD, DAY + hour * HOUR)
-            watch = result.watch
-            if result.says:
-                found[hour] = result.says
-    assert found == said
+def test_an_open_budget_of_which_nobody_knows_since_when_it_counts_has_no_mean():
+    forecaster = new_forecaster("b", "")
+    here = standing(0, 0, 60 * 24 * USD)
+    forecaster.learn(here, at("2026-03-01"))
+    assert forecaster.project(here, at("2026-03-01")).estimates == ()

@@ -2,17 +2,21 @@
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 
+from schemas.budgets import OpeningBalance, Override, Period
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant
 from schemas.statements import ScopeStatement, Source
 from streams.agents import forecast as shell
 from streams.agents.forecast import ForecastLoop
-from streams.agents.forecast_standings import standings_of
-from streams.app import terms_of
+from streams.agents.forecast_standings import Standings
 from streams.core.budget_file import load_budgets
+from streams.core.budget_terms import Book
 from streams.core.budgets import Policy, decide, take_in
+from streams.core.definitions import Definitions
 from streams.core.forecast import Counter, Standing
+from streams.core.scopes import definition_scope
 from streams.ports import StoreError
 
 USD = 1_000_000_000
@@ -190,32 +194,75 @@ BUDGETS = load_budgets("""
 budgets:
   - {id: search, scope: {team: search}, amount_usd: 100, period: day, timezone: Asia/Tokyo, mode: enforce}
 """)
-TERMS = terms_of(BUDGETS[0])
+SCOPE = definition_scope(BUDGETS[0])
+DEFINITIONS = Definitions({budget.key(): budget for budget in BUDGETS})
 
 
-def statement(start: int, nanos: int, offset: int = 0) -> ScopeStatement:
+def statement(start: int, nanos: int, scope: str = SCOPE, end: int = 0) -> ScopeStatement:
     return ScopeStatement(
-        scope=TERMS.scope, period_start=start, period_end=start + DAY, source=Source("usage.events.v1", 0, 0), segment=0,
-        revision=0, offset=offset, cost_nanos=nanos, requests=1, tokens=1, stream_time=start, arrived_at=start,
+        scope=scope, period_start=start, period_end=end or start + DAY, source=Source("usage.events.v1", 0, 0), segment=0,
+        revision=0, offset=0, cost_nanos=nanos, requests=1, tokens=1, stream_time=start, arrived_at=start,
     )  # fmt: skip
+
+
+def state_of(stated: ScopeStatement, definitions: Definitions = DEFINITIONS):
+    terms = Book(definitions, definition_scope).terms(stated.scope, stated.period_start, stated.period_start)
+    return take_in(None, terms, stated)
+
+
+def standing_of(states, now: int, definitions: Definitions = DEFINITIONS) -> Standing:
+    (found,) = Standings(lambda: states, lambda: definitions, definition_scope).at(now)
+    return found
 
 
 def test_a_budgets_standing_is_that_of_its_present_period_in_its_own_zone():
     midnight = parse_instant("2026-03-01T15:00:00Z")
-    states = [take_in(None, TERMS, statement(day, nanos)) for day, nanos in ((midnight - DAY, 7), (midnight, 5))]
-    states.append(take_in(None, TERMS._replace(scope="budget:gone@1"), statement(midnight, 9)))
-    (found,) = standings_of(states, {TERMS.scope: BUDGETS[0]}, midnight + HOUR)
+    states = [state_of(statement(day, nanos)) for day, nanos in ((midnight - DAY, 7), (midnight, 5))]
+    states.append(msgspec.structs.replace(states[0], scope="budget:gone@1"))
+    found = standing_of(states, midnight + HOUR)
     assert (found.period_start, found.period_end, found.spent_nanos) == (midnight, midnight + DAY, 5)
     assert found.counters == (Counter(midnight - DAY, midnight, 7), Counter(midnight, midnight + DAY, 5))
-    (later,) = standings_of(states, {TERMS.scope: BUDGETS[0]}, midnight + DAY)
+    later = standing_of(states, midnight + DAY)
     assert (later.period_start, later.spent_nanos, later.is_held) == (midnight + DAY, 0, False)
 
 
-def test_a_budget_that_blocks_is_held_and_one_that_only_observes_is_not():
+def test_money_brought_in_and_overrides_count_against_the_limit_from_the_first_instant():
     midnight = parse_instant("2026-03-01T15:00:00Z")
-    for enforced in (True, False):
-        terms = TERMS._replace(enforced=enforced)
-        state = take_in(None, terms, statement(midnight, 100 * USD))
-        decide(state, terms, midnight, Policy())
-        (found,) = standings_of([state], {TERMS.scope: BUDGETS[0]}, midnight)
-        assert found.is_held is enforced
+    more = Override(id="o", budget_id="search", extra_nanos=50 * USD, starts=0, until=midnight + 9 * DAY)
+    before = OpeningBalance(budget_id="search", period_start=midnight, nanos=30 * USD)
+    definitions = DEFINITIONS.changed({each.key(): each for each in (more, before)})
+    states = [state_of(statement(midnight - DAY, 7))]
+    found = standing_of(states, midnight + HOUR, definitions)
+    assert (found.spent_nanos, found.limit_nanos) == (30 * USD, 150 * USD)
+
+
+@pytest.mark.parametrize(("mode", "held"), [("enforce", True), ("observe", False)])
+def test_a_budget_that_throttles_is_held_and_one_that_only_observes_is_not(mode, held):
+    midnight = parse_instant("2026-03-01T15:00:00Z")
+    definitions = DEFINITIONS.changed({"budget|search": msgspec.structs.replace(BUDGETS[0], mode=mode)})
+    state = state_of(statement(midnight, 100 * USD), definitions)
+    terms = Book(definitions, definition_scope).terms(SCOPE, midnight, midnight)
+    decide(state, terms, midnight, Policy())
+    assert standing_of([state], midnight, definitions).is_held is held
+
+
+def test_a_rolling_budget_stands_at_what_its_window_holds():
+    rolling = msgspec.structs.replace(BUDGETS[0], period=Period("rolling", hours=3))
+    definitions = Definitions({rolling.key(): rolling})
+    scope, state = definition_scope(rolling), None
+    terms = Book(definitions, definition_scope).terms(scope, 0, START)
+    for hour in range(6):
+        start = START + hour * HOUR
+        state = take_in(state, terms, statement(start, USD, scope, start + HOUR))
+    found = standing_of([state], START + 6 * HOUR - 1, definitions)
+    assert (found.rolling_hours, found.spent_nanos, len(found.counters)) == (3, 4 * USD, 6)
+    assert found.until(START) == START + 3 * HOUR
+
+
+def test_a_budget_of_a_key_counts_since_it_was_defined_and_one_of_a_team_since_its_period_began():
+    for match, since in (((("team", "search"),), 0), ((("team", "search"), ("key", "k")), START + HOUR)):
+        budget = msgspec.structs.replace(BUDGETS[0], match=match, changed_at=START + HOUR)
+        definitions = Definitions({budget.key(): budget})
+        day = parse_instant("2026-02-28T15:00:00Z")
+        state = state_of(statement(day, USD, definition_scope(budget)), definitions)
+        assert standing_of([state], START + 2 * HOUR, definitions).counted_since == since

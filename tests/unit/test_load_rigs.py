@@ -13,6 +13,7 @@ from schemas.events import UsageEvent
 from schemas.instants import SECOND
 from schemas.money import parse_nanos
 from streams.core.budget_file import load_budgets
+from streams.core.budget_rungs import BLOCK
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard
 
@@ -31,8 +32,8 @@ def test_a_probe_alone_exhausts_its_budget_and_is_no_runaway_request():
 def test_every_probe_has_a_budget_of_its_own_that_blocks_at_once_and_the_background_has_others():
     found = load_budgets(budgets_of_probes([1_000, 5_000], 3, 2, 10))
     probes = [budget for budget in found if budget.mode == "enforce"]
-    assert {budget.scope_id for budget in probes} == {probe_name(r, n) for r in (1_000, 5_000) for n in range(3)}
-    assert all([(rung.percent, rung.action) for rung in budget.thresholds] == [(100, "block")] for budget in probes)
+    assert {budget.target.scope_id for budget in probes} == {probe_name(r, n) for r in (1_000, 5_000) for n in range(3)}
+    assert all([(rung.percent, rung.measures) for rung in budget.thresholds] == [(100, (BLOCK,))] for budget in probes)
     assert len(found) - len(probes) == 2
 
 
@@ -116,7 +117,7 @@ def test_the_slope_is_told_by_the_hour_and_as_a_share():
 
 
 def test_the_soak_has_budgets_whose_periods_end_while_it_runs():
-    assert [(budget.period, budget.mode) for budget in load_budgets(budgets(2))] == [
+    assert [(budget.period.kind, budget.mode) for budget in load_budgets(budgets(2))] == [
         ("hour", "observe"),
         ("day", "observe"),
     ]

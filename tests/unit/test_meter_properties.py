@@ -94,7 +94,12 @@ def _writers(seed):
 @given(plan=plans, what=moves, seed=st.integers(0, 3), personal=st.booleans(), window_h=st.sampled_from([2, 40, 400]))
 def test_whatever_happens_cells_and_counters_end_at_the_oracles_totals(plan, what, seed, personal, window_h):
     records = records_of(plan)
-    changes = {"personal": personal, "dedupe_window_us": window_h * HOUR, "cells_idle_us": HOUR // 2}
+    changes = {
+        "personal": personal,
+        "dedupe_window_us": window_h * HOUR,
+        "cells_idle_us": HOUR // 2,
+        "counters_idle_us": HOUR,
+    }
     oracle = Oracle(rig_rules(**changes), records)
     rig = Rig(rig_rules(**changes), records, _writers(seed))
     _play(rig, what)
@@ -123,7 +128,12 @@ def test_with_more_names_than_cells_no_money_is_lost_and_budgets_get_theirs(
     plan, what, seed, cells_max, team_cells_max, features
 ):
     records = records_of(plan, features)
-    changes = {"cells_max": cells_max, "team_cells_max": team_cells_max, "cells_idle_us": HOUR // 2}
+    changes = {
+        "cells_max": cells_max,
+        "team_cells_max": team_cells_max,
+        "cells_idle_us": HOUR // 2,
+        "counters_idle_us": HOUR,
+    }
     oracle = Oracle(rig_rules(**changes), records)
     rig = Rig(rig_rules(**changes), records, _writers(seed))
     _play(rig, what)
@@ -319,7 +329,12 @@ def test_what_had_no_price_stays_unseen_also_where_its_generation_was_kept():
 )
 def test_a_replay_admits_what_the_first_run_admitted(before, idle, after, cut, evicting, cells_max, team_cells_max):
     """Cells fill up, some are let go, and a flush is cut short: the next owner decides as the one that died."""
-    changes = {"cells_max": cells_max, "team_cells_max": team_cells_max, "cells_idle_us": HOUR // 2}
+    changes = {
+        "cells_max": cells_max,
+        "team_cells_max": team_cells_max,
+        "cells_idle_us": HOUR // 2,
+        "counters_idle_us": HOUR,
+    }
     # The same names come before and after room is made for them, nine hours after the first cells.
     names = [(0, name) for name in before] + [(9 * idle, name) for name in after * 2]
     records = [

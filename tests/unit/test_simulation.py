@@ -10,15 +10,15 @@ from rich.console import Console
 from schemas.commands import Target, ThrottleCommand
 from schemas.events import BillingRecord, GpuSample, UsageEvent
 from schemas.instants import HOUR, SECOND, format_instant, parse_instant
-from streams.app import terms_of, watched_of
+from streams.commands.simulate import proposed_of
 from streams.commands.simulate import run as simulate_command
-from streams.core.budget_file import load_budgets
+from streams.core.budget_terms import counted_budgets
 from streams.core.charging import Charging
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import load_rate_card
 from streams.core.reading import Limits
 from streams.core.rules import Rules
-from streams.core.scopes import ScopeWatchlist
+from streams.core.scopes import ScopeWatchlist, watched_of
 from streams.settings import Settings
 from streams.simulation.calls import Call, SimulationError, from_trace, in_order, of_record
 from streams.simulation.deciding import Said
@@ -47,14 +47,14 @@ CHAT_AND_TEAM = CHAT + "  - {id: search, scope: {team: search}, amount_usd: 8, p
 
 
 def plan(budgets: str, delay_s: float = 10) -> Plan:
-    found = load_budgets(budgets)
+    definitions = proposed_of(budgets, as_written=True)
     rules = Rules(
         limits=Limits(),
         pricing=Charging(PriceBook(load_rate_card(CARD), frozenset()), frozenset()),
-        watchlist=ScopeWatchlist([watched_of(budget) for budget in found]),
+        watchlist=ScopeWatchlist([watched_of(budget) for budget in counted_budgets(definitions).values()]),
         org_id="acme",
     )
-    return Plan([terms_of(budget) for budget in found], rules, round(delay_s * SECOND))
+    return Plan(definitions, rules, round(delay_s * SECOND))
 
 
 def event(usd: float = 1, **more) -> UsageEvent:
@@ -78,10 +78,12 @@ EVERY_5_S = [call(5 * n) for n in range(10)]
 
 @pytest.mark.parametrize(
     ("delay_s", "passed", "held_from"),
-    [(0, 5, 20), (4, 5, 24), (10, 6, 30), (11, 7, 31), (60, 10, None)],
-    ids=["at once", "before the next call", "with that very call", "a call later", "too late for all"],
+    [(0, 5, 20), (4, 5, 24), (10, 5, 25), (11, 6, 26), (60, 10, None)],
+    ids=["at once", "before the next call", "in time, for it is given early", "a call later", "too late for all"],
 )
 def test_a_dollar_every_five_seconds_against_five_dollars(delay_s, passed, held_from):
+    # 0.20 USD a second times the delay, at most a quarter of the budget, is what BUDGET gives the command earlier by: with
+    # ten seconds at the fourth dollar, fifteen seconds in.
     found = outcome_of(CHAT, EVERY_5_S, delay_s)
     assert (found.total.calls, found.total.recorded_nanos, found.total.nanos) == (10, 10 * USD, passed * USD)
     assert [account.spent_nanos for account in found.accounts] == [passed * USD]
@@ -103,32 +105,32 @@ def test_the_fifth_dollar_pages_once_and_the_lower_rungs_are_tickets():
 
 def test_a_new_hour_opens_the_gate_by_itself():
     found = outcome_of(CHAT, [*EVERY_5_S, call(3599), call(3600), call(3601)])
-    assert found.total.nanos == 8 * USD
-    assert [(held.start - START, held.end - START) for held in found.held] == [(30 * SECOND, HOUR)]
-    assert [account.spent_nanos for account in found.accounts] == [6 * USD, 2 * USD]
+    assert found.total.nanos == 7 * USD
+    assert [(held.start - START, held.end - START) for held in found.held] == [(25 * SECOND, HOUR)]
+    assert [account.spent_nanos for account in found.accounts] == [5 * USD, 2 * USD]
 
 
 def test_what_is_refused_is_not_spent_so_the_team_never_reaches_its_own_budget():
     found = outcome_of(CHAT_AND_TEAM, EVERY_5_S)
-    assert {a.budget_id: a.spent_nanos for a in found.accounts} == {"chat": 6 * USD, "search": 6 * USD}
+    assert {a.budget_id: a.spent_nanos for a in found.accounts} == {"chat": 5 * USD, "search": 5 * USD}
     assert set(found.recorded.values()) == {10 * USD}
     assert found.by_budget.keys() == {"chat"}
-    # Without the feature's budget it does, with the eighth call.
+    # Without the feature's budget it does: at the sixth dollar the command goes out, and from the eighth call on it holds.
     alone = outcome_of(CHAT_AND_TEAM.replace("{feature: chat}", "{feature: other}"), EVERY_5_S)
-    assert alone.by_budget["search"]["refused"].calls == 1
+    assert alone.by_budget["search"]["refused"].calls == 3
 
 
 def test_refusals_are_told_by_feature_and_others_pass():
     calls = in_order([*EVERY_5_S, *(call(5 * n + 1, event(feature="mail")) for n in range(10))], None, None)
     found = outcome_of(CHAT, calls)
-    assert found.by_feature[("search", "chat")]["refused"].calls == 4
+    assert found.by_feature[("search", "chat")]["refused"].calls == 5
     assert found.by_feature[("search", "mail")].keys() == {"passed"}
     report = as_json(found, 10 * SECOND)
     assert report["by_feature"] == [
         {
-            "team": "search", "feature": "chat", "refused": 4, "refused_saved": "4", "downgraded": 0,
+            "team": "search", "feature": "chat", "refused": 5, "refused_saved": "5", "downgraded": 0,
             "downgraded_saved": "0", "downgraded_cost": "0", "capped": 0, "capped_saved": "0", "capped_cost": "0",
-            "passed": 6, "saved_net": "4",
+            "passed": 5, "saved_net": "5",
         }
     ]  # fmt: skip
 
@@ -156,7 +158,10 @@ class Commanding:
     def is_holding(self) -> bool:
         return False
 
-    def accounts(self):
+    def begin(self, now) -> Said:
+        return Said([], [])
+
+    def accounts(self, now):
         return []
 
 
@@ -280,8 +285,9 @@ async def test_a_real_trace_stops_at_its_budget_and_twice_gives_the_same_bytes(t
     (budget,) = report["budgets"]
     assert report["calls"] == 8_819
     assert float(budget["recorded"]) > 40
-    assert 20 <= float(budget["simulated"]) <= 20.4
-    assert report["messages"]["pages"] == 1
+    assert 19.6 <= float(budget["simulated"]) <= 20.4
+    # It closes early enough that the last rung is not always reached.
+    assert report["messages"]["pages"] <= 1
     (throttle,) = report["throttled"]
     assert throttle["action"] == "block"
     assert sum(each["refused"] for each in report["by_feature"]) == report["by_budget"][0]["refused"] > 1_000
@@ -306,6 +312,6 @@ async def test_budgets_that_observe_throttle_only_if_they_are_taken_to_enforce(t
         given = (path, (trace, "cloudevents", None), None, None, 10.0, as_written, True, console)
         assert await simulate_command(Settings(rate_card=card), *given) == 0
         found[as_written] = json.loads(console.export_text())
-    assert (found[False]["saved_net"], found[True]["saved_net"]) == ("4", "0")
+    assert (found[False]["saved_net"], found[True]["saved_net"]) == ("5", "0")
     assert found[True]["throttled"] == []
     assert found[True]["messages"] == found[False]["messages"] | {"notes": found[True]["messages"]["notes"]}

@@ -1,0 +1,159 @@
+"""What a budget asks of gates: which rungs' measures hold, and how they are softened.
+
+A rung's measures take hold when spend, with what is in flight and what is spent until gates obey, reaches it. That
+reserve is kept with the hold: it ends when spend with it is below the rung again, because the amount was raised or the
+spend corrected, and never because a throttle made the burn rate fall.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from schemas.commands import Action, Measure
+from schemas.instants import SECOND
+from streams.core.budget_account import BudgetState, Hold, Standing
+from streams.core.budget_terms import Terms
+
+#: Environments that are rate-limited where others are blocked, unless a budget is hard.
+PRODUCTION = ("prod", "production")
+#: Calls a minute that a softened block leaves each gateway.
+SOFT_RPM = 60
+#: Calls a minute of batch and background work while concurrency is shed.
+SHED_RPM = 6
+_SHED = Measure("rate_limit", request_types=("batch", "background"), rpm=SHED_RPM)
+#: The key of that hold: no rung is at 0 percent.
+SHED = 0
+#: No reserve is more than so many percent of the amount: a rate taken over seconds may be wrong.
+RESERVE_PERCENT_MAX = 25
+
+_GRADE = {"rate_limit": 1, "cap_tokens": 2, "downgrade": 3, "block": 4}
+_encode = msgspec.json.Encoder().encode
+
+
+def reserve_of(standing: Standing, delay_us: int) -> int:
+    """What is spent before gates obey, and by the calls that they have let go already."""
+    reserve = standing.in_flight + standing.burn * delay_us // SECOND
+    return max(0, min(reserve, standing.limit * RESERVE_PERCENT_MAX // 100))
+
+
+def hold(state: BudgetState, terms: Terms, standing: Standing, delay_us: int) -> None:
+    """Bring the holds up to date."""
+    if standing.is_over:
+        state.holds.clear()
+        return
+    reserve = reserve_of(standing, delay_us)
+    rungs = {rung.percent for rung in terms.thresholds if rung.measures and rung.on == "spent"}
+    block = blocking_percent(terms)
+    for percent, kept in list(state.holds.items()):
+        at = block if percent == SHED else percent
+        is_known = at is not None and (percent == SHED or percent in rungs)
+        # A rung that was taken out of the ladder holds nothing; lowering otherwise needs the whole.
+        if not is_known or (standing.is_whole and not standing.reaches(at or 0, kept.reserve_nanos)):
+            del state.holds[percent]
+        elif standing.is_whole or not kept.is_sure:
+            kept.is_sure = _is_sure(standing, percent, kept.reserve_nanos)
+    if standing.is_historic:
+        return
+    for percent in rungs - state.holds.keys():
+        if standing.reaches(percent, reserve):
+            # Money that is spent already needs no reserve to hold.
+            least = 0 if standing.reaches(percent) else reserve
+            state.holds[percent] = Hold(least, _is_sure(standing, percent, least))
+    if block is not None and SHED not in state.holds and _is_close(standing, block, delay_us):
+        state.holds[SHED] = Hold(standing.limit // 10, True)
+
+
+def _is_sure(standing: Standing, percent: int, reserve: int) -> bool:
+    """Whether what has a price is enough."""
+    return (standing.spent - standing.estimated + reserve) * 100 >= percent * standing.limit
+
+
+def pace(state: BudgetState, terms: Terms, standing: Standing, gateways: int) -> None:
+    """Turn a limit of money a minute into calls a minute, while more than that is spent.
+
+    Calls cost what they cost on average in the last hour. It ends when half the money is spent; a rate that is still
+    right to a quarter is left alone.
+    """
+    limit, minute = terms.nanos_per_minute, standing.burn * 60
+    if not limit or minute * 2 < limit or not standing.requests or standing.spent <= 0:
+        state.paced_rpm = 0
+    elif state.paced_rpm or minute > limit:
+        rpm = max(1, limit * standing.requests // standing.spent // max(1, gateways))
+        if abs(rpm - state.paced_rpm) * 4 > state.paced_rpm:
+            state.paced_rpm = rpm
+
+
+def _is_close(standing: Standing, block: int, delay_us: int) -> bool:
+    """Within the last tenth before the block, with more than a fiftieth of the rest spent until gates obey."""
+    left = block * standing.limit // 100 - standing.spent
+    return 0 < left <= standing.limit // 10 and standing.burn * delay_us // SECOND * 50 > left
+
+
+def blocking_percent(terms: Terms) -> int | None:
+    """The lowest rung that blocks anything; None where none does."""
+    return min(
+        (
+            rung.percent
+            for rung in terms.thresholds
+            if rung.on == "spent" and any(measure.action == "block" for measure in rung.measures)
+        ),
+        default=None,
+    )
+
+
+def wanted(state: BudgetState, terms: Terms, standing: Standing) -> tuple[Measure, ...]:
+    """What is asked for now: the measures of all rungs that hold, softened; empty to let all go."""
+    if standing.is_over or terms.lifted:
+        return ()
+    found = list(terms.standing)
+    if state.paced_rpm:
+        found.append(Measure("rate_limit", rpm=state.paced_rpm))
+    for rung in terms.thresholds:
+        if rung.on == "spent" and rung.percent in state.holds:
+            for measure in rung.measures:
+                found += softened(measure, terms.hard, state.holds[rung.percent].is_sure)
+    if SHED in state.holds:
+        found.append(_SHED)
+    return ordered(found)
+
+
+def softened(measure: Measure, hard: bool, is_sure: bool) -> list[Measure]:
+    """A measure as it may be taken: production is blocked only by hard budgets, and nothing by estimates alone."""
+    if measure.action != "block":
+        return [measure]
+    soft = msgspec.structs.replace(measure, action="rate_limit", rpm=SOFT_RPM)
+    if not is_sure:
+        return [soft]
+    if hard:
+        return [measure]
+    live = tuple(name for name in PRODUCTION if _is_in(name, measure.environments))
+    named = tuple(name for name in measure.environments if name not in PRODUCTION)
+    # With names of its own, those that are left are enough; else all that are not production.
+    takes_named = any(not name.startswith("!") for name in measure.environments)
+    rest = named if takes_named else tuple(dict.fromkeys([*named, *(f"!{name}" for name in PRODUCTION)]))
+    found = [msgspec.structs.replace(measure, environments=rest)] if rest else []
+    return [*found, *([msgspec.structs.replace(soft, environments=live)] if live else [])]
+
+
+def _is_in(name: str, environments: tuple[str, ...]) -> bool:
+    """Whether a measure for these environments (``!name``: all but that) is about this one."""
+    if f"!{name}" in environments:
+        return False
+    return name in environments or not any(not each.startswith("!") for each in environments)
+
+
+def ordered(measures: Iterable[Measure]) -> tuple[Measure, ...]:
+    """Each measure once, in an order that does not depend on how they were found."""
+    return tuple(measure for _, measure in sorted({_encode(measure): measure for measure in measures}.items()))
+
+
+def strictest(measures: Iterable[Measure]) -> Action:
+    """The action of a command that has these measures."""
+    return max((measure.action for measure in measures), key=lambda action: _GRADE[action], default="allow")
+
+
+def closes_all(measures: Iterable[Measure]) -> bool:
+    """Whether no call of the scope may go."""
+    return any(
+        measure.action == "block" and not (measure.request_types or measure.environments) for measure in measures
+    )
