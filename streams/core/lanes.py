@@ -92,7 +92,7 @@ class Lane:
             counter.requests += calls
             counter.tokens += tokens
             if self.duration:
-                counter.duration_ms = (counter.duration_ms or 0) + self.duration
+                add_besides(counter, self.duration, 0)
             shares = counter.contributors
             if label in shares:
                 shares[label] += cost
@@ -142,6 +142,14 @@ def lane_at(plan: Plan, event_time: int) -> Lane | None:
             plan.lane = lane
             return lane  # type: ignore[no-any-return]
     return None
+
+
+def add_besides(counter: ScopeStatement, duration_ms: int, estimated_nanos: int) -> None:
+    """Add to what a counter leaves out where there is none of it."""
+    if duration_ms:
+        counter.duration_ms = (counter.duration_ms or 0) + duration_ms
+    if estimated_nanos:
+        counter.estimated_nanos = (counter.estimated_nanos or 0) + estimated_nanos
 
 
 def contribute(contributors: dict[str, int], label: str, nanos: int) -> None:

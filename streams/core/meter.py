@@ -27,7 +27,7 @@ from streams.core.admission import Admission, is_other
 from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
-from streams.core.lanes import Call, Lane, calls_of, contribute, lane_at
+from streams.core.lanes import Call, Lane, add_besides, calls_of, contribute, lane_at
 from streams.core.matching import values_of
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
@@ -292,10 +292,9 @@ class PartitionState:
             cell.offset = offset
             cells.fold(cell.totals, event, charge, late)
             self.changed_cells[id(cell)] = cell
-        tokens, duration = 0, 0
+        tokens = duration = 0
         if isinstance(event, UsageEvent):
-            duration = event.duration_ms or 0
-            tokens = event.input_tokens + event.output_tokens
+            tokens, duration = event.input_tokens + event.output_tokens, event.duration_ms or 0
             if tokens > self.rules.runaway_tokens:
                 self.signals.append(runaway_signal(self.source, row, dimensions, charge.nanos))
         values = self._values(event)
@@ -307,10 +306,7 @@ class PartitionState:
             counter.cost_nanos += charge.nanos
             counter.requests += 1
             counter.tokens += tokens
-            if duration:
-                counter.duration_ms = (counter.duration_ms or 0) + duration
-            if charge.estimated:
-                counter.estimated_nanos = (counter.estimated_nanos or 0) + charge.nanos
+            add_besides(counter, duration, charge.nanos if charge.estimated else 0)
             counter.stream_time = self.stream_time
             counter.arrived_at = self.arrived_at
             if charge.nanos:

@@ -241,3 +241,28 @@ def test_a_huge_request_is_signalled_with_its_place():
 def test_the_rules_are_values_so_two_partitions_share_them():
     shared = rules()
     assert PartitionState(SOURCE, shared).rules is shared
+
+
+class EstimatedPricing(FlatPricing):
+    """Every call stands on its gateway's own figure."""
+
+    def charge(self, event, event_time):
+        return super().charge(event, event_time)._replace(estimated=True)
+
+    def flat(self, event, event_time):
+        return None
+
+
+@pytest.mark.parametrize(("pricing", "estimated"), [(FlatPricing(), False), (EstimatedPricing(), True)])
+def test_a_budgets_counter_says_how_long_calls_took_and_what_is_estimated_and_leaves_out_nothing(pricing, estimated):
+    partition = state(pricing=pricing)
+    calls = [usage_record(n, input_tokens=100, duration_ms=ms) for n, ms in enumerate([200, None, 300, 400, 0])]
+    partition.fold(calls, 5)
+    (counter,) = [each for each in partition.counters.values() if each.scope.startswith("budget:")]
+    assert (counter.requests, counter.cost_nanos) == (5, 5_000)
+    assert counter.duration_ms == 900
+    assert counter.estimated_nanos == (5_000 if estimated else msgspec.UNSET)
+    untimed = state()
+    untimed.fold([usage_record(0, input_tokens=100)], 1)
+    (written,) = [each for each in untimed.counters.values() if each.scope.startswith("budget:")]
+    assert b"duration_ms" not in msgspec.json.encode(written)

@@ -12,8 +12,10 @@ import msgspec
 import pytest
 
 from schemas import readers
+from schemas.commands import Measure
 from schemas.versions import UnknownVersionError, Versioned
 from streams.agents.ledger import _acks
+from streams.core.budget_account import Hold
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.detect_gpu import GPU_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
@@ -42,6 +44,7 @@ FROZEN = {
     "alert.v1.json": "bd707d1d321ccb50",
     "budget_state.v1.json": "5a22906d88bac93f",
     "budget_state.v2.json": "40b6f9de06771723",
+    "budget_state.v3.json": "2036a42e801ff003",
     "cell_statement.v1.json": "a7cf1ce1f626f69a",
     "checkpoint.v1.json": "7ad4403c3656422c",
     "forecast_state.v1.json": "d607b89076beb728",
@@ -114,6 +117,17 @@ def test_a_budget_of_version_1_comes_over_with_every_dollar_and_everything_it_sa
         (50, 75, 90, 100), True
     )
     assert state.is_whole
+
+
+def test_a_budget_of_version_2_comes_over_with_what_it_holds_closed():
+    text = (GOLDEN / "budget_state.v2.json").read_bytes()
+    state, old = BUDGET_STATES.decode(text), msgspec.json.decode(text)
+    assert list(state.buckets) == [old["period_start"]]
+    assert state.spent_nanos == 115_000_000_000
+    assert not state.is_whole
+    assert (state.commanded, state.asked, state.revision) == ("block", (Measure("block"),), old["revision"])
+    assert state.holds == {percent: Hold(0, True) for percent in (50, 75, 90, 100)}
+    assert state.sequence >= old["sequence"]
 
 
 def test_a_scope_of_version_1_comes_over_with_every_dollar_and_its_incident():
