@@ -1,17 +1,17 @@
 """The ``sluice`` command line: thin commands over the parts; each imports what it needs when it runs."""
 
-import asyncio
 import sys
-from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from streams.settings import Settings, SettingsError, load_settings
+from streams.commands.budget_app import budgets_app, limits_app
+from streams.commands.invoking import Flags, err, out, settings
+from streams.commands.invoking import run as _run
+from streams.commands.run_app import grants_app, release, runs_app
 
 app = typer.Typer(
     name="sluice", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -20,14 +20,14 @@ app = typer.Typer(
 topics_app = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
 dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters: records that could not be counted.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: for producers, gateways and readers.")
-budgets_app = typer.Typer(no_args_is_help=True, help="Budgets: where they stand, and what will be.")
-app.add_typer(budgets_app, name="budgets")
 app.add_typer(topics_app, name="topics")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(keys_app, name="keys")
-
-out = Console()
-err = Console(stderr=True)
+app.add_typer(budgets_app, name="budgets")
+app.add_typer(limits_app, name="limits")
+app.add_typer(runs_app, name="runs")
+app.add_typer(grants_app, name="grants")
+app.command()(release)
 
 
 class TraceFormat(StrEnum):
@@ -36,12 +36,6 @@ class TraceFormat(StrEnum):
     AZURE_LLM = "azure-llm"
     BURSTGPT = "burstgpt"
     CLOUDEVENTS = "cloudevents"
-
-
-class _Flags:
-    """What ``--config`` and ``--set`` gave, before any command runs."""
-
-    values: dict[str, Any] = {}  # noqa: RUF012 - filled once, by the callback
 
 
 @app.callback()
@@ -56,44 +50,7 @@ def options(
         if not sign:
             raise typer.BadParameter(f"--set takes NAME=VALUE, not {given!r}")
         flags[name.strip()] = value
-    _Flags.values = flags
-
-
-def settings(**flags: Any) -> Settings:
-    """The settings with this command's flags, or exit 2 with every problem."""
-    try:
-        return load_settings(**(_Flags.values | flags))
-    except SettingsError as error:
-        _fail(error.problems, "These settings cannot be used:", code=2)
-
-
-def _fail(lines: list[str], headline: str, code: int = 1) -> Any:
-    err.print(f"[bold red]{headline}[/]")
-    for line in lines:
-        err.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run to the end; what an operator can mend is said in plain words."""
-    import asyncpg
-
-    from streams.dead_letters import DeadLetterError
-    from streams.embedded.process import EmbeddedError
-    from streams.ports import DeliveryError
-    from streams.sinks.postgres import MigrationError
-    from streams.topic_admin import TopicError
-
-    try:
-        return asyncio.run(work)
-    except SettingsError as error:
-        return _fail(error.problems, "These settings cannot be used:", code=2)
-    except (EmbeddedError, TopicError, MigrationError, DeliveryError, DeadLetterError) as error:
-        return _fail(str(error).splitlines(), "Sluice cannot go on:")
-    except asyncpg.PostgresError as error:
-        return _fail([str(error)], "PostgreSQL refuses (see database_url):")
-    except OSError as error:
-        return _fail([str(error) or repr(error)], "Sluice cannot reach something it needs:")
+    Flags.values = flags
 
 
 @app.command()
@@ -185,7 +142,7 @@ def check_config(
     """Check settings, budgets file and rate card: every error at once, or the settings as they are in force."""
     from streams.commands.check_config import check
 
-    raise typer.Exit(check(_Flags.values | ({"config_file": config} if config else {}), out, err))
+    raise typer.Exit(check(Flags.values | ({"config_file": config} if config else {}), out, err))
 
 
 @app.command()
@@ -227,7 +184,9 @@ def topics_list() -> None:
 @keys_app.command("create")
 def keys_create(
     name: Annotated[str, typer.Argument(help="Who holds it.")],
-    scope: Annotated[list[str], typer.Option(help="ingest, read, admin or gateway; may be repeated.")],
+    scope: Annotated[
+        list[str], typer.Option(help="ingest, read, gateway, budgets:write, approve, admin; may be repeated.")
+    ],
     team: Annotated[str, typer.Option(help="Events sent with it belong to this team, whatever they say.")] = "",
 ) -> None:
     """Make a key and print it, this once; only a hash is kept."""
@@ -250,19 +209,6 @@ def keys_revoke(key_id: Annotated[str, typer.Argument(help="The id, as `sluice k
     from streams.commands.keys import revoke
 
     raise typer.Exit(_run(revoke(settings(), key_id, out)))
-
-
-@budgets_app.command("forecast")
-def budgets_forecast(
-    budget_id: Annotated[str, typer.Argument(metavar="ID", help="The budget.")],
-    value: Annotated[str, typer.Option(help="The value of a per budget, such as a key's id.")] = "",
-    past: Annotated[int, typer.Option(min=0, max=5000, help="So many earlier statements.")] = 30,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """What a budget will have spent at its period's end, when it is used up, and how wrong that was before."""
-    from streams.commands.forecast import show
-
-    raise typer.Exit(_run(show(settings(), budget_id, value, past, out, as_json)))
 
 
 Topics = Annotated[list[str] | None, typer.Option("--topic", help="Of this topic only; may be repeated.")]

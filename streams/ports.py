@@ -2,11 +2,12 @@
 them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from schemas.alerts import Alert
+from schemas.budgets import Definition
 from schemas.commands import ThrottleAck, ThrottleCommand
 from schemas.statements import CellStatement, Watermark
 
@@ -25,6 +26,36 @@ class RetryableError(DeliveryError):
 
 class PermanentError(DeliveryError):
     """Trying again cannot help: the message or the address is wrong."""
+
+
+class ConflictError(Exception):
+    """Somebody else changed a definition in the meantime; nothing was written. ``found`` is 0 where there is none."""
+
+    def __init__(self, key: str, expected: int, found: int) -> None:
+        was = f"is at version {found}" if found else "is not defined"
+        super().__init__(f"{key} {was}, and the change was made against version {expected}: read it anew and repeat")
+        self.key = key
+        self.expected = expected
+        self.found = found
+
+
+class Placed(NamedTuple):
+    """A definition as it was written; ``definition`` is None where it was withdrawn."""
+
+    key: str
+    version: int
+    definition: Definition | None
+
+
+class Version(NamedTuple):
+    """One version of a definition, with who made it and why; ``definition`` is None where it was withdrawn."""
+
+    key: str
+    version: int
+    definition: Definition | None
+    changed_by: str
+    reason: str
+    changed_at: int
 
 
 class BudgetStatus(msgspec.Struct, kw_only=True):
@@ -219,4 +250,63 @@ class Receiver(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+        ...
+
+
+class DefinitionStore(Protocol):
+    """What people defined, on the compacted topic ``budgets.v1``; every version of it in the ledger."""
+
+    async def current(self) -> Mapping[str, Definition]:
+        """What holds now, by record key, read to the topic's present end.
+
+        Raises:
+            DeliveryError: the broker cannot be read now.
+        """
+        ...
+
+    async def publish(
+        self,
+        changes: Sequence[Definition],
+        *,
+        by: str,
+        reason: str,
+        expected: Mapping[str, int] | None = None,
+    ) -> Sequence[Placed]:
+        """Write new versions, all or none; says who and why in each, and counts the version on.
+
+        Args:
+            expected: the version that has to stand under each record key; 0 where none may stand.
+
+        Raises:
+            ConflictError: another version stands.
+            DeliveryError: the broker did not take it.
+        """
+        ...
+
+    async def withdraw(self, key: str, *, by: str, reason: str, expected: int | None = None) -> bool:
+        """End a definition; False where there is none. Raises as ``publish`` does."""
+        ...
+
+    async def history(self, key_prefix: str) -> Sequence[Version]:
+        """Every version of the keys with this prefix, newest first, from the ledger."""
+        ...
+
+
+class ReleaseSwitch(Protocol):
+    """The one command that opens every gate at once, straight on the gates' topic."""
+
+    async def current(self) -> ThrottleCommand | None:
+        """The last release or its end; None where there never was one.
+
+        Raises:
+            DeliveryError: the broker cannot be read now.
+        """
+        ...
+
+    async def say(self, command: ThrottleCommand) -> None:
+        """Write it; it is with the gates once this returns.
+
+        Raises:
+            DeliveryError: the broker did not take it.
+        """
         ...

@@ -120,6 +120,9 @@ class Settings(BaseSettings):
         "wall",
         description="stream (`--as-live`): the newest event time is now; replays page and throttle.",
     )
+    run_record_usd: DollarAmount = Field("50", description="Training runs above it have to be announced.")
+    run_approval_usd: DollarAmount = Field("200", description="Runs above it need their team lead's approval.")
+    approval_secret: SecretStr | None = Field(None, description="Signs approval links; none: no links.")
     live_within_s: int = Field(3 * 3600, ge=60, description="Older findings are recorded, never paged.")
     spike_ratio_percent: int = Field(150, ge=101, le=10_000)
     spike_floor_usd: DollarAmount = Field("5", description="Excess below this is never a spike.")

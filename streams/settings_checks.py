@@ -111,6 +111,9 @@ class Checked(Protocol):
     smtp_username: str | None
     smtp_password: SecretStr | None
     mail_to: list[str]
+    run_record_usd: str
+    run_approval_usd: str
+    approval_secret: SecretStr | None
 
 
 def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
@@ -150,6 +153,18 @@ def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
             bool(s.smtp_username) != bool(s.smtp_password),
             ("smtp_username", "smtp_password"),
             "smtp_username and smtp_password go together: set both or none",
+        ),
+    ]
+    rules += [
+        (
+            parse_nanos(s.run_record_usd) > parse_nanos(s.run_approval_usd),
+            ("run_record_usd", "run_approval_usd"),
+            f"is above run_approval_usd ({s.run_approval_usd}): what needs an approval needs a record too",
+        ),
+        (
+            s.approval_secret is not None and len(s.approval_secret.get_secret_value().encode()) < 16,
+            ("approval_secret",),
+            "is shorter than 16 bytes: `openssl rand -hex 32` makes one",
         ),
     ]
     for name in ("rate_card", "budgets", "kafka_ca_file", "pagerduty_ca_file"):

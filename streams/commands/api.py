@@ -11,7 +11,9 @@ from streams.clock import WallClock
 from streams.kafka_connection import connection
 from streams.settings import Settings, SettingsError
 from streams.sinks.api_keys import ApiKeys
+from streams.sinks.definitions import KafkaDefinitions
 from streams.sinks.postgres import migrate, open_pool
+from streams.sinks.releases import KafkaReleases
 from streams.sources.dcgm import GpuScraper
 from streams.sources.publisher import UsagePublishing
 from streams.web.app import create_api
@@ -30,7 +32,12 @@ async def serve(settings: Settings) -> int:
         stack.push_async_callback(pool.close)
         publisher = UsagePublishing(connection(settings), idempotence=settings.kafka_idempotence)
         stack.push_async_callback(publisher.stop)
-        api = create_api(settings, pool, publisher, ApiKeys(pool))
+        reached = connection(settings)
+        api = create_api(
+            settings, pool, publisher, ApiKeys(pool),
+            definitions=KafkaDefinitions(reached, pool, WallClock().now, settings.partitions),
+            releases=KafkaReleases(reached, publisher),
+        )  # fmt: skip
         server = uvicorn.Server(
             uvicorn.Config(
                 api, host=settings.api_host, port=settings.api_port, log_config=None, access_log=False,

@@ -19,7 +19,8 @@ import msgspec
 from streams.clock import elapsed_s
 from streams.ports import RetryableError
 
-SCOPES = ("ingest", "read", "admin", "gateway")
+#: ``budgets:write`` defines budgets, limits and the like; ``approve`` is a team lead's, with the key bound to the team.
+SCOPES = ("ingest", "read", "admin", "gateway", "budgets:write", "approve")
 REMEMBERED_S = 4.0
 REMEMBERED_KEYS_MAX = 10_000
 

@@ -16,12 +16,13 @@ class Keys(Protocol):
         ...
 
 
-async def require_scope(request: Request, keys: Keys, scope: str) -> KeyInfo:
-    """The key that came with the request.
+async def require_scope(request: Request, keys: Keys, *scopes: str) -> KeyInfo:
+    """The key that came with the request; any one of the scopes will do.
 
     Raises:
         HTTPException: 401 without a live key, 403 without the scope, 503 where keys can't be looked up.
     """
+    scope = " or ".join(scopes)
     kind, _, presented = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not presented.strip():
         raise HTTPException(
@@ -35,7 +36,7 @@ async def require_scope(request: Request, keys: Keys, scope: str) -> KeyInfo:
         raise HTTPException(503, str(error), {"Retry-After": "5"}) from error
     if info is None:
         raise HTTPException(401, "the API key is unknown or revoked", {"WWW-Authenticate": "Bearer"})
-    if scope not in info.scopes:
+    if not set(scopes) & set(info.scopes):
         raise HTTPException(403, f"the API key {info.name!r} lacks the scope {scope}")
     return info
 

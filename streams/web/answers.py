@@ -48,10 +48,25 @@ class Spend(BaseModel):
     truncated: bool = Field(description="True where there are more groups than `limit`.")
 
 
+class OverrideNow(BaseModel):
+    """More money for a budget, or no throttling, until a time."""
+
+    id: str
+    value: str = Field(description="Of a `per` budget the one that it is for; empty: all of it.")
+    extra: str = Field(description="Added to the amount while it holds.")
+    lifts: bool = Field(description="True: measures are lifted altogether while it holds.")
+    starts: str
+    until: str
+    live: bool
+    by: str
+    reason: str
+
+
 class Budget(BaseModel):
     """Where a budget stands in its newest period."""
 
     budget_id: str
+    value: str = Field("", description="Of a `per` budget: which key, session, …")
     scope_type: str
     scope_id: str
     period: str
@@ -59,7 +74,7 @@ class Budget(BaseModel):
     period_end: str
     period_over: bool = Field(description="True where nothing has been counted since that period ended.")
     currency: Literal["USD"] = "USD"
-    amount: str
+    amount: str = Field(description="What the period has, with what overrides and roll-over add.")
     spent: str
     remaining: str = Field(description="Negative where the budget is overspent.")
     used_percent: str = Field(description="With two decimals, rounded down.")
@@ -67,6 +82,12 @@ class Budget(BaseModel):
     commanded: str = Field(description="What gateways were last told: allow, rate_limit, downgrade or block.")
     mode: str
     stated_at: str
+    version: int | None = Field(None, description="Of its definition; null where the definition is not known now.")
+    owner: str = ""
+    overrides: list[OverrideNow] = Field([], description="Those that hold now.")
+    details: dict[str, Any] = Field(
+        {}, description="What BUDGET states besides: forecast, measures in force, overshoot, delay; amounts in dollars."
+    )
 
 
 class Budgets(BaseModel):
@@ -74,6 +95,48 @@ class Budgets(BaseModel):
 
     now: str
     budgets: list[Budget]
+    defined: int | None = Field(None, description="How many are defined; null where the broker cannot be read now.")
+    idle: list[str] = Field([], description="Ids of budgets that are defined and have counted nothing yet.")
+
+
+class DefinedBudget(BaseModel):
+    """A budget as it is defined, in the words of budgets.yaml, and where it stands."""
+
+    budget: dict[str, Any] = Field(description="What PUT takes.")
+    version: int
+    changed_by: str
+    changed_at: str
+    reason: str
+    standing: list[Budget] = Field(description="Its newest period; of a `per` budget one for each value.")
+    overrides: list[OverrideNow]
+    opening_balances: list[dict[str, Any]]
+
+
+class Change(BaseModel):
+    """What was written."""
+
+    key: str
+    version: int = Field(description="Also in the header ETag; send it as If-Match with the next change.")
+    reason: str
+    by: str
+
+
+class HistoryEntry(BaseModel):
+    """One version of a definition, override or opening balance."""
+
+    key: str
+    version: int
+    at: str
+    by: str
+    reason: str
+    withdrawn: bool
+    definition: dict[str, Any] | None
+
+
+class History(BaseModel):
+    """Every version, newest first."""
+
+    versions: list[HistoryEntry]
 
 
 class Alerts(BaseModel):

@@ -13,12 +13,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streams import metrics
 from streams.clock import Clock, WallClock, elapsed_s
+from streams.ports import DefinitionStore, ReleaseSwitch
 from streams.settings import Settings
 from streams.sources.access import Keys
 from streams.sources.billing import billing_router
 from streams.sources.ingest import Publisher, ingest_router
-from streams.web import forecasts, health, problems, spend, views
+from streams.web import (
+    budget_changes,
+    budgets,
+    forecasts,
+    health,
+    limits,
+    problems,
+    releasing,
+    runs,
+    showback,
+    spend,
+    views,
+)
 from streams.web.readiness import BrokerProbe
+from streams.web.writing import Known
 
 STATIC = Path(__file__).parent / "static"
 #: The page loads nothing from elsewhere and runs no inline script, so neither can anything injected into it.
@@ -26,11 +40,20 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+#: In this order: a run's id may have slashes in it.
+ROUTED = (health, spend, views, budgets, budget_changes, showback, forecasts, limits, runs, releasing)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def create_api(
-    settings: Settings, pool: asyncpg.Pool, publisher: Publisher, keys: Keys, clock: Clock | None = None
+    settings: Settings,
+    pool: asyncpg.Pool,
+    publisher: Publisher,
+    keys: Keys,
+    clock: Clock | None = None,
+    *,
+    definitions: DefinitionStore | None = None,
+    releases: ReleaseSwitch | None = None,
 ) -> FastAPI:
     """Put the API together from parts that are open already; whoever opened them closes them.
 
@@ -40,6 +63,8 @@ def create_api(
         publisher: takes posted records to Kafka.
         keys: knows the API keys.
         clock: the wall's unless given.
+        definitions: where budgets and the like are read and written; without it they cannot be.
+        releases: opens every gate at once.
     """
     api = FastAPI(
         title="Sluice",
@@ -53,9 +78,11 @@ def create_api(
     api.state.pool = pool
     api.state.keys = keys
     api.state.clock = clock or WallClock()
+    api.state.known = Known(definitions)
+    api.state.releases = releases
     api.state.probe = BrokerProbe(settings)
-    for router in (health.router, spend.router, views.router, forecasts.router):
-        api.include_router(router)
+    for part in ROUTED:
+        api.include_router(part.router)
     api.include_router(ingest_router(publisher, keys, settings))
     api.include_router(billing_router(publisher, settings))
 

@@ -12,7 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from streams.ports import RetryableError
+from streams.core.approvals import LinkError, RunError
+from streams.core.defining import RequestError
+from streams.ports import ConflictError, PermanentError, RetryableError
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,8 @@ def install(api: FastAPI) -> None:
     async def later(request: Request, error: RetryableError) -> ProblemResponse:
         return problem(503, str(error), {"Retry-After": f"{error.retry_after_s or 5:g}"})
 
+    _install_definitions(api)
+
     async def no_database(request: Request, error: Exception) -> ProblemResponse:
         log.warning("%s %s: the database did not answer: %r", request.method, request.url.path, error)
         action = "Try again; if it stays, /readyz says what is missing."
@@ -89,6 +93,32 @@ def install(api: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> ProblemResponse:
         # Starlette logs the traceback itself once this answer is out.
         return problem(500, "An error of Sluice, not of your request. The service's log has the traceback.")
+
+
+def _install_definitions(api: FastAPI) -> None:
+    """What can be wrong with a change of definitions."""
+
+    @api.exception_handler(RequestError)
+    async def cannot_be_defined(request: Request, error: RequestError) -> ProblemResponse:
+        errors = [{"where": wrong.where, "problem": wrong.problem} for wrong in error.wrongs]
+        return problem(422, f"The request has {len(errors)} error(s): {error}", errors=errors)
+
+    @api.exception_handler(ConflictError)
+    async def somebody_was_faster(request: Request, error: ConflictError) -> ProblemResponse:
+        action = f'Read it again and send If-Match: "{error.found}".' if error.found else "Send it without If-Match."
+        return problem(412, {"detail": str(error), "version": error.found, "action": action})
+
+    @api.exception_handler(RunError)
+    async def not_with_this_run(request: Request, error: RunError) -> ProblemResponse:
+        return problem(409, str(error))
+
+    @api.exception_handler(LinkError)
+    async def no_link(request: Request, error: LinkError) -> ProblemResponse:
+        return problem(409, str(error))
+
+    @api.exception_handler(PermanentError)
+    async def not_taken(request: Request, error: PermanentError) -> ProblemResponse:
+        return problem(413, str(error))
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

@@ -43,6 +43,8 @@ COUNTS = (
     "unpriced_requests",
     "unverified_late",
 )
+#: Rows in one answer: a ``per`` budget may have as many values as there are sessions.
+BUDGETS_MAX = 2_000
 _SUMS = ", ".join(f"coalesce(sum({column}), 0)::numeric as {column}" for column in (*MONEY, *COUNTS))
 
 
@@ -102,17 +104,69 @@ async def spend_by_day(
             yield row
 
 
-async def budgets(pool: asyncpg.Pool, team: str) -> list[asyncpg.Record]:
-    """The newest period of every budget, the fullest first; of one team's own budgets where ``team`` is set."""
+async def budgets(
+    pool: asyncpg.Pool, team: str, ids: Sequence[str] = (), *, only: str | None = None
+) -> list[asyncpg.Record]:
+    """The newest period of every budget (of a ``per`` budget of each value), the fullest first.
+
+    Where ``team`` is set only those that throttle it, and those of ``ids``. ``only`` names one budget.
+    """
     return list(
         await pool.fetch(
-            "select * from (select distinct on (budget_id) * from budget_status"
-            "  order by budget_id, period_start desc) newest"
-            " where $1 = '' or (scope_type = 'team' and scope_id = $1)"
-            " order by spent_nanos::numeric / greatest(amount_nanos, 1) desc, budget_id",
+            "select * from (select distinct on (budget_id, value) * from budget_status"
+            "  where $3::text is null or budget_id = $3"
+            "  order by budget_id, value, period_start desc) newest"
+            " where $1 = '' or (scope_type = 'team' and scope_id = $1) or budget_id = any($2)"
+            " order by spent_nanos::numeric / greatest(amount_nanos, 1) desc, budget_id, value limit $4",
             team,
+            list(ids),
+            only,
+            BUDGETS_MAX,
         )
     )
+
+
+async def budget_periods(
+    pool: asyncpg.Pool, ids: Sequence[str], start: datetime, end: datetime
+) -> list[asyncpg.Record]:
+    """What budgets stated of the periods within these bounds; of a ``per`` budget a row for each value."""
+    sql = "select * from budget_status where budget_id = any($1) and period_start >= $2 and period_start < $3"
+    return list(await pool.fetch(sql, list(ids), start, end))
+
+
+async def showback(
+    pool: asyncpg.Pool,
+    bounds: tuple[datetime, datetime],
+    by: str,
+    conditions: Mapping[str, Sequence[str]],
+    *,
+    nobody: tuple[str, Sequence[str]] | None = None,
+    exempt: Sequence[str] = (),
+) -> list[asyncpg.Record]:
+    """Spend of the cells that a budget counts, the dearest first (in order of time by the hour).
+
+    Args:
+        conditions: for each dimension the values that it may have.
+        nobody: a dimension, and its values that are not counted.
+        exempt: LIKE patterns of models whose calls are not counted.
+    """
+    values: list[Any] = [*bounds]
+    where = "hour >= $1 and hour < $2"
+    for name, allowed in conditions.items():
+        values.append(list(allowed))
+        where += f" and {DIMENSIONS[name]} = any(${len(values)})"
+    if nobody is not None:
+        values.append(list(nobody[1]))
+        where += f" and {DIMENSIONS[nobody[0]]} <> all(${len(values)})"
+    if exempt:
+        values.append(list(exempt))
+        where += f" and not (category = 'llm' and model like any(${len(values)}))"
+    order = "name" if by in TIMES else "nanos desc, name"
+    sql = (
+        f"select {(DIMENSIONS | TIMES)[by]} as name, sum(cost_nanos)::numeric as nanos from ledger_cells"
+        f" where {where} group by 1 having sum(cost_nanos) <> 0 order by {order}"
+    )
+    return list(await pool.fetch(sql, *values))
 
 
 OPEN_STATUSES = ("opened", "updated")

@@ -1,4 +1,4 @@
-"""Budgets, alerts, throttles and sources as they stand."""
+"""Alerts, throttles and sources as they stand."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.alerts import Rule
 from schemas.instants import SECOND, format_instant, parse_instant, to_datetime, to_micros
-from schemas.money import format_usd
 from streams.web import queries
-from streams.web.answers import Ack, Alerts, Budget, Budgets, Source, Sources, Throttles
+from streams.web.answers import Ack, Alerts, Source, Sources, Throttles
 from streams.web.reading import Parts, Reading, present
 
 router = APIRouter()
@@ -29,32 +28,6 @@ class AlertQuery(BaseModel):
     rule: Rule | None = None
     team: str | None = None
     limit: int = Field(100, ge=1, le=1_000)
-
-
-@router.get("/v1/budgets", summary="Where every budget stands", tags=["budgets"])
-async def read_budgets(parts: Parts, reader: Reading) -> Budgets:
-    """The newest period of each budget, the fullest first. A team's key sees the team's own budgets."""
-    now = await present(parts)
-    rows = await queries.budgets(parts.pool, reader.team)
-    return Budgets(now=format_instant(now), budgets=[_budget(row, now) for row in rows])
-
-
-def _budget(row: asyncpg.Record, now: int) -> Budget:
-    # numeric in PostgreSQL: integers here, since a Decimal would round what is longer than its context.
-    amount, spent = int(row["amount_nanos"]), int(row["spent_nanos"])
-    percent = max(spent, 0) * 10_000 // amount if amount > 0 else 0
-    return Budget(
-        **{name: row[name] for name in ("budget_id", "scope_type", "scope_id", "period", "commanded", "mode")},
-        period_start=_text(row["period_start"]),
-        period_end=_text(row["period_end"]),
-        period_over=to_micros(row["period_end"]) <= now,
-        amount=format_usd(amount),
-        spent=format_usd(spent),
-        remaining=format_usd(amount - spent),
-        used_percent=f"{percent // 100}.{percent % 100:02d}",
-        crossed_percent=row["crossed_percent"],
-        stated_at=_text(row["stated_at"]),
-    )
 
 
 @router.get("/v1/alerts", summary="Alerts as they stand", tags=["alerts"])

@@ -9,6 +9,7 @@ from schemas import topics as contract
 from schemas.instants import DAY, HOUR, parse_instant
 from schemas.keys import cell_id
 from schemas.statements import CellStatement, Dimensions, Source, Totals
+from streams.ports import DefinitionStore, ReleaseSwitch
 from streams.settings import Settings
 from streams.sinks.api_keys import ApiKeys
 from streams.sinks.ledger import PostgresLedger
@@ -29,9 +30,19 @@ class StoppedClock:
         raise AssertionError("the API never moves time")
 
 
-def client_of(settings: Settings, pool: asyncpg.Pool, key: str = "", host: str = "127.0.0.1") -> httpx.AsyncClient:
+def client_of(
+    settings: Settings,
+    pool: asyncpg.Pool,
+    key: str = "",
+    host: str = "127.0.0.1",
+    *,
+    definitions: DefinitionStore | None = None,
+    releases: ReleaseSwitch | None = None,
+) -> httpx.AsyncClient:
     publisher = UsagePublishing({"bootstrap_servers": [settings.kafka_url]})
-    api = create_api(settings, pool, publisher, ApiKeys(pool), StoppedClock())
+    api = create_api(
+        settings, pool, publisher, ApiKeys(pool), StoppedClock(), definitions=definitions, releases=releases
+    )
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     transport = httpx.ASGITransport(api, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url=f"http://{host}", headers=headers)

@@ -116,7 +116,7 @@ function slots(spend, hourly, keys) {
 
 function budgets(answer) {
   if (!answer.budgets.length) {
-    return show("budgets", [element("p", "empty", "No budget has been charged yet. Write a budgets.yaml and name it: ", element("code", "", "SLUICE_BUDGETS=budgets.yaml"), ". A budget appears with its first usage.")]);
+    return show("budgets", [element("p", "empty", answer.idle.length ? `${count(answer.idle.length)} defined, and nothing was counted in them yet: ${answer.idle.slice(0, 5).join(", ")}` : "No budget has been charged yet. Write a budgets.yaml and define it: ", answer.idle.length ? "" : element("code", "", "sluice budgets set budgets.yaml --why …"))]);
   }
   const parts = answer.budgets.map((budget) => {
     const used = Number(budget.used_percent);
@@ -131,12 +131,35 @@ function budgets(answer) {
     return element("li", "budget",
       element("div", "line", element("strong", "", budget.budget_id), element("span", "", amount(budget.spent), element("span", "soft", " of "), amount(budget.amount))),
       ladder,
-      element("div", "line soft", element("span", "", `${budget.scope_type} ${budget.scope_id} · ${budget.period} · ${state}`),
-        element("span", "", `${used.toFixed(1)} % `, commanded(budget))));
+      element("div", "line soft", element("span", "", `${budget.value ? `${budget.scope_type} ${budget.value}` : `${budget.scope_type} ${budget.scope_id}`} · ${budget.period} · ${state}`),
+        element("span", "", `${used.toFixed(1)} % `, commanded(budget))),
+      ...measured(budget, answer.now), ...overridden(budget, answer.now));
   });
   const scale = element("div", "scale", ...MARKS.map((mark) => at(element("span", "", mark === 50 ? "50 %" : String(mark)), mark)));
   scale.setAttribute("aria-hidden", "true");
   show("budgets", [scale, element("ul", "", ...parts)]);
+}
+
+// What BUDGET measures, where it has something to say.
+function measured(budget, now) {
+  const { exhausted_at: ends, forecast, overshoot, gap, ack_delay_ms: delay } = budget.details;
+  const some = (text) => text !== undefined && text !== null && Number(text) > 0;
+  const facts = [];
+  if (ends && budget.crossed_percent < 100 && !budget.period_over) facts.push(["used up in ", until(now, ends, "at this rate")]);
+  if (some(forecast)) facts.push(["forecast ", amount(forecast)]);
+  if (some(overshoot)) facts.push(["overshoot ", amount(overshoot)]);
+  if (some(delay)) facts.push([`obeyed after ${(Number(delay) / 1000).toFixed(2)} s`]);
+  if (some(gap)) facts.push([tag("enforcement gap", "critical"), " ", amount(gap)]);
+  if (!facts.length) return [];
+  return [element("p", "soft", ...facts.flatMap((fact, place) => (place ? [" · ", ...fact] : fact)))];
+}
+
+// Who gave more, or lifted the measures, and until when.
+function overridden(budget, now) {
+  return budget.overrides.map((given) => element("p", "soft",
+    tag(given.lifts ? "measures lifted" : "override", "info"), " ",
+    ...(Number(given.extra) > 0 ? ["+", amount(given.extra), " in the amount, "] : []),
+    `${given.value ? `for ${given.value}, ` : ""}by ${given.by}: ${given.reason} · ${until(now, given.until, "left")}`));
 }
 
 function at(node, percent) {
