@@ -10,8 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.instants import format_instant, to_micros
 from schemas.money import format_usd
 from streams.core.forecast import words
+from streams.ports import RetryableError
+from streams.web.budgets import visible
 from streams.web.problems import problem
-from streams.web.reading import Parts, Reading, present
+from streams.web.reading import Parts, Reader, Reading, present
+from streams.web.writing import Store
 
 router = APIRouter(tags=["budgets"])
 
@@ -80,10 +83,12 @@ class Forecast(BaseModel):
 
 
 @router.get("/v1/budgets/{budget_id}/forecast", summary="What a budget will have spent, and when it is used up")
-async def read_forecast(parts: Parts, reader: Reading, budget_id: str, query: Annotated[ForecastQuery, Query()]) -> Any:
+async def read_forecast(
+    parts: Parts, store: Store, reader: Reading, budget_id: str, query: Annotated[ForecastQuery, Query()]
+) -> Any:
     """Three estimates with their past errors, and what was said before. A team's key sees the team's own budgets."""
     found = None
-    if not reader.team or await _is_of(parts.pool, budget_id, reader.team):
+    if await _may_see(parts.pool, store, reader, budget_id):
         found = await forecast_of(parts.pool, budget_id, query.value, query.limit, await present(parts))
     if found is not None:
         return found
@@ -97,13 +102,18 @@ async def forecast_of(pool: asyncpg.Pool, budget_id: str, value: str, limit: int
     return _forecast(rows, limit, now) if rows else None
 
 
-async def _is_of(pool: asyncpg.Pool, budget_id: str, team: str) -> bool:
-    found = await pool.fetchval(
-        "select true from budget_status where budget_id = $1 and scope_type = 'team' and scope_id = $2 limit 1",
-        budget_id,
-        team,
-    )
-    return bool(found)
+async def _may_see(pool: asyncpg.Pool, store: Store, reader: Reader, budget_id: str) -> bool:
+    """A team's key: the budgets that throttle that team, or count it alone."""
+    if not reader.team:
+        return True
+    sql = "select true from budget_status where budget_id = $1 and scope_type = 'team' and scope_id = $2 limit 1"
+    if await pool.fetchval(sql, budget_id, reader.team):
+        return True
+    try:
+        budget = (await store.known.now()).of_budget(budget_id)
+    except RetryableError:
+        return False
+    return budget is not None and visible(reader, budget)
 
 
 async def _said(pool: asyncpg.Pool, budget_id: str, value: str, limit: int) -> list[asyncpg.Record]:
@@ -117,7 +127,7 @@ async def _said(pool: asyncpg.Pool, budget_id: str, value: str, limit: int) -> l
 
 def _forecast(rows: list[asyncpg.Record], limit: int, now: int) -> Forecast:
     newest = max(rows, key=lambda row: row["said_at"])
-    current = {}
+    current: dict[str, asyncpg.Record] = {}
     for row in rows:
         if row["period_start"] == newest["period_start"]:
             current.setdefault(row["method"], row)
