@@ -288,8 +288,8 @@ async def test_a_real_trace_stops_at_its_budget_and_twice_gives_the_same_bytes(t
     assert 19.6 <= float(budget["simulated"]) <= 20.4
     # It closes early enough that the last rung is not always reached.
     assert report["messages"]["pages"] <= 1
-    (throttle,) = report["throttled"]
-    assert throttle["action"] == "block"
+    # Concurrency is shed first, where that is worth it.
+    assert [throttle["action"] for throttle in report["throttled"]] in (["block"], ["rate_limit", "block"])
     assert sum(each["refused"] for each in report["by_feature"]) == report["by_budget"][0]["refused"] > 1_000
 
 
