@@ -7,9 +7,10 @@ from detectors.base import Detector
 from detectors.gpu_utilisation import GpuUtilisation
 from detectors.hourly_spend import HourlySpend
 from detectors.runaway_request import RunawayRequest
+from detectors.seasonal_spend import SeasonalSpend
 
 DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
-    {detector.name: detector for detector in (HourlySpend, RunawayRequest, GpuUtilisation)}
+    {detector.name: detector for detector in (HourlySpend, RunawayRequest, GpuUtilisation, SeasonalSpend)}
 )
 
 

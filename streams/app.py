@@ -13,6 +13,8 @@ from schemas.keys import digest
 from streams.agents.budgets import BudgetAgent
 from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNow
 from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
+from streams.agents.forecast import ForecastLoop
+from streams.agents.forecast_standings import Standings
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
@@ -26,7 +28,7 @@ from streams.core.reading import Limits
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, definition_scope
 from streams.kafka_connection import connection
-from streams.ports import Ledger, Outbox, Receiver
+from streams.ports import Forecasts, Ledger, Outbox, Receiver
 from streams.settings import Settings
 from streams.settings_checks import STAGES
 from streams.sinks.definition_rows import change_of
@@ -40,6 +42,8 @@ class Outside(NamedTuple):
     ledger: Ledger
     outbox: Outbox
     receivers: Mapping[str, Receiver]
+    #: None: nothing is forecast.
+    forecasts: Forecasts | None = None
 
 
 class Worker(NamedTuple):
@@ -106,6 +110,7 @@ def _bind_meter(
 
 
 def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions) -> list[Loop]:
+    forecasts: list[ForecastLoop] = []
     budget = BudgetAgent(
         _table(app, "budgets"),
         definitions,
@@ -114,9 +119,14 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
         clock_for(settings.clock),
         Policy(settings.live_within_s * SECOND),
         ancestors_of=AncestorsNow(definitions),
+        projected=lambda budget_id, value, now: forecasts[0].foreseen(budget_id, value, now) if forecasts else None,
     )
     _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS)
-    return [budget]
+    if outside.forecasts is not None:
+        # FORECAST follows BUDGET's partitions: it reads where the budgets stand from BUDGET's own states.
+        standings = Standings(budget.states, definitions, definition_scope)
+        forecasts.append(ForecastLoop(standings.at, standings.match_of, outside.forecasts, budget.clock))
+    return [budget, *forecasts]
 
 
 def _bind_detect(app: App, settings: Settings, prices: PriceBook) -> list[Loop]:

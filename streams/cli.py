@@ -127,6 +127,27 @@ def replay(
     raise typer.Exit(_run(run(settings(**flags), file, format.value, speed, team_map, at, out)))
 
 
+@app.command()
+def simulate(
+    budgets: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The proposed budgets (YAML).")],
+    file: Annotated[Path | None, typer.Argument(exists=True, dir_okay=False, help="A trace; else Kafka.")] = None,
+    format: Annotated[TraceFormat | None, typer.Option(help="How the trace is written.")] = None,
+    since: Annotated[str | None, typer.Option("--from", help="Date or RFC 3339 instant.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Date or RFC 3339 instant, not included.")] = None,
+    team_map: Annotated[Path | None, typer.Option(exists=True, help="YAML: which rows belong to which team.")] = None,
+    delay_s: Annotated[float, typer.Option(min=0, max=60, help="From a command to the gateways that obey.")] = 1.0,
+    as_written: Annotated[bool, typer.Option("--as-written", help="Budgets that observe throttle nobody.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Run recorded usage against proposed budgets: what would have been throttled, when, and the money saved."""
+    from streams.commands.simulate import run
+
+    if (file is None) != (format is None):
+        raise typer.BadParameter("a trace goes with --format")
+    trace = None if file is None or format is None else (file, format.value, team_map)
+    raise typer.Exit(_run(run(settings(), budgets, trace, since, until, delay_s, as_written, as_json, out)))
+
+
 @app.command("check-config")
 def check_config(
     config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,

@@ -49,6 +49,8 @@ DEFINITIONS_UNREADABLE = Counter(
 # BUDGET, DETECT
 ALERTS = Counter("sluice_alerts_total", "Alert statements.", ["rule", "severity", "status"], registry=WORKER)
 COMMANDS = Counter("sluice_gateway_commands_total", "Throttle commands.", ["action"], registry=WORKER)
+FORECASTS = Gauge("sluice_forecasts", "Budgets, and values of them, that are forecast here.", registry=WORKER)
+FORECAST_SECONDS = Gauge("sluice_forecast_seconds", "What the last round of forecasts took.", registry=WORKER)
 
 ENFORCEMENT_SECONDS = Histogram(
     "sluice_enforcement_seconds", "From a budget's crossing to a gateway's obeying.", buckets=_SECONDS, registry=WORKER

@@ -134,6 +134,82 @@ class Delivery(msgspec.Struct, kw_only=True):
     attempts: int
 
 
+class ForecastRow(msgspec.Struct, kw_only=True):
+    """What one method said of one budget at one point of one period; a later word at the same point replaces it."""
+
+    budget_id: str
+    value: str
+    #: 0: the budget has no periods.
+    period_start: int
+    method: str
+    #: The point: ``said_at``, down to a few dozen points of a period.
+    at: int
+    said_at: int
+    until: int
+    timezone: str
+    spent_nanos: int
+    limit_nanos: int
+    projected_nanos: int
+    low_nanos: int
+    #: None: no history yet, so no bound.
+    high_nanos: int | None
+    exhausts_at: int | None
+    #: Whether this is the method that alerts go by.
+    is_best: bool
+    burn_nanos_per_hour: int
+    known_us: int
+    #: Of how many earlier statements the past error is, in thousandths of what came.
+    judged: int
+    error_permille: int
+    bias_permille: int
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a period cost in the end: what was said of it can be judged."""
+
+    budget_id: str
+    value: str
+    period_start: int
+    nanos: int
+    #: Gateways were throttled in it: it says nothing about who was wrong.
+    was_held: bool
+
+
+class StoredForecast(msgspec.Struct, frozen=True):
+    """What FORECAST remembers of one budget, encoded; a later one replaces an earlier one."""
+
+    budget_id: str
+    value: str
+    at: int
+    state: bytes
+
+
+class StoreError(Exception):
+    """What can wait could not be read or stored now."""
+
+
+class Forecasts(Protocol):
+    """Where FORECAST keeps what it learned and said (PostgreSQL). All methods raise StoreError where they cannot."""
+
+    async def load(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], bytes]:
+        """The states of these (budget, value) pairs, as far as there are any."""
+        ...
+
+    async def keep(
+        self, states: Sequence[StoredForecast], rows: Sequence[ForecastRow], outcomes: Sequence[Outcome]
+    ) -> None:
+        """Store all of it in one transaction."""
+        ...
+
+    async def forget(self, now: int) -> int:
+        """Delete what was said too long ago; returns how many rows went."""
+        ...
+
+    async def hourly_spend(self, match: Sequence[tuple[str, str]], since: int, until: int) -> Mapping[int, int] | None:
+        """Nanodollars by UTC hour of every cell that matches; None where cells do not have what is matched."""
+        ...
+
+
 class Ledger(Protocol):
     """The system of record (PostgreSQL)."""
 

@@ -27,6 +27,7 @@ from streams.kafka_connection import connection
 from streams.ports import RetryableError, Standing
 from streams.settings import Settings, SettingsError
 from streams.sinks.definitions import KafkaDefinitions, Wanted
+from streams.sinks.forecasts import PostgresForecasts
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
@@ -57,7 +58,7 @@ async def serve(settings: Settings) -> int:
         reach = receivers(settings)
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
-        outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach)
+        outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach, PostgresForecasts(pool))
         entries = read_budgets(settings)
         known = KnownDefinitions()
         worker = create_app(settings, outside, known, read_prices(settings))

@@ -9,6 +9,7 @@ import msgspec
 from schemas.budgets import Definition
 from schemas.versions import UnknownVersionError
 from streams import metrics
+from streams.core.budget_terms import counted_budgets
 from streams.core.definitions import Definitions, read_definition
 from streams.core.scopes import ScopeWatchlist, budget_scope, watched_of
 from streams.core.tree import Tree
@@ -50,15 +51,15 @@ class WatchedNow:
 
     def __init__(self, definitions: KnownDefinitions) -> None:
         self._definitions = definitions
-        self._budgets: Any = None
+        self._known: Definitions | None = None
         self._watchlist = ScopeWatchlist(())
 
     def __call__(self) -> ScopeWatchlist:
         """The present watchlist; amounts and ladders are nothing to it."""
-        budgets = self._definitions().budgets
-        if budgets is not self._budgets:
-            self._budgets = budgets
-            watched = [watched_of(budget) for _, budget in sorted(budgets.items())]
+        known = self._definitions()
+        if known is not self._known:
+            self._known = known
+            watched = [watched_of(budget) for _, budget in sorted(counted_budgets(known).items())]
             if _scopes(watched) != _scopes(self._watchlist.budgets):
                 self._watchlist = ScopeWatchlist(watched)
         return self._watchlist

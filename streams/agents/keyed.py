@@ -10,7 +10,7 @@ table; what it says cannot be, so after a stall the coordinator is asked first.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -129,6 +129,10 @@ class KeyedAgent(ABC, Generic[State]):
     @abstractmethod
     def tick(self, state: State) -> tuple[State | None, list[Outgoing]]:
         """Let time pass; None forgets the state. The same state with nothing to say means that nothing changed."""
+
+    def states(self) -> Iterator[State]:
+        """All states of the partitions that are here, as they stand; for reading only."""
+        return (state for states in list(self._states.values()) for state in list(states.values()))
 
     async def after(self, states: Iterable[State]) -> None:
         """What else to do with states that changed, once they are durable."""

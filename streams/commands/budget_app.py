@@ -138,6 +138,19 @@ def showback(
     raise typer.Exit(run(budgets.showback(settings(), budget, by, at, value, limit, as_json, out)))
 
 
+@budgets_app.command()
+def forecast(
+    budget: BudgetId,
+    value: Value = "",
+    past: Annotated[int, typer.Option(min=0, max=5_000, help="So many earlier statements.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """What it will have spent at its period's end, when it is used up, and how wrong that was before."""
+    from streams.commands import forecast
+
+    raise typer.Exit(run(forecast.show(settings(), budget, value, past, out, as_json)))
+
+
 @limits_app.command("list")
 def limits_list(as_json: Json = False) -> None:
     """The standing limits. `sluice budgets set` defines them, with a file that has `limits:`."""

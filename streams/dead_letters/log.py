@@ -65,6 +65,14 @@ class LogReader:
         """One past the last offset, of each partition."""
         return dict(await self._consumer.end_offsets(list(places))) if places else {}
 
+    async def at(self, places: Sequence[TopicPartition], milliseconds: int) -> dict[TopicPartition, int]:
+        """The first offset of each partition that arrived at this time or later; its end where none did."""
+        if not places:
+            return {}
+        found = await self._consumer.offsets_for_times(dict.fromkeys(places, milliseconds))
+        ends = await self.ends(places)
+        return {place: place_found.offset if (place_found := found.get(place)) else ends[place] for place in places}
+
     async def read(
         self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int]
     ) -> AsyncIterator[Any]:

@@ -90,7 +90,7 @@ async def replay(
         ReplayError: the broker did not take every row.
         RetryableError: no broker answers.
     """
-    teams = _team_map(team_map)
+    teams = team_map_of(team_map)
     name = await asyncio.to_thread(_digest, path)
     survey = await asyncio.to_thread(_survey, path, kind, name, teams)
     pace = speed if speed and speed > 0 else None
@@ -100,6 +100,17 @@ async def replay(
         for row in read_trace(kind, lines, name, teams):
             await run.take(row)
     return await run.finish()
+
+
+def trace_rows(path: Path, kind: Format, team_map: TeamMap) -> Iterator[Row]:
+    """The calls of a trace file, under the ids that a replay of it gives them.
+
+    Raises:
+        TraceError: the trace can't be read.
+    """
+    name = _digest(path)
+    with _lines(path) as lines:
+        yield from read_trace(kind, lines, name, team_map)
 
 
 class _Run:
@@ -242,7 +253,12 @@ def _digest(path: Path) -> str:
     return hasher.hexdigest()[:16]
 
 
-def _team_map(path: Path | None) -> TeamMap:
+def team_map_of(path: Path | None) -> TeamMap:
+    """The team map of a file; that of nobody without one.
+
+    Raises:
+        TraceError: it can't be read.
+    """
     if path is None:
         return TeamMap()
     try:

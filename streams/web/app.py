@@ -18,7 +18,19 @@ from streams.settings import Settings
 from streams.sources.access import Keys
 from streams.sources.billing import billing_router
 from streams.sources.ingest import Publisher, ingest_router
-from streams.web import budget_changes, budgets, health, limits, problems, releasing, runs, showback, spend, views
+from streams.web import (
+    budget_changes,
+    budgets,
+    forecasts,
+    health,
+    limits,
+    problems,
+    releasing,
+    runs,
+    showback,
+    spend,
+    views,
+)
 from streams.web.readiness import BrokerProbe
 from streams.web.writing import Known
 
@@ -29,7 +41,7 @@ CONTENT_SECURITY_POLICY = (
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 #: In this order: a run's id may have slashes in it.
-ROUTED = (health, spend, views, budgets, budget_changes, showback, limits, runs, releasing)
+ROUTED = (health, spend, views, budgets, budget_changes, showback, forecasts, limits, runs, releasing)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

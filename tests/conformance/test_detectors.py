@@ -11,6 +11,7 @@ from detectors.gpu_utilisation import GpuUtilisation
 from detectors.hourly_spend import HourlySpend
 from detectors.registry import DETECTORS, create
 from detectors.runaway_request import RunawayRequest
+from detectors.seasonal_spend import SeasonalSpend
 from schemas.instants import HOUR, MINUTE, SECOND
 
 START = 1_800_000_000_000_000 // HOUR * HOUR
@@ -21,6 +22,7 @@ SHAPES = {
     HourlySpend.name: (HOUR, lambda level: int(level * 100_000_000_000)),
     RunawayRequest.name: (0, lambda level: int(level * 200_000)),
     GpuUtilisation.name: (MINUTE, lambda level: level),
+    SeasonalSpend.name: (HOUR, lambda level: int(level * 100_000_000_000)),
 }
 
 

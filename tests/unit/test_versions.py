@@ -21,6 +21,7 @@ from streams.core.detect_gpu import GPU_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
 from streams.core.detect_spike_state import SPIKE_STATES, contributors, total
 from streams.core.rules import CHECKPOINTS
+from streams.core.forecast_state import FORECAST_STATES
 from tests.unit.records import NOON, RawRecord
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,6 +30,7 @@ READERS: dict[str, Versioned] = {
     "budget_state": BUDGET_STATES,
     "cell_statement": readers.CELL_STATEMENTS,
     "checkpoint": CHECKPOINTS,
+    "forecast_state": FORECAST_STATES,
     "gpu_state": GPU_STATES,
     "runaway_state": RUNAWAY_STATES,
     "scope_statement": readers.SCOPE_STATEMENTS,
@@ -46,6 +48,7 @@ FROZEN = {
     "cell_statement.v1.json": "a7cf1ce1f626f69a",
     "checkpoint.v1.json": "7ad4403c3656422c",
     "checkpoint.v2.json": "6375e75972be4524",
+    "forecast_state.v1.json": "d607b89076beb728",
     "gpu_state.v1.json": "a79a2f16bab4ec1a",
     "runaway_state.v1.json": "247e303c25fdb662",
     "scope_statement.v1.json": "71673d4545f7c994",
