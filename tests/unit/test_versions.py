@@ -20,8 +20,8 @@ from streams.core.budget_states import BUDGET_STATES
 from streams.core.detect_gpu import GPU_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
 from streams.core.detect_spike_state import SPIKE_STATES, contributors, total
-from streams.core.rules import CHECKPOINTS
 from streams.core.forecast_state import FORECAST_STATES
+from streams.core.rules import CHECKPOINTS
 from tests.unit.records import NOON, RawRecord
 
 GOLDEN = Path(__file__).parent / "golden"
