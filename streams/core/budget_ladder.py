@@ -39,8 +39,10 @@ class Told(NamedTuple):
 
 
 def cross(told: Told) -> list[Alert]:
-    """Open the rungs that spend has reached. One statement can pass several: the gravest speaks (the highest of
-    equals), the others are only shown."""
+    """Open the rungs that spend has reached, and those whose measures hold already: nobody is throttled untold.
+
+    One statement can pass several: the gravest speaks (the highest of equals), the others are only shown.
+    """
     state, terms, standing = told.state, told.terms, told.standing
     historic = standing.is_historic
     fresh = []
@@ -50,7 +52,8 @@ def cross(told: Told) -> list[Alert]:
         is_told = crossing is not None and crossing.is_open and (historic or not crossing.historic)
         # A period that is over is told once: what was told while it ran is closed for good, not crossed anew.
         is_told = is_told or (crossing is not None and standing.is_over)
-        if terms.covers(told.now) and standing.reaches(rung.percent) and not is_told:
+        reached = standing.reaches(rung.percent) or rung.percent in state.holds
+        if terms.covers(told.now) and reached and not is_told:
             fresh.append((rung, crossing.episode + 1 if crossing else 1))
     alerts = []
     speaker = max((r for r, _ in fresh), key=lambda r: (_SEVERITIES.index(r.severity), r.percent), default=None)
@@ -72,7 +75,7 @@ def leave(told: Told) -> list[Alert]:
             continue
         # A rung that was taken out of the ladder, or whose budget was, has nothing more to say.
         rung = known.get(percent) or Rung(percent, crossing.severity)
-        below = standing.is_whole and not standing.reaches(percent)
+        below = standing.is_whole and not standing.reaches(percent) and percent not in state.holds
         if standing.is_over or below or percent not in known:
             crossing.is_open = False
             alerts.append(_of_rung(told, rung, "resolved"))
@@ -172,8 +175,10 @@ def _of_rung(told: Told, rung: Rung, status: Status) -> Alert:
     if status == "resolved":
         why = f"the {terms.period} is over" if standing.is_over else "its spend or its terms have changed"
         summary = f"{name} is below {rung.percent} % again: {why}"
-    else:
+    elif standing.reaches(rung.percent):
         summary = f"{name} passed {rung.percent} %: {spent} of {limit} {terms.within()}"
+    else:
+        summary = f"{name} passes {rung.percent} % with the calls under way: {spent} of {limit} {terms.within()}"
     rule: Rule = ESTIMATE if terms.run else RULE
     key = dedup_key(state, rung.percent, rule)
     action = _action(told, rung, status, crossing)

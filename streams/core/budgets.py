@@ -112,9 +112,9 @@ def decide(
     stands = standing(state, terms, now, policy.live_within_us)
     told = Told(state, terms, stands, now, policy, around.ancestors)
     before = state.crossings.get(terms.run.stop_at_percent) if terms.run else None
+    hold(state, terms, stands, around.delay_us)
     alerts = cross(told) + leave(told) + foresee(told, around.projected)
     job = stop(told, before)
-    hold(state, terms, stands, around.delay_us)
     pace(state, terms, stands, len(around.live))
     command, again = _commanded(told, others if others is not None else siblings, around)
     alerts += watch(told, around.live, around.delay_us) + approval(told)

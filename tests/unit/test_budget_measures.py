@@ -183,7 +183,9 @@ def test_it_closes_before_the_limit_by_what_is_in_flight_and_what_is_spent_until
         story.spend(spent, after_s=1, requests=step * 10, duration_ms=step * 100_000)
         assert spent < 100
     assert 98.3 <= spent <= 98.7
-    assert not any(alert.threshold == "100 %" for alert in story.alerts), "people are told at the crossing itself"
+    told = [alert for alert in story.alerts if alert.threshold == "100 %"]
+    assert [alert.tier for alert in told] == ["page"], "nobody is throttled untold"
+    assert "passes 100 % with the calls under way" in told[0].summary
 
 
 def test_burn_that_falls_because_of_the_throttle_lifts_nothing():
