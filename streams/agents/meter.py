@@ -17,15 +17,16 @@ asked before anything is said.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, islice
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any
 
 from schemas.statements import Source
 from streams import metrics
 from streams.agents import digests, entries
 from streams.agents.keyed import alert_record
 from streams.agents.opening_balances import OpeningBalances
+from streams.agents.pictures import Picture, joined
 from streams.agents.resuming import Resuming
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
 from streams.clock import elapsed_s
@@ -40,8 +41,6 @@ logger = logging.getLogger("sluice.meter")
 
 #: Chunks that are folded at once, some 500 records: each folding has a cost of its own.
 CHUNKS = 16
-#: Chunks that are read as one where they only rebuild the window, which is done in columns: some 2 000 records.
-RECALLED_CHUNKS = 64
 #: Folding lets other tasks have a turn after this long.
 SLICE_S = 0.015
 #: Stating, and flushing, may take these parts of the time; under load they come less often, and say more at once. What
@@ -169,7 +168,7 @@ class Meter:
         count, taken, turn_at = 0, 1, elapsed_s() + SLICE_S
         chunks, at_once = batch.chunks(), CHUNKS
         if batch.end <= state.next_offset:
-            chunks, at_once = _joined(chunks), 1
+            chunks, at_once = joined(chunks), 1
         while taken:
             async with self._folding:
                 taken = state.take(islice(chunks, at_once))
@@ -300,7 +299,7 @@ class Meter:
 
     async def _flush(self, evicting: bool) -> float:
         cost_s = 0.0
-        pictures: list[_Picture] = []
+        pictures: list[Picture] = []
         for where, state in list(self._states.items()):
             began = elapsed_s()
             picture = self._take_picture(where, state, evicting)
@@ -339,7 +338,7 @@ class Meter:
                 generation.is_kept = True
                 return
 
-    def _take_picture(self, where: tuple[str, int], state: PartitionState, evicting: bool) -> "_Picture | None":
+    def _take_picture(self, where: tuple[str, int], state: PartitionState, evicting: bool) -> Picture | None:
         """All that has to be written for a partition, and in what order; the state counts as unchanged from here."""
         state.settle()
         writer, slot = self._writer, state.source.slot()
@@ -369,14 +368,14 @@ class Meter:
         changed += [(deletion.key, None) for deletion in gone]
         changed += [(left.key, None) for left in stale]
         gone += [left.deletion for left in stale if left.deletion is not None]
-        return _Picture(where, state, consequences, changed, gone, done, opened)
+        return Picture(where, state, consequences, changed, gone, done, opened)
 
-    def _idle_picture(self, where: tuple[str, int], state: PartitionState) -> "_Picture | None":
+    def _idle_picture(self, where: tuple[str, int], state: PartitionState) -> Picture | None:
         now = elapsed_s()
         if not state.next_offset or now - self._stated_at.get(where, 0.0) < IDLE_STATEMENT_S:
             return None
         self._stated_at[where] = now
-        return _Picture(where, state, [entries.watermark_record(state.watermark(), self._writer)], [], [], [])
+        return Picture(where, state, [entries.watermark_record(state.watermark(), self._writer)], [], [], [])
 
     async def _write(self, records: list[Outgoing]) -> None:
         if not records:
@@ -394,22 +393,3 @@ class Meter:
         metrics.DEDUPE_IDS.labels(slot=state.source.slot()).set(len(state.window))
         metrics.DEDUPE_DROPPED_EARLY.inc(state.window.dropped_early)
         state.window.dropped_early = 0
-
-
-class _Picture(NamedTuple):
-    """What one partition has to write, as it was at one instant."""
-
-    where: tuple[str, int]
-    state: PartitionState
-    consequences: list[Outgoing]
-    entries: list[tuple[bytes, bytes | None]]
-    deletions: list[Outgoing]
-    #: The batches that it covers.
-    done: list[Any]
-    #: Openings that are durable with it.
-    opened: frozenset[str] = frozenset()
-
-
-def _joined(chunks: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    while records := list(chain.from_iterable(islice(chunks, RECALLED_CHUNKS))):
-        yield records

@@ -9,7 +9,7 @@ import pytest
 
 from loadtest.restart.milestones import Milestone, Phase, milestones, phases
 from streams.agents import digests
-from streams.agents.meter import RECALLED_CHUNKS
+from streams.agents.pictures import RECALLED_CHUNKS
 from streams.agents.resuming import Resuming
 from streams.core.dedupe import DedupeWindow, Generation, Mark
 from streams.core.digest_table import DigestTable, halves
