@@ -17,7 +17,7 @@ from streams.ports import BudgetStatus
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.postgres import MigrationError, migrate, migration_files, open_pool
 from streams.web import queries
-from streams.web.views import _budget
+from streams.web.budgets import standing_of
 from tests.unit.records import NOON
 
 pytestmark = pytest.mark.integration
@@ -285,7 +285,7 @@ async def test_a_budget_beyond_64_bits_is_shown_to_the_nanodollar(pool):
         commanded="block", mode="enforce", sequence=1, stated_at=NOON,
     )  # fmt: skip
     await PostgresLedger(pool).write_budget_status([status])
-    shown = _budget((await queries.budgets(pool, ""))[0], NOON)
+    shown = standing_of((await queries.budgets(pool, "", []))[0], NOON, None)
     assert (shown.amount, shown.spent, shown.used_percent) == (format_usd(HUGE), format_usd(2 * HUGE + 1), "200.00")
 
 
