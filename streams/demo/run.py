@@ -181,7 +181,6 @@ class Demo:
             where,
             gateway=company.GATEWAY,
             clock=self._clock.now,
-            ack_interval_s=1.0,
             idempotence=idempotence,
             on_command=self._ordered,
         )

@@ -24,6 +24,8 @@ from streams.demo.watch import Budget, View
 
 #: Below this many rows features are folded into their teams.
 ROWS_FOR_FEATURES = 36
+#: And below this many, news make room for a throttle's steps.
+ROWS_FOR_STEPS = 42
 COLUMNS_FOR_TWO = 110
 PLAIN_EVERY = 3 * HOUR
 _BAR = 8
@@ -128,7 +130,7 @@ def draw(scene: Scene, width: int, height: int) -> RenderableType:
         return Group(_header(scene), spend, *small)
     is_high = height >= ROWS_FOR_FEATURES
     graded = _steps(scene) if is_high else _steps_in_brief(scene.ladder)
-    rows = 12 if height > ROWS_FOR_FEATURES + len(COURSE) else 8 if is_high else 6 - len(graded)
+    rows = 6 - len(graded) if not is_high else 6 if graded and height < ROWS_FOR_STEPS else 12
     side = Group(_budgets(scene), _throttles(scene), *graded, _news(scene, rows))
     body = Table.grid(expand=True, padding=(0, 1))
     body.add_column(ratio=5)
@@ -183,13 +185,13 @@ def _steps_in_brief(ladder: Ladder | None) -> list[RenderableType]:
     """Two lines for terminals of few rows; none while nothing is throttled."""
     if ladder is None or not ladder.steps:
         return []
-    actions = " ▸ ".join(step.action for step in ladder.steps)
+    states = " ▸ ".join(STATES.get(step.action, step.action).lower() for step in ladder.steps)
     gateways = ", ".join(dict.fromkeys(name for step in ladder.steps for name in step.gateways))
     delays = " ▸ ".join(_delay(step.ack_delay_ms) for step in ladder.steps)
     mark = MARKS["throttle" if ladder.released is None else "release"]
     return [
-        Text.assemble(mark, (f" {ladder.budget_id} ", "bold"), f"{actions}   overshoot {_overshoot(ladder)}"),
-        Text(f"  obeyed by {gateways or 'nobody yet'} after {delays}"),
+        Text.assemble(mark, (f" {ladder.budget_id} ", "bold"), f"{states} by {gateways or 'nobody yet'}"),
+        Text(f"  after {delays}, overshoot {_overshoot(ladder)}"),
     ]
 
 
