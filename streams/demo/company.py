@@ -59,6 +59,10 @@ class Gpu(NamedTuple):
     feature: str
 
 
+#: What a throttle puts in the place of a model: cheaper, of the same provider.
+CHEAPER = {GPT_4O.name: GPT_41.name}
+
+
 def _cents(cents: int) -> int:
     return cents * NANOS // 100
 

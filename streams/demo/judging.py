@@ -12,6 +12,7 @@ import httpx
 from schemas.instants import HOUR, format_instant
 from schemas.money import format_usd, parse_nanos
 from streams.demo import verdict
+from streams.demo.ladder import RUNGS, Ladder, failures_of_ladder
 from streams.demo.scenario import Scenario
 from streams.demo.tape import Tape
 from streams.demo.verdict import Order, Page
@@ -30,6 +31,7 @@ class Evidence(NamedTuple):
     view: View
     pages: list[Page]
     orders: list[Order]
+    ladder: Ladder
     #: What the stand-ins refused, in words.
     refusals: list[str]
     #: Slack messages and mails that arrived.
@@ -80,6 +82,7 @@ async def judge(evidence: Evidence, watch: Watch, raw: Path, api_url: str) -> Ju
     money = verdict.failures_of_money(groups, summed)
     failures = [
         *verdict.failures_of_incidents(scenario, view.findings, evidence.pages, evidence.orders),
+        *failures_of_ladder(evidence.ladder),
         *_of_meter(evidence, oracle, totals),
         *money[:5],
         *([f"LEDGER: {len(money) - 5} more groups differ"] if len(money) > 5 else []),
@@ -99,7 +102,9 @@ async def judge(evidence: Evidence, watch: Watch, raw: Path, api_url: str) -> Ju
         "pages_resolved": sum(page.resolved_at is not None for page in evidence.pages),
         "throttles": actions["block"],
         "releases": actions["allow"],
+        **evidence.ladder.report(),
         "calls_refused": sum(evidence.tape.refused.values()),
+        "calls_throttled": dict(sorted(evidence.tape.throttled.items())),
         "slack_messages": evidence.messages,
         "mails": evidence.mails,
         "duplicates": view.duplicates,
@@ -154,6 +159,7 @@ def _of_gateway(evidence: Evidence, totals: dict[str, int]) -> list[str]:
         found.append(f"GATEWAY: no call of {team} was refused")
     if not tape.let_through_again[team]:
         found.append(f"GATEWAY: no call of {team} went through after the release")
+    found += [f"GATEWAY: no call met a {action}" for action in RUNGS if not tape.throttled[action]]
     found += [f"GATEWAY: calls of {other} were refused" for other in sorted(tape.refused) if other != team]
     if not totals["acks"]:
         found.append("GATEWAY: no command was acknowledged")

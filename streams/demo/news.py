@@ -6,6 +6,11 @@ from schemas.instants import DAY, HOUR, MINUTE
 from streams.demo.scenario import Calendar
 from streams.demo.verdict import Finding, Order, Page
 
+_DOES = {
+    "allow": "lets go of", "rate_limit": "slows down", "downgrade": "takes cheaper models for",
+    "block": "blocks",
+}  # fmt: skip
+
 
 class Line(NamedTuple):
     """One line of news; ``kind`` is what it is about."""
@@ -47,8 +52,8 @@ class News:
             key = ("page", page.dedup_key, str(page.opened_at))
             fresh += self._once(key, Line(page.opened_at, "page", page.summary))
         for order in orders:
-            kind = "throttle" if order.action == "block" else "release"
-            text = f"gateway {'blocks' if kind == 'throttle' else 'lets go of'} what {order.budget_id} pays for"
+            kind = "release" if order.action == "allow" else "throttle"
+            text = f"gateway {_DOES.get(order.action, 'throttles')} what {order.budget_id} pays for"
             fresh += self._once((kind, order.budget_id, str(order.at)), Line(order.at, kind, text))
         fresh.sort()
         self.lines += fresh

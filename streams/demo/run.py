@@ -16,12 +16,14 @@ from rich.console import Console
 from gateway.gate import ThrottleGate
 from schemas.commands import ThrottleCommand
 from schemas.instants import HOUR, MINUTE
+from schemas.topics import USAGE_BILLING
 from streams.clock import WallClock, elapsed_s
 from streams.demo import budgeting, company, judging, traffic
+from streams.demo.ladder import Ladder, ladder_of
 from streams.demo.news import News
 from streams.demo.raw import RawFile
 from streams.demo.scenario import Scenario, plan
-from streams.demo.screen import PlainScreen, Scene, TerminalScreen, outcome
+from streams.demo.screen import PlainScreen, Scene, TerminalScreen, course, outcome
 from streams.demo.tape import HISTORY_STEP_MAX, PlayedClock, Tape
 from streams.demo.verdict import Order, Page, stories
 from streams.demo.watch import Watch
@@ -44,7 +46,10 @@ HISTORY_S = 7.0
 PAUSE_AFTER = 90 * MINUTE
 #: The clock waits for the service beyond this lag, in simulated time.
 LIVE_LAG_MAX = 2 * HOUR
-HISTORY_LAG_MAX = 36 * HOUR
+#: From this hour of the day on the throttle is near: a service that lags would take several of its steps in one.
+EVENING = 17 * HOUR
+EVENING_LAG_MAX = 40 * MINUTE
+HISTORY_LAG_MAX = 12 * HOUR
 #: Deadlines of the stages, beyond which the service did not do its part.
 PLAY_OVERTIME_S = 60.0
 SETTLE_S = 20.0
@@ -192,7 +197,8 @@ class Demo:
 
     def _ordered(self, key: str, command: ThrottleCommand | None) -> None:
         if command is not None and not command.dry_run:
-            self._orders.append(Order(command.budget_id, command.action, self._clock.now()))
+            taken = self._clock.now(), command.command_id, command.measures, elapsed_s()
+            self._orders.append(Order(command.budget_id, command.action, *taken))
 
     async def _play(
         self, tape: Tape, watch: Watch, records: tuple[list[traffic.Moment], list[traffic.Moment]]
@@ -207,7 +213,7 @@ class Demo:
                 await tape.settle(SETTLE_S)
                 await self._until("METER and LEDGER", SETTLE_S, watch, lambda: self._lacks(tape, watch))
                 # What is still missing after this is judged, not waited for.
-                await self._wait(FINISH_S, watch, lambda: self._unfinished(watch))
+                await self._wait(FINISH_S, watch, lambda: self._unfinished(tape, watch))
                 self._scene.phase = "done"
             finally:
                 refreshing.cancel()
@@ -223,7 +229,7 @@ class Demo:
             moments,
             (calendar.history, calendar.day),
             HISTORY_S,
-            lambda: watch.view.stream_time,
+            lambda: self._reached(tape, watch),
             lag_max=HISTORY_LAG_MAX,
             step_max=HISTORY_STEP_MAX,
         )
@@ -231,18 +237,21 @@ class Demo:
         await self._until("METER and LEDGER", SETTLE_S, watch, lambda: self._lacks(tape, watch))
 
     async def _play_day(self, tape: Tape, watch: Watch, moments: list[traffic.Moment]) -> None:
-        """The day up to a while after midnight, and the rest once the throttle is released."""
+        """The day, its evening with the throttle, and what comes a while after midnight once that is released."""
         calendar = self._scenario.calendar
         self._scene.phase = "playing the day"
-        pause = calendar.midnight + PAUSE_AFTER
+        evening, pause = calendar.day + EVENING, calendar.midnight + PAUSE_AFTER
         seconds = max(LIVE_S_MIN, self._seconds - (elapsed_s() - self._started) - CLOSING_S)
-        before = [moment for moment in moments if moment.at <= pause]
-        for part, span in ((before, (calendar.day, pause)), (moments[len(before) :], (pause, calendar.end))):
-            share = seconds * (span[1] - span[0]) / (calendar.end - calendar.day)
-            playing = tape.play(part, span, share, lambda: watch.view.stream_time, lag_max=LIVE_LAG_MAX)
+        begins, done = calendar.day, 0
+        for ends, lag_max in ((evening, LIVE_LAG_MAX), (pause, EVENING_LAG_MAX), (calendar.end, LIVE_LAG_MAX)):
+            part = [moment for moment in moments[done:] if moment.at <= ends]
+            share = seconds * (ends - begins) / (calendar.end - calendar.day)
+            playing = tape.play(part, (begins, ends), share, lambda: self._reached(tape, watch), lag_max=lag_max)
             await self._within("the day", share + PLAY_OVERTIME_S, playing)
-            # The tape ends soon after; a service on a busy machine gets the time that it needs.
-            await self._wait(SETTLE_S, watch, self._still_throttled)
+            if ends > calendar.midnight:
+                # The tape ends soon after; a service on a busy machine gets the time that it needs.
+                await self._wait(SETTLE_S, watch, self._still_throttled)
+            begins, done = ends, done + len(part)
 
     def _still_throttled(self) -> str:
         actions = [order.action for order in self._orders]
@@ -251,13 +260,14 @@ class Demo:
     async def _judge(self, tape: Tape, watch: Watch) -> list[str]:
         receivers = self._receivers
         evidence = judging.Evidence(
-            self._scenario, tape, watch.view, self._pages(), self._orders,
+            self._scenario, tape, watch.view, self._pages(), self._orders, self._ladder(tape, watch),
             [*(" ".join(errors) for errors in receivers.pagerduty.refused), *receivers.slack.refused],
             len(receivers.slack.messages), len(receivers.mail.messages), self._running.restarts,
         )  # fmt: skip
         found = await judging.judge(evidence, watch, self._folder / "raw.jsonl", self._running.api_url)
         told = stories(self._scenario, watch.view.findings, self._pages(), self._orders)
         self._console.print(outcome(self._scenario.calendar, told))
+        self._console.print(course(self._scenario.calendar, evidence.ladder))
         sys.stdout.flush()
         print(json.dumps(found.summary, indent=2, ensure_ascii=False), flush=True)
         return found.failures
@@ -296,14 +306,34 @@ class Demo:
         ]
         return ", ".join(behind)
 
-    def _unfinished(self, watch: Watch) -> str:
+    def _reached(self, tape: Tape, watch: Watch) -> int:
+        """How far the ledger is: the slowest partition counts, or hours would be judged before they are whole."""
+        epoch, view = self._settings.topic_epoch, watch.view
+        # A partition that the ledger has never heard of is at the beginning; bills say nothing of how far the day is.
+        behind = [
+            view.slot_times.get(slot, 0)
+            for topic, ends in tape.ends.items()
+            for slot, end in ((f"{topic}@{epoch}-{partition}", end) for partition, end in ends.items())
+            if topic != USAGE_BILLING and view.next_offsets.get(slot, 0) < end
+        ]
+        return min(behind, default=view.stream_time)
+
+    def _unfinished(self, tape: Tape, watch: Watch) -> str:
         told = stories(self._scenario, watch.view.findings, self._pages(), self._orders)
         missing = [f"{story.incident.kind}: {', '.join(story.missing)}" for story in told if story.missing]
         if watch.view.owed:
             missing.append(f"{watch.view.owed} messages owed")
+        missing += [f"{action} is not acknowledged" for action in self._ladder(tape, watch).unacknowledged]
         return "; ".join(missing)
 
     # -- showing ----------------------------------------------------------------------------------------------------
+
+    def _ladder(self, tape: Tape, watch: Watch) -> Ladder:
+        subject = self._scenario.overrun.subject
+        money = [(b.overshoot_nanos, b.amount_nanos) for b in watch.view.budgets if b.budget_id == subject]
+        return ladder_of(
+            subject, self._orders, watch.view.findings, watch.view.acks, tape.real_s, money[0] if money else (0, 0)
+        )
 
     def _pages(self) -> list[Page]:
         return [Page(i.dedup_key, i.summary, i.opened_at, i.resolved_at) for i in self._receivers.pagerduty.incidents]
@@ -318,6 +348,7 @@ class Demo:
         fresh = self._news.take(watch.view.findings, pages, self._orders)
         scene.at, scene.published, scene.refused = self._clock.now(), tape.published, tape.refused
         scene.view, scene.pages, scene.orders = watch.view, pages, self._orders
+        scene.ladder = self._ladder(tape, watch)
         scene.messages = len(self._receivers.slack.messages)
         scene.mails = len(self._receivers.mail.messages)
         scene.lines = self._news.lines

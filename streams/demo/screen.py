@@ -16,6 +16,7 @@ from schemas.events import UNATTRIBUTED
 from schemas.instants import HOUR
 from schemas.money import NANOS, display_usd
 from streams.demo import company
+from streams.demo.ladder import Ladder, in_words
 from streams.demo.news import Line, local_time
 from streams.demo.scenario import Calendar
 from streams.demo.verdict import Order, Page, Story
@@ -23,9 +24,14 @@ from streams.demo.watch import Budget, View
 
 #: Below this many rows features are folded into their teams.
 ROWS_FOR_FEATURES = 36
+#: And below this many, news make room for a throttle's steps.
+ROWS_FOR_STEPS = 42
 COLUMNS_FOR_TWO = 110
 PLAIN_EVERY = 3 * HOUR
 _BAR = 8
+#: What is said of each step of a throttle, besides what it asks for.
+COURSE = ("since", "obeyed by", "after")
+STATES = {"rate_limit": "LIMITED", "cap_tokens": "CAPPED", "downgrade": "CHEAPER", "block": "BLOCKED"}
 MARKS = {
     "alert": ("▲", "yellow"),
     "page": ("☎", "bold red"),
@@ -49,6 +55,7 @@ class Scene:
     view: View = field(default_factory=View)
     pages: list[Page] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
+    ladder: Ladder | None = None
     messages: int = 0
     mails: int = 0
     lines: list[Line] = field(default_factory=list)
@@ -117,9 +124,14 @@ def draw(scene: Scene, width: int, height: int) -> RenderableType:
     spend = _spend(scene, with_features=height >= ROWS_FOR_FEATURES and width >= COLUMNS_FOR_TWO)
     if width < COLUMNS_FOR_TWO:
         # A small terminal has about 24 rows: the money by team, the budgets that matter, the latest news.
-        news = max(4, height - 21)
-        return Group(_header(scene), spend, _budgets(scene, 3), _throttles(scene), _news(scene, news, compact=True))
-    side = Group(_budgets(scene), _throttles(scene), _news(scene, 12 if height >= ROWS_FOR_FEATURES else 6))
+        graded = _steps_in_brief(scene.ladder)
+        news = max(4 - len(graded), height - 21 - len(graded))
+        small = _budgets(scene, 3), _throttles(scene), *graded, _news(scene, news, compact=True)
+        return Group(_header(scene), spend, *small)
+    is_high = height >= ROWS_FOR_FEATURES
+    graded = _steps(scene) if is_high else _steps_in_brief(scene.ladder)
+    rows = 6 - len(graded) if not is_high else 6 if graded and height < ROWS_FOR_STEPS else 12
+    side = Group(_budgets(scene), _throttles(scene), *graded, _news(scene, rows))
     body = Table.grid(expand=True, padding=(0, 1))
     body.add_column(ratio=5)
     body.add_column(ratio=7)
@@ -145,6 +157,50 @@ def outcome(calendar: Calendar, told: list[Story]) -> RenderableType:
             ),
         )
     return table
+
+
+def course(calendar: Calendar, ladder: Ladder) -> RenderableType:
+    """The steps of a throttle: what each asked for, since when, who obeyed and how soon; and the overshoot."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in (f"throttle of {ladder.budget_id}", *COURSE):
+        table.add_column(name, no_wrap=True, justify="right" if name == "after" else "left")
+    for step in ladder.steps:
+        table.add_row(
+            Text("; ".join(map(in_words, step.measures)), style="bold red" if step.action == "block" else "yellow"),
+            local_time(calendar, step.at),
+            Text(", ".join(step.gateways) or "nobody yet", style="green" if step.gateways else "red"),
+            _delay(step.ack_delay_ms),
+        )
+    if ladder.released is not None:
+        table.add_row(Text("released", style="bold green"), local_time(calendar, ladder.released), "", "")
+    over = Text.assemble(("overshoot ", "bold"), _overshoot(ladder))
+    return Group(table, over, "") if ladder.steps else Text("no throttle was needed")
+
+
+def _steps(scene: Scene) -> list[RenderableType]:
+    return [course(scene.calendar, scene.ladder)] if scene.ladder and scene.ladder.steps else []
+
+
+def _steps_in_brief(ladder: Ladder | None) -> list[RenderableType]:
+    """Two lines for terminals of few rows; none while nothing is throttled."""
+    if ladder is None or not ladder.steps:
+        return []
+    states = " ▸ ".join(STATES.get(step.action, step.action).lower() for step in ladder.steps)
+    gateways = ", ".join(dict.fromkeys(name for step in ladder.steps for name in step.gateways))
+    delays = " ▸ ".join(_delay(step.ack_delay_ms) for step in ladder.steps)
+    mark = MARKS["throttle" if ladder.released is None else "release"]
+    return [
+        Text.assemble(mark, (f" {ladder.budget_id} ", "bold"), f"{states} by {gateways or 'nobody yet'}"),
+        Text(f"  after {delays}, overshoot {_overshoot(ladder)}"),
+    ]
+
+
+def _delay(delay_ms: int | None) -> str:
+    return "" if delay_ms is None else f"{delay_ms:,} ms"
+
+
+def _overshoot(ladder: Ladder) -> str:
+    return f"{_cents(ladder.overshoot_nanos)} ({ladder.overshoot_permille / 10} %)"
 
 
 def _header(scene: Scene) -> RenderableType:
@@ -202,7 +258,8 @@ def _budgets(scene: Scene, most: int | None = None) -> RenderableType:
     for budget in sorted(scene.view.budgets, key=lambda found: -_percent(found))[:most]:
         percent = _percent(budget)
         color = "red" if percent >= 100 else "yellow" if percent >= 75 else "cyan" if percent >= 50 else "green"
-        state = Text("BLOCKED", style="bold red") if budget.commanded == "block" else Text(f"{percent} %", style=color)
+        shown = STATES.get(budget.commanded)
+        state = Text(shown, style="bold red") if shown else Text(f"{percent} %", style=color)
         amounts = f"{display_usd(budget.spent_nanos)} of {display_usd(budget.amount_nanos)}"
         table.add_row(
             budget.budget_id,

@@ -1,6 +1,8 @@
 """Plays records at the pace of a simulated clock: past the gate, onto Kafka, and into the raw file."""
 
 import asyncio
+import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -34,14 +36,36 @@ class Answer(Protocol):
         """Whether it may go."""
         ...
 
+    @property
+    def action(self) -> str:
+        """The gravest thing that is done to it."""
+        ...
+
+    @property
+    def model_fallback(self) -> str | None:
+        """The model that is called instead, if any."""
+        ...
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most output tokens that it may have, if there is a bound."""
+        ...
+
 
 class Gate(Protocol):
     """What the tape needs of ``gateway.gate.ThrottleGate``."""
 
     def check(
-        self, team: str = "", feature: str = "", model: str = "", *, environment: str = "", tokens: int = 0
+        self,
+        team: str = "",
+        feature: str = "",
+        model: str = "",
+        *,
+        environment: str = "",
+        request_type: str = "",
+        tokens: int = 0,
     ) -> Answer:
-        """Whether a call may go."""
+        """Whether a call may go, and how."""
         ...
 
 
@@ -64,6 +88,19 @@ class PlayedClock:
         self._at = max(self._at, at)
 
 
+def as_allowed(record: Record, answer: Answer) -> Record:
+    """The usage record of a call that went as its gate allowed: with the model and the length that it then had."""
+    if answer.model_fallback is None and answer.max_tokens is None:
+        return record
+    event = json.loads(record.value)
+    if answer.model_fallback is not None:
+        # Who asked for what stays: the model that answered is billed.
+        event["response_model"] = answer.model_fallback
+    if answer.max_tokens is not None:
+        event["output_tokens"] = min(event.get("output_tokens", 0), answer.max_tokens)
+    return record._replace(value=json.dumps(event, ensure_ascii=False).encode())
+
+
 class Tape:
     """``play`` publishes what is due; counted are what was published, what refused, and how far each slot is."""
 
@@ -76,12 +113,21 @@ class Tape:
         self.published = 0
         self.failed = 0
         self.refused: Counter[str] = Counter()
+        #: What the gate did to calls, by its gravest measure; a limit only where it refused.
+        self.throttled: Counter[str] = Counter()
         #: Calls per team that were let through after this team had been refused at least once.
         self.let_through_again: Counter[str] = Counter()
         #: ``{topic: {partition: one past the last offset}}`` as the broker acknowledged it.
         self.ends: dict[str, dict[int, int]] = {}
         #: Seconds that the clock stood still because the service was behind.
         self.waited_s = 0.0
+        #: (played instant, real seconds) whenever the clock moved.
+        self._moved: list[tuple[int, float]] = []
+
+    def real_s(self, at: int) -> float | None:
+        """When the played day reached this instant, on the clock of ``elapsed_s``; None where it has not."""
+        place = bisect_left(self._moved, (at, 0.0))
+        return self._moved[place][1] if place < len(self._moved) else None
 
     async def play(
         self,
@@ -107,6 +153,7 @@ class Tape:
             else:
                 at = min(ends, at + min(step_max, int(passed / seconds * (ends - begins))))
                 self._clock.move(at)
+                self._moved.append((at, now))
                 while place < len(moments) and moments[place].at <= at:
                     await self._publish(moments[place])
                     place += 1
@@ -126,24 +173,30 @@ class Tape:
         self._raw.flush()
 
     async def _publish(self, moment: Moment) -> None:
+        record = moment.record
         if moment.is_call:
             decision = self._gate.check(
                 moment.team,
                 moment.feature,
                 moment.model,
                 environment=company.ENVIRONMENT,
+                request_type=moment.request_type,
                 tokens=moment.tokens,
             )
             if not decision.allowed:
+                self.throttled[decision.action] += 1
                 self.refused[moment.team] += 1
                 self.let_through_again.pop(moment.team, None)
                 return
             if moment.team in self.refused:
                 self.let_through_again[moment.team] += 1
-        delivery = await self._publishing.send(moment.record)
-        self._raw.append(moment.record)
+            if decision.model_fallback is not None:
+                self.throttled["downgrade"] += 1
+            record = as_allowed(record, decision)
+        delivery = await self._publishing.send(record)
+        self._raw.append(record)
         self._waiting.add(delivery)
-        topic = moment.record.topic
+        topic = record.topic
         delivery.add_done_callback(lambda done: self._delivered(topic, done))
 
     def _delivered(self, topic: str, delivery: Delivery) -> None:

@@ -28,6 +28,8 @@ HISTORY_GPU_WINDOW = 30 * MINUTE
 #: Of the live calls: sent twice, and sent late, in thousandths.
 DUPLICATED = 30
 DELAYED = 15
+#: Of the leak's money, in percent: what is tried again in the background.
+BACKGROUND_PERCENT = 60
 
 
 class Moment(NamedTuple):
@@ -39,6 +41,7 @@ class Moment(NamedTuple):
     feature: str = ""
     model: str = ""
     tokens: int = 0
+    request_type: str = "interactive"
 
     @property
     def is_call(self) -> bool:
@@ -131,7 +134,7 @@ def _call(feature: Feature, at: int, tokens: int, id: str, **more: str) -> Momen
         **more,  # type: ignore[arg-type]
     )
     record = usage_record(event, id=id, source=SOURCE, time=format_instant(at))
-    return Moment(at, record, feature.team, feature.name, model.name, tokens + output)
+    return Moment(at, record, feature.team, feature.name, model.name, tokens + output, event.request_type)
 
 
 def _feature(name: str) -> Feature:
@@ -162,11 +165,13 @@ def _overrun(scenario: Scenario, chance: random.Random) -> Iterator[Moment]:
     feature = _feature(overrun.feature)
     for begins, ends in _by_hour(overrun.begins, overrun.ends):
         nanos = overrun.size * (ends - begins) // HOUR
-        calls = max(3, nanos * 1_000 // _unit(feature) // 8_000)
-        yield from _calls(
-            feature, begins, ends, nanos, calls, chance,
-            status="failure", error_type="tool_timeout", session_id="retry-loop",
-        )  # fmt: skip
+        for request_type, percent in (("background", BACKGROUND_PERCENT), ("interactive", 100 - BACKGROUND_PERCENT)):
+            share = nanos * percent // 100
+            calls = max(3, share * 1_000 // _unit(feature) // 8_000)
+            yield from _calls(
+                feature, begins, ends, share, calls, chance,
+                status="failure", error_type="tool_timeout", session_id="retry-loop", request_type=request_type,
+            )  # fmt: skip
 
 
 def _by_hour(begins: int, ends: int) -> Iterator[tuple[int, int]]:

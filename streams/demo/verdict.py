@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from schemas.commands import Measure
 from schemas.instants import HOUR, format_instant
 from streams.demo.scenario import Incident, Scenario
 
 #: A finding belongs to an incident up to this long after its end: an hour is judged until it closes.
 BELONGS_FOR = 2 * HOUR
-LADDER = ("50 %", "75 %", "90 %", "100 %")
+LADDER = ("50 %", "75 %", "90 %", "95 %", "100 %")
 
 
 class Finding(NamedTuple):
@@ -41,6 +42,11 @@ class Order(NamedTuple):
     budget_id: str
     action: str
     at: int
+    command_id: str = ""
+    #: All that it asks for.
+    measures: tuple[Measure, ...] = ()
+    #: When the gate took it, in real seconds (``elapsed_s``).
+    real_s: float = 0.0
 
 
 class Story(NamedTuple):
@@ -115,7 +121,7 @@ def stories(
                 incident,
                 detected=_first(finding.opened_at for finding in own),
                 paged=_first(page.opened_at for page in own_pages),
-                throttled=blocked,
+                throttled=_first(order.at for order in own_orders if order.action != "allow"),
                 released=_first(o.at for o in own_orders if o.action == "allow" and blocked and o.at >= blocked),
                 resolved=max((end for end in ends if end), default=None) if ends and None not in ends else None,
             )
@@ -151,8 +157,8 @@ def failures_of_incidents(
     ]
     twice = [key for key, count in Counter(page.dedup_key for page in pages).items() if count > 1]
     found += [f"NOTIFY: paged more than once, resolved in between: {key}" for key in twice]
-    blocked = {order.budget_id for order in orders if order.action == "block"} - {scenario.overrun.subject}
-    found += [f"BUDGET: throttled for nothing that was injected: {budget}" for budget in sorted(blocked)]
+    throttled = {order.budget_id for order in orders if order.action != "allow"} - {scenario.overrun.subject}
+    found += [f"BUDGET: throttled for nothing that was injected: {budget}" for budget in sorted(throttled)]
     flicker = Counter(order.action for order in orders if order.budget_id == scenario.overrun.subject)
     if flicker["block"] > 1:
         found.append(f"BUDGET: the block of {scenario.overrun.subject} came {flicker['block']} times")

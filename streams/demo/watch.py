@@ -21,7 +21,7 @@ from ledger_cells where hour >= $1 group by 1, 2
 _SOURCES = "select slot, next_offset, stream_time, dead_letters, duplicates from ledger_sources"
 _BUDGETS = """
 select distinct on (budget_id) budget_id, period, amount_nanos::bigint, spent_nanos::bigint, crossed_percent,
-    commanded, mode
+    commanded, mode, (max(overshoot_nanos) over (partition by budget_id))::bigint as overshoot_nanos
 from budget_status order by budget_id, period_start desc
 """
 _ALERTS = """
@@ -41,6 +41,7 @@ select count(distinct cell_id) as cells, coalesce(sum(cost_nanos), 0)::text as n
 """
 _COMMANDS = "select action, count(*) as n from gateway_command_history group by 1"
 _ACKS = "select count(*) from gateway_acks"
+_TAKEN = "select command_id, gateway from gateway_acks order by command_id, gateway"
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Budget:
     crossed_percent: int
     commanded: str
     mode: str
+    #: What was spent beyond the rung that blocks while it was due, at its largest in any period.
+    overshoot_nanos: int = 0
 
 
 @dataclass
@@ -74,9 +77,13 @@ class View:
     budgets: list[Budget] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     severities: dict[str, str] = field(default_factory=dict)
+    #: ``{command id: gateways that acknowledged it}``.
+    acks: dict[str, list[str]] = field(default_factory=dict)
     #: ``{slot: one past the last offset in the ledger}``.
     next_offsets: dict[str, int] = field(default_factory=dict)
-    #: How far event time has come in the ledger, microseconds since 1970.
+    #: How far event time has come in each slot of calls and GPUs, microseconds since 1970.
+    slot_times: dict[str, int] = field(default_factory=dict)
+    #: And in the one that is furthest.
     stream_time: int = 0
     dead_letters: int = 0
     duplicates: int = 0
@@ -120,8 +127,9 @@ class Watch:
             view = View()
             sources = await connection.fetch(_SOURCES)
             # A bill's partition says nothing about how far the day has come.
-            times = [to_micros(row["stream_time"]) for row in sources if not row["slot"].startswith("usage.billing")]
-            view.stream_time = max(times, default=0)
+            metered = [row for row in sources if not row["slot"].startswith("usage.billing")]
+            view.slot_times = {row["slot"]: to_micros(row["stream_time"]) for row in metered}
+            view.stream_time = max(view.slot_times.values(), default=0)
             view.next_offsets = {row["slot"]: row["next_offset"] for row in sources}
             view.dead_letters = sum(row["dead_letters"] for row in sources)
             view.duplicates = sum(row["duplicates"] for row in sources)
@@ -133,6 +141,8 @@ class Watch:
             for row in await connection.fetch(_ALERTS):
                 view.findings.append(_finding(row))
                 view.severities[row["dedup_key"]] = row["severity"]
+            for row in await connection.fetch(_TAKEN):
+                view.acks.setdefault(row["command_id"], []).append(row["gateway"])
             counts = {row["state"]: row["n"] for row in await connection.fetch(_OUTBOX)}
             view.owed, view.given_up = counts.get("owed", 0), counts.get("given_up", 0)
         self.view = view

@@ -179,5 +179,6 @@ def test_records_repeat_come_late_and_break_and_the_load_is_what_a_minute_can_ta
 def test_the_budgets_file_is_one_that_the_worker_reads(seed: int) -> None:
     scenario = _played(seed)[0]
     budgets = {budget.id: budget for budget in load_budgets(budgets_yaml(scenario))}
-    assert budgets[scenario.overrun.subject].mode == "enforce"
+    overrun = budgets[scenario.overrun.subject]
+    assert (overrun.mode, overrun.hard, overrun.on_stale) == ("enforce", True, "keep")
     assert {budget.target.scope_type for budget in budgets.values()} == {"team", "feature", "org"}

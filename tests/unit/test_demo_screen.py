@@ -6,17 +6,32 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from schemas.instants import HOUR, parse_instant
+from schemas.commands import Measure
+from schemas.instants import HOUR, MINUTE, parse_instant
 from schemas.money import NANOS
+from streams.demo.ladder import Ladder, Step
 from streams.demo.news import News
 from streams.demo.scenario import plan
-from streams.demo.screen import PlainScreen, Scene, draw, outcome
+from streams.demo.screen import PlainScreen, Scene, course, draw, outcome
 from streams.demo.verdict import Finding, Order, Page, Story
 from streams.demo.watch import Budget, Spend, View
 
 SCENARIO = plan(1, parse_instant("2026-11-21T04:48:11Z"))
 DAY = SCENARIO.calendar.day
 FINDING = Finding("k", "spend_spike", "search", "", "page", "opened", "Team search spends much", DAY + 10 * HOUR, None)
+
+LIMIT, CHEAPER = Measure("rate_limit", request_types=("batch",), rpm=1), Measure("downgrade", models={"big": "small"})
+LADDER = Ladder(
+    "mobile-daily",
+    (
+        Step("rate_limit", (LIMIT,), DAY + 8 * HOUR + 3 * MINUTE, ("gateway-eu-1",), 1_204),
+        Step("downgrade", (CHEAPER,), DAY + 9 * HOUR + 4 * MINUTE, ("gateway-eu-1",), 305),
+        Step("block", (Measure("block"),), DAY + 10 * HOUR + 5 * MINUTE, ("gateway-eu-1",), 406),
+    ),
+    None,
+    1_500_000_000,
+    90 * NANOS,
+)
 
 
 def _scene() -> Scene:
@@ -30,6 +45,7 @@ def _scene() -> Scene:
         at=DAY + 12 * HOUR,
         published=12_345,
         refused=Counter(mobile=77),
+        ladder=LADDER,
         view=View(
             spend={
                 ("search", "answers"): Spend(250 * NANOS, 40 * NANOS, 9),
@@ -53,6 +69,27 @@ def test_the_picture_has_the_clock_the_money_the_block_the_page_and_the_refusals
     text = _text(draw(_scene(), width, height), width)
     for piece in ("12:00", "$250.00 today", "12,345 events", "mobile-daily", "BLOCKED", "mobile 77", "11:00", "☎"):
         assert piece in text
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(140, 44), (120, 44), (120, 30), (80, 24)], ids=["large", "wide", "low", "small"]
+)
+def test_the_picture_has_the_steps_of_the_throttle_who_obeyed_how_soon_and_the_overshoot(
+    width: int, height: int
+) -> None:
+    text = _text(draw(_scene(), width, height), width)
+    for piece in ("gateway-eu-1", "1,204 ms", "305 ms", "406 ms", "$1.50 (1.6 %)"):
+        assert piece in text
+    assert ("batch: 1 a minute" in text and "big → small" in text) == (height >= 36)
+    assert max(map(len, text.splitlines())) <= width
+    assert len(text.splitlines()) <= max(height, 28)
+
+
+def test_the_course_of_a_throttle_ends_with_its_release_or_was_none() -> None:
+    text = _text(course(SCENARIO.calendar, LADDER._replace(released=DAY + 25 * HOUR)), 80)
+    for piece in ("mobile-daily", "08:03", "09:04", "10:05", "released", "01:00 +1d"):
+        assert piece in text
+    assert "no throttle" in _text(course(SCENARIO.calendar, LADDER._replace(steps=())), 80)
 
 
 def test_a_large_terminal_shows_features_and_names_what_is_nobody_s() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.instants import HOUR, MINUTE, SECOND
 from streams.demo.raw import RawFile
-from streams.demo.tape import PlayedClock, Tape
+from streams.demo.tape import PlayedClock, Tape, as_allowed
 from streams.demo.traffic import Moment
 from streams.sources.publisher import Record
 
@@ -38,16 +38,21 @@ class _Broker:
 
 class _Answer(NamedTuple):
     allowed: bool
+    action: str = "allow"
+    model_fallback: str | None = None
+    max_tokens: int | None = None
 
 
 class _Gate:
-    """Refuses one team between two instants."""
+    """Refuses one team between two instants, and has cheaper models for its batch calls at all times."""
 
     def __init__(self, clock: PlayedClock, team: str, begins: int, ends: int) -> None:
         self._clock, self._team, self._begins, self._ends = clock, team, begins, ends
 
-    def check(self, team: str = "", *_: str, **__: object) -> _Answer:
-        return _Answer(not (team == self._team and self._begins <= self._clock.now() < self._ends))
+    def check(self, team: str = "", *_: str, request_type: str = "", **__: object) -> _Answer:
+        if team == self._team and self._begins <= self._clock.now() < self._ends:
+            return _Answer(False, "block")
+        return _Answer(True, "downgrade", "small") if request_type == "batch" else _Answer(True)
 
 
 class _Wall:
@@ -88,6 +93,7 @@ async def test_refused_calls_are_counted_and_neither_published_nor_in_the_raw_fi
     assert set(tape.refused) == {"mobile"}
     assert len(broker.records) == len(moments) - tape.refused["mobile"] == len(file.getvalue().splitlines())
     assert 8 <= tape.refused["mobile"] <= 16
+    assert tape.throttled == {"block": tape.refused["mobile"]}
     assert tape.let_through_again["mobile"] >= 8
     assert "search" not in tape.let_through_again
 
@@ -114,3 +120,36 @@ async def test_a_record_that_the_broker_does_not_take_is_counted(parts: Any) -> 
     await tape.play([_moment(SECOND)], (0, MINUTE), 0.05, clock.now, lag_max=HOUR)
     await tape.settle(1)
     assert (tape.published, tape.failed) == (0, 1)
+
+
+async def test_a_call_that_is_let_through_with_a_cheaper_model_is_published_with_it(parts: Any) -> None:
+    tape, broker, file, clock = parts
+    moments = [_moment(SECOND, "search"), _moment(2 * SECOND, "search")._replace(request_type="batch")]
+    await tape.play(moments, (0, MINUTE), 0.05, clock.now, lag_max=HOUR)
+    assert [json.loads(record.value).get("response_model") for record in broker.records] == [None, "small"]
+    raw = [json.loads(line)["value"].encode() for line in file.getvalue().splitlines()]
+    assert raw == [record.value for record in broker.records], "what is counted is what the oracle reads"
+    assert tape.throttled == {"downgrade": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "model", "tokens"),
+    [
+        pytest.param(_Answer(True), "big", 70, id="nothing changes"),
+        pytest.param(_Answer(True, "downgrade", "small"), "small", 70, id="another model answers"),
+        pytest.param(_Answer(True, "cap_tokens", None, 50), "big", 50, id="the answer is cut"),
+        pytest.param(_Answer(True, "downgrade", "small", 90), "small", 70, id="a shorter answer than the cap stays"),
+    ],
+)
+def test_a_call_is_recorded_as_its_gate_allowed_it(answer: _Answer, model: str, tokens: int) -> None:
+    event = {"request_model": "big", "response_model": "big", "output_tokens": 70}
+    record = as_allowed(Record("usage", b"k", json.dumps(event).encode(), []), answer)
+    assert json.loads(record.value) == event | {"response_model": model, "output_tokens": tokens}
+
+
+async def test_the_tape_knows_when_the_day_was_at_an_instant(parts: Any) -> None:
+    tape, _, _, clock = parts
+    await tape.play([], (0, HOUR), 0.1, clock.now, lag_max=2 * HOUR)
+    early, late = tape.real_s(10 * MINUTE), tape.real_s(HOUR)
+    assert 0 < late - early < 60
+    assert tape.real_s(HOUR + 1) is None

@@ -10,7 +10,7 @@ from streams.demo.scenario import Scenario, plan
 from streams.demo.verdict import Finding, Order, Page
 
 SCENARIO: Scenario = plan(3, parse_instant("2026-11-21T04:48:11Z"))
-RUNGS = ("50 %", "75 %", "90 %", "100 %")
+RUNGS = ("50 %", "75 %", "90 %", "95 %", "100 %")
 
 
 class Course:
@@ -35,7 +35,8 @@ class Course:
         self.pages = [
             Page(f.dedup_key, f.summary, f.opened_at + 1, f.resolved_at) for f in self.findings if f.dedup_key in paged
         ]
-        self.orders = [Order(over.subject, "block", midnight - 4 * HOUR), Order(over.subject, "allow", midnight)]
+        steps = (("rate_limit", 6), ("downgrade", 5), ("block", 4), ("allow", 0))
+        self.orders = [Order(over.subject, action, midnight - hours * HOUR) for action, hours in steps]
 
     def failures(self) -> list[str]:
         return verdict.failures_of_incidents(SCENARIO, self.findings, self.pages, self.orders)
@@ -95,6 +96,10 @@ def _flicker(course: Course) -> None:
     course.orders += course.orders
 
 
+def _wrong_limit(course: Course) -> None:
+    course.orders.append(Order("search-daily", "rate_limit", SCENARIO.calendar.midnight))
+
+
 def _wrong_block(course: Course) -> None:
     course.orders.append(Order("search-daily", "block", SCENARIO.calendar.midnight))
 
@@ -120,6 +125,7 @@ def _released_before(course: Course) -> None:
         pytest.param(_twice, "paged more than once", id="a page twice"),
         pytest.param(_flicker, "came 2 times", id="a throttle that flickers"),
         pytest.param(_wrong_block, "throttled for nothing", id="a block of the wrong team"),
+        pytest.param(_wrong_limit, "throttled for nothing", id="a limit for the wrong team"),
         pytest.param(_released_before, "was never released", id="a release before its block"),
         pytest.param(lambda course: course.orders.clear(), "was never throttled", id="no throttle"),
     ],
