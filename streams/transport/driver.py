@@ -19,6 +19,7 @@ SCHEME = "sluice"
 #: A record larger than this cannot be produced; inputs allow 4 MiB and dead letters carry headers besides.
 REQUEST_BYTES_MAX = 5 * 1_048_576
 BATCH_BYTES = 262_144
+METADATA_AGE_MS = 10_000
 
 Connection = Mapping[str, Any]
 
@@ -87,6 +88,9 @@ def make_app(
         broker_max_poll_interval=300.0,
         consumer_group_instance_id=group_instance_id,
         consumer_auto_offset_reset="earliest",
+        # A broker that is coming back knows no topics for a moment. A leader that assigns then gives everybody nothing,
+        # and notices with its next look at the metadata: five minutes later by default.
+        consumer_metadata_max_age_ms=METADATA_AGE_MS,
         consumer_max_fetch_size=fetch_max_bytes,
         producer_acks=-1,
         producer_linger=0.005,

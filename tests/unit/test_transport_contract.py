@@ -12,7 +12,7 @@ import faust.transport.drivers.aiokafka as driver
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.consumer import fetcher
-from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.group_coordinator import BaseCoordinator, GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, SubscriptionState
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -248,3 +248,11 @@ async def test_the_agents_of_a_topic_are_counted_where_faust_keeps_them(app):
         app.topics.add(agent.channel)
     await app.topics._update_indices()
     assert len(app.topics._topic_name_index["shared"]) == 2
+
+
+def test_a_leader_that_knew_no_topics_looks_again_within_seconds():
+    conf = make_app("metadata", {"bootstrap_servers": "127.0.0.1:1"}, partitions=1).conf
+    assert conf.consumer_metadata_max_age_ms == 10_000, "a group that was given nothing would wait for five minutes"
+    source = inspect.getsource(driver.AIOKafkaConsumerThread._create_worker_consumer)
+    assert "metadata_max_age_ms=conf.consumer_metadata_max_age_ms" in source
+    assert "self._on_metadata_change()" in inspect.getsource(BaseCoordinator._handle_metadata_update)
