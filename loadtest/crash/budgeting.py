@@ -36,8 +36,9 @@ class Budget(NamedTuple):
 
 BUDGETS = (
     Budget("busiest-daily", "team", team_name(0), 130),
-    Budget("nearly-daily", "team", team_name(1), 95),
-    Budget("careful-daily", "team", team_name(2), 80),
+    # Measures hold early by what is under way: at a rig's rate up to a quarter of the amount. Below that none may.
+    Budget("nearly-daily", "team", team_name(1), 72),
+    Budget("careful-daily", "team", team_name(2), 60),
     Budget("calm-daily", "team", team_name(3), 20),
     Budget("refunded-daily", "team", REFUNDED, 120),
     #: Many teams, so all source partitions meet in it.
