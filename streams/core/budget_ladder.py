@@ -39,7 +39,7 @@ class Told(NamedTuple):
 
 
 def cross(told: Told) -> list[Alert]:
-    """Open the rungs that spend has reached, and those whose measures hold already: nobody is throttled untold.
+    """Open the rungs that spend has reached, and those up to the one whose measures hold: nobody is throttled untold.
 
     One statement can pass several: the gravest speaks (the highest of equals), the others are only shown.
     """
@@ -52,7 +52,7 @@ def cross(told: Told) -> list[Alert]:
         is_told = crossing is not None and crossing.is_open and (historic or not crossing.historic)
         # A period that is over is told once: what was told while it ran is closed for good, not crossed anew.
         is_told = is_told or (crossing is not None and standing.is_over)
-        reached = standing.reaches(rung.percent) or rung.percent in state.holds
+        reached = _is_reached(told, rung.percent)
         if terms.covers(told.now) and reached and not is_told:
             fresh.append((rung, crossing.episode + 1 if crossing else 1))
     alerts = []
@@ -75,7 +75,7 @@ def leave(told: Told) -> list[Alert]:
             continue
         # A rung that was taken out of the ladder, or whose budget was, has nothing more to say.
         rung = known.get(percent) or Rung(percent, crossing.severity)
-        below = standing.is_whole and not standing.reaches(percent) and percent not in state.holds
+        below = standing.is_whole and not _is_reached(told, percent)
         if standing.is_over or below or percent not in known:
             crossing.is_open = False
             alerts.append(_of_rung(told, rung, "resolved"))
@@ -112,6 +112,11 @@ def foresee(told: Told, projected: int | None) -> list[Alert]:
                 crossing.is_open = False
                 alerts.append(_of_forecast(told, percent, "resolved", projected or 0))
     return alerts
+
+
+def _is_reached(told: Told, percent: int) -> bool:
+    """Whether spend has passed the rung, or will have with the calls under way that closed this one or a higher one."""
+    return told.standing.reaches(percent) or percent <= max(told.state.holds, default=0)
 
 
 def _spent(terms: Terms) -> list[Rung]:

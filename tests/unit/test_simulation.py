@@ -92,14 +92,14 @@ def test_a_dollar_every_five_seconds_against_five_dollars(delay_s, passed, held_
     assert (refused.calls if refused else 0) == 10 - passed
 
 
-def test_the_fifth_dollar_pages_once_and_the_lower_rungs_are_tickets():
+def test_the_command_that_is_given_early_pages_once_and_the_rungs_below_it_are_only_shown():
     found = outcome_of(CHAT, EVERY_5_S)
     opened = [(a.threshold, a.tier, a.stated_at) for a in found.alerts if a.status == "opened"]
     assert opened == [
         ("50 %", "note", format_instant(START + 10 * SECOND)),
-        ("75 %", "ticket", format_instant(START + 15 * SECOND)),
-        ("90 %", "note", format_instant(START + 20 * SECOND)),
-        ("100 %", "page", format_instant(START + 20 * SECOND)),
+        ("75 %", "note", format_instant(START + 15 * SECOND)),
+        ("90 %", "note", format_instant(START + 15 * SECOND)),
+        ("100 %", "page", format_instant(START + 15 * SECOND)),
     ]
 
 
