@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.clock import now_micros
 from gateway.gate import NOT_READY, ThrottleGate
 from gateway.measures import Decision
 from gateway.publisher import BufferFullError, UsagePublisher
@@ -100,8 +101,12 @@ def event_id(payload: Mapping[str, Any]) -> str:
     return f"{str(payload.get('litellm_call_id') or '')[:_TEXT_MAX]}:{payload.get('status') or ''}:{answer}"
 
 
-def usage_event(payload: Mapping[str, Any], of_callers: Iterable[str] = OF_CALLERS) -> UsageEvent:
-    """What Sluice is told of a ``standard_logging_object``."""
+def usage_event(
+    payload: Mapping[str, Any], of_callers: Iterable[str] = OF_CALLERS, began_s: float | None = None
+) -> UsageEvent:
+    """What Sluice is told of a ``standard_logging_object``; ``began_s`` is when the gate let the call go, in seconds
+    since 1970.
+    """
     metadata = payload.get("metadata") or {}
     usage = metadata.get("usage_object") or {}
     told, wrote = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
@@ -137,7 +142,7 @@ def usage_event(payload: Mapping[str, Any], of_callers: Iterable[str] = OF_CALLE
         error_type=error_type,
         cache_hit=bool(payload.get("cache_hit")),
         stream=bool(payload.get("stream")),
-        duration_ms=round(float(payload.get("response_time") or 0) * 1_000),
+        duration_ms=_duration_ms(payload, began_s),
         team_id=str(metadata.get("user_api_key_team_id") or ""),
         key_id=_key_id(metadata.get("user_api_key_hash")),
         user_id=str(metadata.get("user_api_key_user_id") or ""),
@@ -228,6 +233,9 @@ class SluiceCallback(CustomLogger):
             raise refusal(decision)
         if decision.command is not None:
             change(data, decision, call_type)
+        for name in ("litellm_metadata", "metadata"):
+            if isinstance(data.get(name), dict):
+                data[name][_BEGAN] = now_micros() / 1e6
         return data
 
     async def async_post_call_response_headers_hook(self, data: dict[str, Any], *_: Any, **__: Any) -> Any:
@@ -282,8 +290,9 @@ class SluiceCallback(CustomLogger):
             if payload is None or self._publisher is None:
                 return
             ended = float(payload.get("endTime") or 0)
-            time = round(ended * 1_000_000) if ended > 0 else None
-            self._publisher.publish(usage_event(payload, self._of_callers), id=event_id(payload), time=time)
+            at = round(ended * 1_000_000) if ended > 0 else None
+            told = usage_event(payload, self._of_callers, _began_s(kwargs))
+            self._publisher.publish(told, id=event_id(payload), time=at)
         except BufferFullError as error:
             self._count_lost(error)
         except Exception as error:
@@ -296,6 +305,25 @@ class SluiceCallback(CustomLogger):
             log.error("%d usage events lost; the last because: %s", self.lost, error)
 
 
+def _began_s(kwargs: Mapping[str, Any]) -> float | None:
+    """When the gate let the call go."""
+    known = kwargs.get("litellm_params") or {}
+    for name in ("litellm_metadata", "metadata"):
+        found = (known.get(name) or {}).get(_BEGAN)
+        if isinstance(found, float):
+            return found
+    return None
+
+
+def _duration_ms(payload: Mapping[str, Any], began_s: float | None) -> int:
+    """From the gate to the answer's end: LiteLLM's own ``response_time`` of a stream ends with its first token."""
+    began, ended = began_s or float(payload.get("startTime") or 0), float(payload.get("endTime") or 0)
+    took_s = ended - began if 0 < began <= ended else float(payload.get("response_time") or 0)
+    return max(0, round(took_s * 1_000))
+
+
+#: Where a call's metadata says when the gate let it go.
+_BEGAN = "sluice_began"
 #: Given to ``check`` by place.
 _POSITIONAL = ("feature", "org", "user_tier", "agent")
 

@@ -51,19 +51,20 @@ ALLOWED = Decision(True)
 
 
 class Bucket:
-    """Lets through ``per_minute`` units a minute, a minute's worth at once. Times are microseconds."""
+    """Lets through ``per_minute`` units a minute, ``at_once`` (a minute's worth) at once. Times are microseconds."""
 
-    __slots__ = ("_at", "level", "per_minute")
+    __slots__ = ("_at", "at_once", "level", "per_minute")
 
-    def __init__(self, per_minute: int, now: int) -> None:
+    def __init__(self, per_minute: int, now: int, at_once: int | None = None) -> None:
         self.per_minute = per_minute
-        self.level = float(per_minute)
+        self.at_once = per_minute if at_once is None else at_once
+        self.level = float(self.at_once)
         self._at = now
 
     def room(self, wanted: float, now: int) -> bool:
         """Whether ``wanted`` units may go now; takes none."""
         if now > self._at:
-            self.level = min(self.per_minute, self.level + (now - self._at) * self.per_minute / _MINUTE)
+            self.level = min(self.at_once, self.level + (now - self._at) * self.per_minute / _MINUTE)
         # A clock that went back fills nothing, and counts anew from there.
         self._at = now
         return self.level >= wanted
@@ -93,7 +94,7 @@ class Rule:
             # Said again, or with more beside it: a limit that was there before goes on where it was.
             self.requests, self.tokens = before.requests, before.tokens
         elif measure.action == "rate_limit":
-            self.requests = None if measure.rpm is None else Bucket(measure.rpm, now)
+            self.requests = None if measure.rpm is None else Bucket(measure.rpm, now, measure.burst)
             self.tokens = None if measure.tpm is None else Bucket(measure.tpm, now)
         #: Whether it is about calls of this request type and environment; None: about all.
         self.takes = _selection(measure)

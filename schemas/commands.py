@@ -29,6 +29,8 @@ class Measure(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Requests and tokens per minute, of each gateway process.
     rpm: int | None = None
     tpm: int | None = None
+    #: How many of ``rpm`` may go at once; left out: all of them.
+    burst: int | None = None
     #: The most output tokens of one call.
     max_tokens: int | None = None
     #: What is asked for -> what is used instead; ``*`` stands for every model that is not named.

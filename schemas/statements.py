@@ -124,8 +124,10 @@ class ScopeStatement(msgspec.Struct, kw_only=True):
     since: int | msgspec.UnsetType = msgspec.UNSET
     #: The part of ``cost_nanos`` that stands on gateways' own figures; left out where there is none.
     estimated_nanos: int | msgspec.UnsetType = msgspec.UNSET
-    #: How long the calls in it took, added up; left out where nobody said.
+    #: How long the calls in it took that were answered, added up; left out where nobody said.
     duration_ms: int | msgspec.UnsetType = msgspec.UNSET
+    #: How many of ``requests`` failed or were refused; left out where none was.
+    failures: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Signal(msgspec.Struct, kw_only=True):

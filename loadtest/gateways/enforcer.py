@@ -44,7 +44,7 @@ backend upstream
 class Enforcer:
     """``async with``: a real HAProxy before the upstream, and the process that drives it."""
 
-    def __init__(self, folder: Path, upstream: str, kafka: str, ahead_s: float) -> None:
+    def __init__(self, folder: Path, upstream: str, kafka: str) -> None:
         self._there = os.access(PROGRAM, os.X_OK)
         self._folder = folder / "haproxy"
         self.port = free_port()
@@ -53,7 +53,7 @@ class Enforcer:
         config = self._folder / "haproxy.cfg"
         config.write_text(CONFIG.format(folder=self._folder, port=self.port, upstream=urlsplit(upstream).netloc))
         self._proxy = ChildProcess("haproxy", (PROGRAM, "-db", "-f", str(config)), self._folder / "haproxy.log")
-        program = (sys.executable, "-m", "loadtest.gateways.shifted", str(ahead_s), "gateway.haproxy")
+        program = (sys.executable, "-m", "gateway.haproxy")
         options = ("--kafka", kafka, "--name", "haproxy", "--socket", str(self._folder / "admin.sock"))
         self._driver = ChildProcess(
             "haproxy's driver", (*program, *options, "--maps", str(self._folder)), self._folder / "driver.log",

@@ -38,7 +38,7 @@ LOCAL = (
 class Proxy:
     """One proxy with one worker process; ``url`` answers once ``ready`` returned."""
 
-    def __init__(self, name: str, folder: Path, upstream: str, kafka: str, ahead_s: float, **settings: str) -> None:
+    def __init__(self, name: str, folder: Path, upstream: str, kafka: str, **settings: str) -> None:
         if not PROGRAM.exists():
             raise EmbeddedError(f"{PROGRAM} is missing: run `make e2e-gateway`, which makes its environment")
         self.name = name
@@ -53,7 +53,6 @@ class Proxy:
             "HOME": str(folder),
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
-            "RIG_AHEAD_S": str(ahead_s),
             "NO_PROXY": "*",
             "LITELLM_MASTER_KEY": f"sk-{secrets.token_hex(32)}",
             **dict.fromkeys(LOCAL, "True"),

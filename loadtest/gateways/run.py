@@ -8,11 +8,13 @@ used. Exits 1 where the final spend is not within 95..102 % of the budget, or an
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from zoneinfo import TZPATH, reset_tzpath
 
 import aiohttp
 import asyncpg
@@ -26,15 +28,15 @@ from loadtest.gateways.clients import Answer, Crowd, ask
 from loadtest.gateways.enforcer import Enforcer
 from loadtest.gateways.proxies import Proxy
 from loadtest.gateways.upstream import Upstream
-from schemas.instants import MINUTE, SECOND
+from loadtest.gateways.zone import NAME, write_zone
+from schemas.instants import SECOND
 from streams.clock import WallClock, elapsed_s
-from streams.core.budget_file import BudgetFileError, load_budgets
 from streams.embedded.process import EmbeddedError
 from streams.settings import load_settings
 from streams.supervisor import Supervisor
 
 #: The budget's hour ends so long after the start of the rig: start-up, crowd, and some time closed.
-LIFE_S = 270.0
+LIFE_S = 270
 BUDGET_USD = 5
 #: 400 tokens in and 250 out of gpt-4o cost 0.0035 dollars: 0.07 % of the budget.
 WISH = "prompt=400 words=250 seconds=0.6"
@@ -42,8 +44,6 @@ CLOSED_S = 6.0
 CLOSES_WITHIN_S = 120.0
 OPENS_WITHIN_S = 60.0
 LOWEST, HIGHEST = 95.0, 102.0
-#: An hour of each ends at another minute of UTC's: the clocks of the rig need to be shifted by half an hour at most.
-ZONES = {0: "UTC", 15: "Asia/Kathmandu", 30: "Asia/Kolkata"}
 BUDGETS = """\
 budgets:
   - id: search-hourly
@@ -52,30 +52,12 @@ budgets:
     period: hour
     timezone: {zone}
     mode: enforce
-{more}"""
+    hard: true
+"""
 
 
 class RigError(Exception):
     """What the rig was to show did not come true."""
-
-
-def schedule(now: int) -> tuple[int, int, str]:
-    """When the budget's hour ends, how far clocks are to be ahead (both microseconds), and the zone for it."""
-    ends, quarter = now + round(LIFE_S * SECOND), 15 * MINUTE
-    ahead = -ends % quarter
-    if (ends + ahead) // MINUTE % 60 not in ZONES:
-        ahead += quarter
-    return ends, ahead, ZONES[(ends + ahead) // MINUTE % 60]
-
-
-def budgets(zone: str) -> str:
-    """The budgets file; hard, where this release knows the word."""
-    text = BUDGETS.format(amount=BUDGET_USD, zone=zone, more="    hard: true\n")
-    try:
-        load_budgets(text)
-    except BudgetFileError:
-        return BUDGETS.format(amount=BUDGET_USD, zone=zone, more="")
-    return text
 
 
 class Rig:
@@ -89,15 +71,16 @@ class Rig:
         self.upstream_url = ""
         self.found: dict[str, Any] = {}
         self.began = elapsed_s()
-        self.ends, self.ahead, self.zone = schedule(WallClock().now())
+        #: When the budget's hour ends, microseconds since 1970.
+        self.ends = (WallClock().now() // SECOND + LIFE_S) * SECOND
 
     def say(self, text: str) -> None:
         """A line with the seconds since the start."""
         self.out.print(f"{elapsed_s() - self.began:6.1f} s  {text}")
 
     def now(self) -> int:
-        """What time it is for the proxies, microseconds since 1970."""
-        return WallClock().now() + self.ahead
+        """Microseconds since 1970."""
+        return WallClock().now()
 
     def fail(self, why: str) -> None:
         """Raises RigError."""
@@ -110,21 +93,20 @@ class Rig:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         self.upstream_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        (self.folder / "budgets.yaml").write_text(budgets(self.zone))
-        settings = load_settings(
-            state_dir=self.folder / "state", api_port=0, budgets=self.folder / "budgets.yaml", future_s_max=3_600
-        )
-        program = (sys.executable, "-m", "loadtest.gateways.shifted", str(self.ahead / SECOND), "streams.cli")
+        (self.folder / "budgets.yaml").write_text(BUDGETS.format(amount=BUDGET_USD, zone=NAME))
+        zones = write_zone(self.folder, self.ends // SECOND)
+        os.environ["PYTHONTZPATH"] = os.pathsep.join([str(zones), *TZPATH])
+        reset_tzpath()
+        settings = load_settings(state_dir=self.folder / "state", api_port=0, budgets=self.folder / "budgets.yaml")
         try:
-            async with Supervisor(settings, program=program, fast_start=True) as running:
+            async with Supervisor(settings, fast_start=True) as running:
                 self.say(f"Sluice runs; the budget's hour ends at {self._left_s() + elapsed_s() - self.began:.0f} s")
                 await self._with_proxies(running)
         finally:
             await runner.cleanup()
 
     async def _with_proxies(self, running: Supervisor) -> None:
-        ahead_s = self.ahead / SECOND
-        proxies = [Proxy(n, self.folder, self.upstream_url, running.kafka_url, ahead_s) for n in ("eu-1", "eu-2")]
+        proxies = [Proxy(n, self.folder, self.upstream_url, running.kafka_url) for n in ("eu-1", "eu-2")]
         limit = aiohttp.TCPConnector(limit=0)
         try:
             for proxy in proxies:
@@ -139,7 +121,7 @@ class Rig:
                 if self.options.only != "budget":
                     await self._with_traps(session, running, proxies[0])
                 if self.options.only != "traps":
-                    async with Enforcer(self.folder, self.upstream_url, running.kafka_url, ahead_s) as enforcer:
+                    async with Enforcer(self.folder, self.upstream_url, running.kafka_url) as enforcer:
                         await self._budget(session, running, proxies, enforcer)
         finally:
             for proxy in proxies:

@@ -225,7 +225,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         taken = budgets.take_in(state, terms, message, above)
         if is_new:
             self._join(taken)
-        lag = now - message.arrived_at
+        lag = now - message.stream_time
         return taken, self._decide(taken, terms, lag if 0 <= lag <= 10 * SECOND else 0)
 
     # -- time -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,17 @@ from schemas.commands import Action, Measure, OnStale, ScopeType, Target
 from schemas.instants import SECOND
 from schemas.statements import ScopeStatement
 from streams.core import slots as stated
-from streams.core.budget_burn import Samples, burn_per_hour, burn_per_second, sampled, shifted
+from streams.core.budget_burn import (
+    Calls,
+    Samples,
+    burn_per_hour,
+    burn_per_second,
+    calls_sampled,
+    recent_burn_per_second,
+    sampled,
+    shifted,
+    took_us,
+)
 from streams.core.budget_terms import FOREVER, Terms, value_of
 from streams.core.slots import Slot, Spend
 
@@ -101,6 +111,9 @@ class BudgetState(msgspec.Struct, kw_only=True):
     #: Spend over the rung that blocks while it was due, at its largest.
     overshoot_nanos: int = 0
     samples: Samples = []
+    calls: Calls = []
+    #: Calls a minute that each gateway may let go while the last of the money is spent slowly; 0: no such limit.
+    glide_rpm: int = 0
     #: Calls a minute that a standing limit on money leaves each gateway; 0: it holds nothing back.
     paced_rpm: int = 0
     #: Grows with every statement taken in, and from one definition of a budget to the next.
@@ -141,12 +154,21 @@ class Standing(msgspec.Struct, frozen=True):
     estimated: int
     #: A second.
     burn: int
-    in_flight: int
+    #: The same of the last seconds alone.
+    recent_burn: int
+    #: How long calls take, microseconds.
+    took_us: int
+    #: Calls that were answered.
     requests: int
     #: Whether the period, or the budget itself, is over or has not begun.
     is_over: bool
     is_historic: bool
     is_whole: bool
+
+    @property
+    def in_flight(self) -> int:
+        """What the calls under way will cost."""
+        return self.burn * self.took_us // SECOND
 
     def reaches(self, percent: int, reserve: int = 0) -> bool:
         """Whether spend with this reserve is at a rung or above it."""
@@ -157,17 +179,16 @@ def standing(state: BudgetState, terms: Terms, now: int, live_within_us: int) ->
     """Add up what was stated."""
     counted = list(_counted(state, terms, now))
     spent = terms.opening_nanos + sum(segment.cost_nanos for segment in counted)
-    burn = burn_of(state, now)
-    requests = sum(segment.requests for segment in counted)
-    took_ms = sum(segment.duration_ms for segment in counted) // requests if requests > 0 else 0
+    burn, recent = burn_of(state, now)
     over = now >= ends_at(state, terms) or not terms.covers(now)
     return Standing(
         spent=spent,
         limit=terms.amount_nanos + (state.carried_nanos if terms.rollover else 0),
         estimated=sum(segment.estimated_nanos for segment in counted),
         burn=burn,
-        in_flight=burn * took_ms // 1000,
-        requests=requests,
+        recent_burn=recent,
+        took_us=took_us(state.calls, state.stream_time, *_answered(state)),
+        requests=sum(segment.requests for segment in counted),
         is_over=over,
         is_historic=over or now - state.stream_time > live_within_us,
         is_whole=state.is_whole,
@@ -182,11 +203,18 @@ def _counted(state: BudgetState, terms: Terms, now: int) -> Iterator[Spend]:
                 yield from slot.segments.values()
 
 
-def burn_of(state: BudgetState, now: int) -> int:
-    """Nanodollars a second; none where the stream has said nothing for a minute."""
+def burn_of(state: BudgetState, now: int) -> tuple[int, int]:
+    """Nanodollars a second, and those of the last seconds alone; none where the stream was silent for a minute."""
     if now - state.stream_time > STALE_BURN_US or not state.samples:
-        return 0
-    return burn_per_second(state.samples, state.stream_time, state.spent_nanos)
+        return 0, 0
+    known = state.samples, state.stream_time, state.spent_nanos
+    return burn_per_second(*known), recent_burn_per_second(*known)
+
+
+def _answered(state: BudgetState) -> tuple[int, int]:
+    """Calls, and the milliseconds that they took."""
+    spends = [segment for slot in state.slots() for segment in slot.segments.values()]
+    return sum(spend.requests for spend in spends), sum(spend.duration_ms for spend in spends)
 
 
 def hourly_burn_of(state: BudgetState, now: int) -> int:
@@ -255,7 +283,9 @@ def take_in(state: BudgetState | None, terms: Terms, statement: ScopeStatement, 
         after = state.spent_nanos
         if is_first:
             state.samples = shifted(state.samples, after - before)
+            state.calls = []
         state.samples = sampled(state.samples, state.stream_time, after)
+        state.calls = calls_sampled(state.calls, state.stream_time, *_answered(state))
     return state
 
 
@@ -267,6 +297,7 @@ def pruned(state: BudgetState, terms: Terms, now: int, keep_us: int) -> bool:
     before = state.spent_nanos
     for start in gone:
         del state.buckets[start]
+    state.calls = []
     state.samples = shifted(state.samples, state.spent_nanos - before)
     return True
 

@@ -16,6 +16,8 @@ _BURST, _BURST_MIN = 5 * SECOND, SECOND
 
 #: ``(stream time, total)``, oldest first.
 Samples = list[tuple[int, int]]
+#: ``(stream time, calls answered, milliseconds that they took)``, oldest first, of the last minute.
+Calls = list[tuple[int, int, int]]
 
 
 def sampled(samples: Samples, at: int, total: int) -> Samples:
@@ -49,6 +51,39 @@ def burn_per_second(samples: Samples, at: int, total: int) -> int:
     (10, 0)
     """
     return max(0, _steady(samples, at, total, MINUTE, _SPAN_MIN), _steady(samples, at, total, _BURST, _BURST_MIN))
+
+
+def recent_burn_per_second(samples: Samples, at: int, total: int) -> int:
+    """Nanodollars a second over the last five seconds, with everything in it."""
+    first = _within(samples, at, _BURST)
+    return max(0, (total - first[0][1]) * SECOND // max(at - first[0][0], _BURST_MIN)) if first else 0
+
+
+def calls_sampled(calls: Calls, at: int, answered: int, ms: int) -> Calls:
+    """The calls with these, at most one sample a second."""
+    if calls and at - calls[-1][0] < SECOND:
+        return calls
+    return [*(kept for kept in calls if at - kept[0] <= MINUTE), (at, answered, ms)]
+
+
+def took_us(calls: Calls, at: int, answered: int, ms: int) -> int:
+    """How long calls take, microseconds: the 95th percentile of the last minute's, each as long as the calls that
+    ended in the same second took on average.
+
+    >>> took_us([(0, 0, 0), (SECOND, 90, 9_000), (2 * SECOND, 100, 29_000)], 2 * SECOND, 100, 29_000)
+    2000000
+    """
+    steps = []
+    for (_, before, ms_before), (_, after, ms_after) in pairwise([*calls, (at, answered, ms)]):
+        if after > before and ms_after >= ms_before:
+            steps.append(((ms_after - ms_before) * 1_000 // (after - before), after - before))
+    steps.sort(reverse=True)
+    slower = sum(count for _, count in steps) // 20
+    for took, count in steps:
+        slower -= count
+        if slower < 0:
+            return took
+    return ms * 1_000 // answered if answered > 0 else 0
 
 
 def burn_per_hour(samples: Samples, at: int, total: int) -> int:

@@ -3,6 +3,10 @@
 A rung's measures take hold when spend, with what is in flight and what is spent until gates obey, reaches it. That
 reserve is kept with the hold: it ends when spend with it is below the rung again, because the amount was raised or the
 spend corrected, and never because a throttle made the burn rate fall.
+
+Before anything is blocked concurrency is shed: batch work first, and all calls where so much is under way that nobody
+could say within a few percent where it will end. They glide then: what is let go falls with what is left, so that the
+block finds little under way.
 """
 
 from collections.abc import Iterable
@@ -10,7 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from schemas.commands import Action, Measure
-from schemas.instants import SECOND
+from schemas.instants import MINUTE, SECOND
 from streams.core.budget_account import BudgetState, Hold, Standing
 from streams.core.budget_terms import Terms
 
@@ -21,6 +25,10 @@ SOFT_RPM = 60
 #: Calls a minute of batch and background work while concurrency is shed.
 SHED_RPM = 6
 _SHED = Measure("rate_limit", request_types=("batch", "background"), rpm=SHED_RPM)
+#: So many times what is under way lies between a glide's start and the block, and between it and what is left later.
+_GLIDE_FROM, _GLIDE_SHARE = 2, 4
+#: In percent of the amount: less under way than this needs no glide, and a glide ends with half of it.
+_GLIDE_PERCENT = 2
 #: The key of that hold: no rung is at 0 percent.
 SHED = 0
 #: No reserve is more than so many percent of the amount: a rate taken over seconds may be wrong.
@@ -32,7 +40,7 @@ _encode = msgspec.json.Encoder().encode
 
 def reserve_of(standing: Standing, delay_us: int) -> int:
     """What is spent before gates obey, and by the calls that they have let go already."""
-    reserve = standing.in_flight + standing.burn * delay_us // SECOND
+    reserve = standing.burn * (standing.took_us + delay_us) // SECOND
     return max(0, min(reserve, standing.limit * RESERVE_PERCENT_MAX // 100))
 
 
@@ -41,7 +49,9 @@ def hold(state: BudgetState, terms: Terms, standing: Standing, delay_us: int) ->
     if standing.is_over:
         state.holds.clear()
         return
-    reserve = reserve_of(standing, delay_us)
+    # Gates limit what they let go by now: what came before says nothing of what is under way.
+    paced = msgspec.structs.replace(standing, burn=standing.recent_burn) if state.glide_rpm else standing
+    reserve = reserve_of(paced, delay_us)
     rungs = {rung.percent for rung in terms.thresholds if rung.measures and rung.on == "spent"}
     block = blocking_percent(terms)
     for percent, kept in list(state.holds.items()):
@@ -60,7 +70,8 @@ def hold(state: BudgetState, terms: Terms, standing: Standing, delay_us: int) ->
             least = 0 if standing.reaches(percent) else reserve
             state.holds[percent] = Hold(least, _is_sure(standing, percent, least))
     if block is not None and SHED not in state.holds and _is_close(standing, block, delay_us):
-        state.holds[SHED] = Hold(standing.limit // 10, True)
+        left = block * standing.limit // 100 - standing.spent
+        state.holds[SHED] = Hold(max(left, standing.limit // 10), True)
 
 
 def _is_sure(standing: Standing, percent: int, reserve: int) -> bool:
@@ -84,9 +95,37 @@ def pace(state: BudgetState, terms: Terms, standing: Standing, gateways: int) ->
 
 
 def _is_close(standing: Standing, block: int, delay_us: int) -> bool:
-    """Within the last tenth before the block, with more than a fiftieth of the rest spent until gates obey."""
+    """Within the last tenth before the block, with more than a fiftieth of the rest spent until gates obey; or earlier,
+    where much is under way.
+    """
     left = block * standing.limit // 100 - standing.spent
-    return 0 < left <= standing.limit // 10 and standing.burn * delay_us // SECOND * 50 > left
+    is_last_tenth = left <= standing.limit // 10 and standing.burn * delay_us // SECOND * 50 > left
+    return left > 0 and (is_last_tenth or _glides(standing, left, delay_us))
+
+
+def _glides(standing: Standing, left: int, delay_us: int) -> bool:
+    """Whether so much is under way that it cannot be said where it will end."""
+    reserve = reserve_of(standing, delay_us)
+    return reserve * _GLIDE_FROM >= left and reserve * 100 > standing.limit * _GLIDE_PERCENT
+
+
+def glide(state: BudgetState, terms: Terms, standing: Standing, delay_us: int, gateways: int) -> None:
+    """Let each gateway let go as many calls as cost a quarter of what is left while they are under way.
+
+    It is only made stricter, by a quarter at least: commands are few, and a slower burn lifts nothing.
+    """
+    block = blocking_percent(terms)
+    if SHED not in state.holds or block is None:
+        state.glide_rpm = 0
+        return
+    left, under_way = block * standing.limit // 100 - standing.spent, standing.took_us + delay_us
+    if standing.requests <= 0 or standing.spent <= 0 or not (state.glide_rpm or _glides(standing, left, delay_us)):
+        return
+    least = standing.limit * _GLIDE_PERCENT // 200
+    nanos_per_minute = max(left // _GLIDE_SHARE, least) * MINUTE // max(under_way, SECOND)
+    rpm = max(1, nanos_per_minute * standing.requests // standing.spent // max(1, gateways))
+    if not state.glide_rpm or rpm * 4 <= state.glide_rpm * 3:
+        state.glide_rpm = rpm
 
 
 def blocking_percent(terms: Terms) -> int | None:
@@ -114,7 +153,23 @@ def wanted(state: BudgetState, terms: Terms, standing: Standing) -> tuple[Measur
                 found += softened(measure, terms.hard, state.holds[rung.percent].is_sure)
     if SHED in state.holds:
         found.append(_SHED)
+        found += _gliding(state, terms)
     return ordered(found)
+
+
+def _gliding(state: BudgetState, terms: Terms) -> list[Measure]:
+    """The limit of a glide, for those calls that the block will be for; none once it holds."""
+    rpm, percent = state.glide_rpm, blocking_percent(terms)
+    if not rpm or percent in state.holds:
+        return []
+    blocks = [rung.measures for rung in terms.thresholds if rung.on == "spent" and rung.percent == percent]
+    return [
+        msgspec.structs.replace(each, action="rate_limit", rpm=rpm, burst=max(1, rpm // 30))
+        for measures in blocks
+        for measure in measures
+        for each in softened(measure, terms.hard, is_sure=True)
+        if each.action == "block"
+    ]
 
 
 def softened(measure: Measure, hard: bool, is_sure: bool) -> list[Measure]:

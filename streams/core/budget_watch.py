@@ -144,8 +144,7 @@ def _measure_gap(state: BudgetState, standing: Standing, asks: bool, live: Mappi
         return
     obeyed_at = max(state.answers[name].applied_at for name in live)
     # Calls that began before are let through: their money comes when they end.
-    took = standing.in_flight * SECOND // standing.burn if standing.burn else SECOND
-    if state.stream_time >= obeyed_at + delay_us + 3 * took:
+    if state.stream_time >= obeyed_at + delay_us + 3 * (standing.took_us or SECOND):
         state.obeyed_nanos = standing.spent
 
 

@@ -26,7 +26,7 @@ from streams.core.budget_account import (
 )
 from streams.core.budget_commands import answerer
 from streams.core.budget_ladder import Told, cross, foresee, leave
-from streams.core.budget_measures import hold, pace, strictest, wanted
+from streams.core.budget_measures import glide, hold, pace, strictest, wanted
 from streams.core.budget_runs import approval, stop
 from streams.core.budget_terms import FOREVER, Policy, Terms
 from streams.core.budget_watch import DELAY_UNKNOWN_US, watch
@@ -112,7 +112,10 @@ def decide(
     stands = standing(state, terms, now, policy.live_within_us)
     told = Told(state, terms, stands, now, policy, around.ancestors)
     before = state.crossings.get(terms.run.stop_at_percent) if terms.run else None
-    hold(state, terms, stands, around.delay_us)
+    # Money that is late here is late at the gates.
+    delay_us = max(around.delay_us, around.lag_us)
+    hold(state, terms, stands, delay_us)
+    glide(state, terms, stands, delay_us, len(around.live))
     alerts = cross(told) + leave(told) + foresee(told, around.projected)
     job = stop(told, before)
     pace(state, terms, stands, len(around.live))

@@ -91,7 +91,9 @@ class Lane:
             counter.cost_nanos += cost
             counter.requests += calls
             counter.tokens += tokens
-            if self.duration:
+            if not self.is_success:
+                counter.failures = (counter.failures or 0) + calls
+            elif self.duration:
                 add_besides(counter, self.duration, 0)
             shares = counter.contributors
             if label in shares:

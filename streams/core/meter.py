@@ -295,8 +295,9 @@ class PartitionState:
             cells.fold(cell.totals, event, charge, late)
             self.changed_cells[id(cell)] = cell
         tokens = duration = 0
+        failed = isinstance(event, UsageEvent) and event.status != "success"
         if isinstance(event, UsageEvent):
-            tokens, duration = event.input_tokens + event.output_tokens, event.duration_ms or 0
+            tokens, duration = event.input_tokens + event.output_tokens, 0 if failed else event.duration_ms or 0
             if tokens > self.rules.runaway_tokens:
                 self.signals.append(runaway_signal(self.source, row, dimensions, charge.nanos))
         values = self._values(event)
@@ -309,6 +310,8 @@ class PartitionState:
             counter.requests += 1
             counter.tokens += tokens
             add_besides(counter, duration, charge.nanos if charge.estimated else 0)
+            if failed:
+                counter.failures = (counter.failures or 0) + 1
             counter.stream_time = self.stream_time
             counter.arrived_at = self.arrived_at
             if charge.nanos:

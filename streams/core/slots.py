@@ -26,8 +26,9 @@ class Spend(Segment, frozen=True, array_like=True):
 
     #: The part of the cost that stands on gateways' own figures.
     estimated_nanos: int = 0
+    #: Calls that were answered.
     requests: int = 0
-    #: How long its calls took, added up.
+    #: How long they took, added up.
     duration_ms: int = 0
 
 
@@ -57,7 +58,7 @@ def take_in(slots: MutableMapping[str, Slot[Spend]], statement: ScopeStatement) 
         statement.cost_nanos,
         statement.contributors,
         statement.estimated_nanos or 0,
-        statement.requests,
+        statement.requests - (statement.failures or 0),
         statement.duration_ms or 0,
     )
     after = placed(found, statement, segment)

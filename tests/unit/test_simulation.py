@@ -77,17 +77,19 @@ EVERY_5_S = [call(5 * n) for n in range(10)]
 
 
 @pytest.mark.parametrize(
-    ("delay_s", "passed", "held_from"),
-    [(0, 5, 20), (4, 5, 24), (10, 5, 25), (11, 6, 26), (60, 10, None)],
+    ("delay_s", "passed", "glides_from", "held_from"),
+    [(0, 5, None, 20), (4, 5, 19, 24), (10, 5, 20, 25), (11, 6, 21, 26), (60, 10, None, None)],
     ids=["at once", "before the next call", "in time, for it is given early", "a call later", "too late for all"],
 )
-def test_a_dollar_every_five_seconds_against_five_dollars(delay_s, passed, held_from):
+def test_a_dollar_every_five_seconds_against_five_dollars(delay_s, passed, glides_from, held_from):
     # 0.20 USD a second times the delay, at most a quarter of the budget, is what BUDGET gives the command earlier by: with
-    # ten seconds at the fourth dollar, fifteen seconds in.
+    # ten seconds at the fourth dollar, fifteen seconds in. Calls are let go slowly from twice as much before it on.
     found = outcome_of(CHAT, EVERY_5_S, delay_s)
     assert (found.total.calls, found.total.recorded_nanos, found.total.nanos) == (10, 10 * USD, passed * USD)
     assert [account.spent_nanos for account in found.accounts] == [passed * USD]
-    assert [held.start for held in found.held] == ([] if held_from is None else [START + held_from * SECOND])
+    expected = [("rate_limit", glides_from), ("block", held_from)]
+    found_held = [(held.action, (held.start - START) / SECOND) for held in found.held]
+    assert found_held == [(action, start) for action, start in expected if start is not None]
     refused = found.by_budget.get("chat", {}).get("refused")
     assert (refused.calls if refused else 0) == 10 - passed
 
@@ -106,7 +108,8 @@ def test_the_command_that_is_given_early_pages_once_and_the_rungs_below_it_are_o
 def test_a_new_hour_opens_the_gate_by_itself():
     found = outcome_of(CHAT, [*EVERY_5_S, call(3599), call(3600), call(3601)])
     assert found.total.nanos == 7 * USD
-    assert [(held.start - START, held.end - START) for held in found.held] == [(25 * SECOND, HOUR)]
+    held = [(held.action, held.start - START, held.end - START) for held in found.held]
+    assert held == [("rate_limit", 20 * SECOND, 25 * SECOND), ("block", 25 * SECOND, HOUR)]
     assert [account.spent_nanos for account in found.accounts] == [5 * USD, 2 * USD]
 
 
