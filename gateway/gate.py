@@ -20,7 +20,7 @@ from gateway.measures import Entry
 from gateway.publisher import close_producer, new_producer
 from schemas.cloudevents import binary_headers
 from schemas.commands import APPLIED_TYPE, ThrottleAck, ThrottleCommand
-from schemas.instants import InstantError, format_instant
+from schemas.instants import InstantError, format_instant, parse_instant
 from schemas.readers import COMMANDS
 from schemas.topics import GATEWAY_ACKS, GATEWAY_COMMANDS
 from schemas.versions import UnknownVersionError
@@ -48,6 +48,7 @@ class _Told(NamedTuple):
     key: str
     command: ThrottleCommand
     applied_at: str
+    delay_ms: int | None
     #: -1 until the first acknowledgement went out.
     rejected_count: int
     #: When it last went out, on the clock of ``elapsed_s``.
@@ -194,7 +195,7 @@ class ThrottleGate:
             return
         # A renewal that came after the command had run out makes it hold again: that is to be acknowledged too.
         if news or (command.command_id not in self._told and self._book.holds(name)):
-            self._owe(name, command)
+            self._owe(name, command, is_new=bool(news) and command.command_id not in self._told)
 
     def _become_ready(self) -> None:
         """At the start only what still holds is acknowledged, not the history."""
@@ -203,9 +204,11 @@ class ThrottleGate:
             self._owe(live.key, live.command)
         self._ready.set()
 
-    def _owe(self, key: str, command: ThrottleCommand) -> None:
-        applied_at = format_instant(self._clock())
-        self._told[command.command_id] = _Told(key, command, applied_at, -1, 0.0)
+    def _owe(self, key: str, command: ThrottleCommand, is_new: bool = False) -> None:
+        """An acknowledgement; only of what has come just now it can be told how long it took."""
+        now = self._clock()
+        took = max(0, now - parse_instant(command.issued_at)) // 1_000 if is_new else None
+        self._told[command.command_id] = _Told(key, command, format_instant(now), took, -1, 0.0)
         self._untold.set()
 
     async def _tell(self) -> None:
@@ -282,6 +285,7 @@ class ThrottleGate:
             revision=command.revision,
             gateway=self._gateway,
             applied_at=told.applied_at,
+            delay_ms=told.delay_ms,
             rejected_count=count,
         )
         now = format_instant(self._clock())

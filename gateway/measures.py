@@ -93,9 +93,9 @@ class Rule:
         if before is not None:
             # Said again, or with more beside it: a limit that was there before goes on where it was.
             self.requests, self.tokens = before.requests, before.tokens
-        elif measure.action == "rate_limit":
-            self.requests = None if measure.rpm is None else Bucket(measure.rpm, now, measure.burst)
-            self.tokens = None if measure.tpm is None else Bucket(measure.tpm, now)
+        if measure.action == "rate_limit" and (before is None or before.measure != measure):
+            self.requests = _bucket(measure.rpm, now, measure.burst, self.requests)
+            self.tokens = _bucket(measure.tpm, now, None, self.tokens)
         #: Whether it is about calls of this request type and environment; None: about all.
         self.takes = _selection(measure)
 
@@ -187,11 +187,32 @@ def applicable(entries: Sequence[Entry], call: Call) -> list[Rule]:
 
 
 def _taken(known: list[Rule], measure: Measure) -> Rule | None:
-    """The rule of that very measure, taken out of the list."""
-    for place, rule in enumerate(known):
-        if rule.measure == measure:
-            return known.pop(place)
+    """The rule of that very measure, else of one that limits the same calls by other numbers, taken out of the list."""
+    for is_same in (_is_that, _limits_the_same):
+        for place, rule in enumerate(known):
+            if is_same(rule.measure, measure):
+                return known.pop(place)
     return None
+
+
+def _is_that(one: Measure, other: Measure) -> bool:
+    return one == other
+
+
+def _limits_the_same(one: Measure, other: Measure) -> bool:
+    calls = other.request_types, other.environments
+    return one.action == other.action == "rate_limit" and (one.request_types, one.environments) == calls
+
+
+def _bucket(per_minute: int | None, now: int, at_once: int | None, before: Bucket | None) -> Bucket | None:
+    """A bucket that is as full as the one before it: a limit that changes again and again must not begin anew."""
+    if per_minute is None:
+        return None
+    found = Bucket(per_minute, now, at_once)
+    if before is not None:
+        before.room(0, now)
+        found.level = min(found.level, before.level)
+    return found
 
 
 def _least(measure: Measure) -> float:

@@ -103,6 +103,9 @@ class ThrottleAck(msgspec.Struct, kw_only=True, omit_defaults=True):
     applied_at: str
     #: Calls this gateway has refused because of this command so far.
     rejected_count: int = 0
+    #: From ``issued_at`` of the command to ``applied_at``, milliseconds; left out where the gate came later than the
+    #: command.
+    delay_ms: int | None = None
 
 
 JOB_COMMAND_TYPE = "ai.job.commanded.v1"

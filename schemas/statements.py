@@ -126,6 +126,8 @@ class ScopeStatement(msgspec.Struct, kw_only=True):
     estimated_nanos: int | msgspec.UnsetType = msgspec.UNSET
     #: How long the calls in it took that were answered, added up; left out where nobody said.
     duration_ms: int | msgspec.UnsetType = msgspec.UNSET
+    #: The squares of those times in hundredths of a second, each of ten minutes at most, added up: how far they differ.
+    squared_cs: int | msgspec.UnsetType = msgspec.UNSET
     #: How many of ``requests`` failed or were refused; left out where none was.
     failures: int | msgspec.UnsetType = msgspec.UNSET
 

@@ -28,7 +28,7 @@ from streams.core import budgets
 from streams.core.budget_account import BURN_SHOWN_US, Standing, pruned, standing
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Book, budget_of, changed_budgets
-from streams.core.budget_watch import acknowledged, delay_of
+from streams.core.budget_watch import DELAY_MAX_US, acknowledged, delay_of
 from streams.core.budgets import Around, BudgetState, Policy, Terms
 from streams.core.definitions import Definitions
 from streams.core.scopes import BUDGET, meeting_place
@@ -337,6 +337,9 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         delay = delay_of(state, said)
         if delay is not None and (known is None or known.revision != said.revision):
             metrics.ENFORCEMENT_SECONDS.observe(delay / SECOND)
+        if ack.delay_ms is not None:
+            # A gateway knows it of every command, also of one that was followed by another since.
+            delay = min(ack.delay_ms * 1_000 + state.lag_us, DELAY_MAX_US)
         self._gateways.hear(ack.gateway, Heard(now, said.applied_at, delay))
 
     def _answer(self, state: BudgetState, heard: ThrottleCommand) -> list[Outgoing]:

@@ -156,7 +156,7 @@ class Standing(msgspec.Struct, frozen=True):
     burn: int
     #: The same of the last seconds alone.
     recent_burn: int
-    #: How long calls take, microseconds.
+    #: How long calls take, microseconds: the 95th percentile.
     took_us: int
     #: Calls that were answered.
     requests: int
@@ -187,7 +187,7 @@ def standing(state: BudgetState, terms: Terms, now: int, live_within_us: int) ->
         estimated=sum(segment.estimated_nanos for segment in counted),
         burn=burn,
         recent_burn=recent,
-        took_us=took_us(state.calls, state.stream_time, *_answered(state)),
+        took_us=took_us(state.calls, *_answered(state)),
         requests=sum(segment.requests for segment in counted),
         is_over=over,
         is_historic=over or now - state.stream_time > live_within_us,
@@ -211,10 +211,13 @@ def burn_of(state: BudgetState, now: int) -> tuple[int, int]:
     return burn_per_second(*known), recent_burn_per_second(*known)
 
 
-def _answered(state: BudgetState) -> tuple[int, int]:
-    """Calls, and the milliseconds that they took."""
-    spends = [segment for slot in state.slots() for segment in slot.segments.values()]
-    return sum(spend.requests for spend in spends), sum(spend.duration_ms for spend in spends)
+def _answered(state: BudgetState) -> tuple[int, int, int]:
+    """Calls, the milliseconds that they took, and their squares."""
+    calls = ms = squared = 0
+    for slot in state.slots():
+        for spend in slot.segments.values():
+            calls, ms, squared = calls + spend.requests, ms + spend.duration_ms, squared + spend.squared_cs
+    return calls, ms, squared
 
 
 def hourly_burn_of(state: BudgetState, now: int) -> int:

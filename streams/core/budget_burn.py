@@ -5,6 +5,7 @@ first time says what it holds, and not how fast it came: those who call here shi
 """
 
 from itertools import pairwise
+from math import sqrt
 
 from schemas.instants import HOUR, MINUTE, SECOND
 
@@ -13,11 +14,15 @@ _GRADES = ((10 * SECOND, SECOND), (MINUTE, 5 * SECOND), (10 * MINUTE, MINUTE))
 #: A rate over less is no rate.
 _SPAN_MIN = 10 * SECOND
 _BURST, _BURST_MIN = 5 * SECOND, SECOND
+#: How far back is looked for how long calls take.
+_TOOK = 20 * SECOND
+#: 95 in 100 of what is spread normally lie below its mean and so many standard deviations.
+_P95 = 1.645
 
 #: ``(stream time, total)``, oldest first.
 Samples = list[tuple[int, int]]
-#: ``(stream time, calls answered, milliseconds that they took)``, oldest first, of the last minute.
-Calls = list[tuple[int, int, int]]
+#: ``(stream time, calls answered, the milliseconds that they took, squares in hundredths of a second)``, oldest first.
+Calls = list[tuple[int, int, int, int]]
 
 
 def sampled(samples: Samples, at: int, total: int) -> Samples:
@@ -59,31 +64,27 @@ def recent_burn_per_second(samples: Samples, at: int, total: int) -> int:
     return max(0, (total - first[0][1]) * SECOND // max(at - first[0][0], _BURST_MIN)) if first else 0
 
 
-def calls_sampled(calls: Calls, at: int, answered: int, ms: int) -> Calls:
-    """The calls with these, at most one sample a second."""
+def calls_sampled(calls: Calls, at: int, answered: int, ms: int, squared: int) -> Calls:
+    """The calls with these, at most one sample a second, and one from before the window."""
     if calls and at - calls[-1][0] < SECOND:
         return calls
-    return [*(kept for kept in calls if at - kept[0] <= MINUTE), (at, answered, ms)]
+    before = [kept for kept in calls if at - kept[0] > _TOOK][-1:]
+    return [*before, *(kept for kept in calls if at - kept[0] <= _TOOK), (at, answered, ms, squared)]
 
 
-def took_us(calls: Calls, at: int, answered: int, ms: int) -> int:
-    """How long calls take, microseconds: the 95th percentile of the last minute's, each as long as the calls that
-    ended in the same second took on average.
+def took_us(calls: Calls, answered: int, ms: int, squared: int) -> int:
+    """How long calls take, microseconds: the 95th percentile of the last ones, as it is where they are spread normally.
 
-    >>> took_us([(0, 0, 0), (SECOND, 90, 9_000), (2 * SECOND, 100, 29_000)], 2 * SECOND, 100, 29_000)
-    2000000
+    >>> took_us([(0, 10, 50_000, 2_500_000)], 14, 52_000, 2_510_400)  # 400, 600, 400, and 600 ms
+    664500
     """
-    steps = []
-    for (_, before, ms_before), (_, after, ms_after) in pairwise([*calls, (at, answered, ms)]):
-        if after > before and ms_after >= ms_before:
-            steps.append(((ms_after - ms_before) * 1_000 // (after - before), after - before))
-    steps.sort(reverse=True)
-    slower = sum(count for _, count in steps) // 20
-    for took, count in steps:
-        slower -= count
-        if slower < 0:
-            return took
-    return ms * 1_000 // answered if answered > 0 else 0
+    if calls and answered > calls[0][1]:
+        _, some, their_ms, their_squares = calls[0]
+        answered, ms, squared = answered - some, ms - their_ms, squared - their_squares
+    if answered <= 0 or ms <= 0:
+        return 0
+    mean = ms / answered
+    return round((mean + _P95 * sqrt(max(0.0, squared * 100 / answered - mean * mean))) * 1_000)
 
 
 def burn_per_hour(samples: Samples, at: int, total: int) -> int:

@@ -26,7 +26,7 @@ SOFT_RPM = 60
 SHED_RPM = 6
 _SHED = Measure("rate_limit", request_types=("batch", "background"), rpm=SHED_RPM)
 #: So many times what is under way lies between a glide's start and the block, and between it and what is left later.
-_GLIDE_FROM, _GLIDE_SHARE = 2, 4
+_GLIDE_FROM, _GLIDE_SHARE = 2, 3
 #: In percent of the amount: less under way than this needs no glide, and a glide ends with half of it.
 _GLIDE_PERCENT = 2
 #: The key of that hold: no rung is at 0 percent.
@@ -110,7 +110,7 @@ def _glides(standing: Standing, left: int, delay_us: int) -> bool:
 
 
 def glide(state: BudgetState, terms: Terms, standing: Standing, delay_us: int, gateways: int) -> None:
-    """Let each gateway let go as many calls as cost a quarter of what is left while they are under way.
+    """Let each gateway let go as many calls as cost a third of what is left while they are under way.
 
     It is only made stricter, by a quarter at least: commands are few, and a slower burn lifts nothing.
     """
@@ -164,7 +164,7 @@ def _gliding(state: BudgetState, terms: Terms) -> list[Measure]:
         return []
     blocks = [rung.measures for rung in terms.thresholds if rung.on == "spent" and rung.percent == percent]
     return [
-        msgspec.structs.replace(each, action="rate_limit", rpm=rpm, burst=max(1, rpm // 30))
+        msgspec.structs.replace(each, action="rate_limit", rpm=rpm, burst=max(1, rpm // 60))
         for measures in blocks
         for measure in measures
         for each in softened(measure, terms.hard, is_sure=True)

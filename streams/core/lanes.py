@@ -16,6 +16,8 @@ from streams.core.rates import FlatTerms
 #: A counter names this many contributors; the rest share one label.
 CONTRIBUTORS_MAX = 24
 OTHERS = "(others)"
+#: Longer calls count as so long where it is asked how far they differ: sums of squares stay small.
+LONG_MS = 600_000
 
 
 class Lane:
@@ -24,8 +26,8 @@ class Lane:
     __slots__ = (
         "by_id", "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "duration", "end", "input",
         "is_hit", "is_plain", "is_success", "late", "latency_histogram", "long_from", "offset", "output",
-        "per_request", "rate_cached", "rate_in", "rate_out", "rate_written", "reported", "requests", "start",
-        "written",
+        "per_request", "rate_cached", "rate_in", "rate_out", "rate_written", "reported", "requests", "squared",
+        "start", "written",
     )  # fmt: skip
 
     def __init__(
@@ -54,7 +56,7 @@ class Lane:
 
     def _clear(self) -> None:
         self.requests = self.input = self.output = self.cached = self.written = 0
-        self.cost = self.reported = self.late = self.duration = 0
+        self.cost = self.reported = self.late = self.duration = self.squared = 0
         self.offset = -1
 
     def count_special(self, reasoning_tokens: int, audio_tokens: int) -> None:
@@ -94,7 +96,7 @@ class Lane:
             if not self.is_success:
                 counter.failures = (counter.failures or 0) + calls
             elif self.duration:
-                add_besides(counter, self.duration, 0)
+                add_besides(counter, self.duration, self.squared, 0)
             shares = counter.contributors
             if label in shares:
                 shares[label] += cost
@@ -146,10 +148,21 @@ def lane_at(plan: Plan, event_time: int) -> Lane | None:
     return None
 
 
-def add_besides(counter: ScopeStatement, duration_ms: int, estimated_nanos: int) -> None:
+def squared_cs(duration_ms: int) -> int:
+    """The square of a time in hundredths of a second; of what is longer than ten minutes, of ten minutes.
+
+    >>> squared_cs(200), squared_cs(10**9)
+    (400, 3600000000)
+    """
+    shown = duration_ms if duration_ms < LONG_MS else LONG_MS
+    return shown * shown // 100
+
+
+def add_besides(counter: ScopeStatement, duration_ms: int, squares: int, estimated_nanos: int) -> None:
     """Add to what a counter leaves out where there is none of it."""
     if duration_ms:
         counter.duration_ms = (counter.duration_ms or 0) + duration_ms
+        counter.squared_cs = (counter.squared_cs or 0) + squares
     if estimated_nanos:
         counter.estimated_nanos = (counter.estimated_nanos or 0) + estimated_nanos
 

@@ -27,7 +27,7 @@ from streams.core.admission import Admission, is_other
 from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
-from streams.core.lanes import Call, Lane, add_besides, calls_of, contribute, lane_at
+from streams.core.lanes import LONG_MS, Call, Lane, add_besides, calls_of, contribute, lane_at, squared_cs
 from streams.core.matching import values_of
 from streams.core.openings import Openings
 from streams.core.overflow import Overflow
@@ -243,6 +243,8 @@ class PartitionState:
             lane.cost_histogram[bisect_right(COST_BOUNDS_NANOS, nanos)] += 1
             if ms is not None:
                 lane.duration += ms
+                shown = ms if ms < LONG_MS else LONG_MS  # squared_cs, written out
+                lane.squared += shown * shown // 100
                 lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, ms)] += 1
             if special is not None:
                 lane.count_special(*special)
@@ -309,7 +311,7 @@ class PartitionState:
             counter.cost_nanos += charge.nanos
             counter.requests += 1
             counter.tokens += tokens
-            add_besides(counter, duration, charge.nanos if charge.estimated else 0)
+            add_besides(counter, duration, squared_cs(duration), charge.nanos if charge.estimated else 0)
             if failed:
                 counter.failures = (counter.failures or 0) + 1
             counter.stream_time = self.stream_time

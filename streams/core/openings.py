@@ -288,6 +288,7 @@ def _reset(state: State, budgets: dict[str, WatchedBudget], exact: dict[str, Wat
         if name in exact and counter.period_start >= openings.coming[name].complete_from:
             counter.cost_nanos = counter.requests = counter.tokens = 0
             counter.since = counter.estimated_nanos = counter.duration_ms = msgspec.UNSET
+            counter.squared_cs = counter.failures = msgspec.UNSET
             counter.contributors = {}
             counter.offset = state.next_offset - 1
         else:

@@ -30,6 +30,7 @@ class Spend(Segment, frozen=True, array_like=True):
     requests: int = 0
     #: How long they took, added up.
     duration_ms: int = 0
+    squared_cs: int = 0
 
 
 Total = TypeVar("Total", bound=Segment)
@@ -60,6 +61,7 @@ def take_in(slots: MutableMapping[str, Slot[Spend]], statement: ScopeStatement) 
         statement.estimated_nanos or 0,
         statement.requests - (statement.failures or 0),
         statement.duration_ms or 0,
+        statement.squared_cs or 0,
     )
     after = placed(found, statement, segment)
     slots[name] = after

@@ -118,9 +118,10 @@ def test_what_is_refused_is_not_spent_so_the_team_never_reaches_its_own_budget()
     assert {a.budget_id: a.spent_nanos for a in found.accounts} == {"chat": 5 * USD, "search": 5 * USD}
     assert set(found.recorded.values()) == {10 * USD}
     assert found.by_budget.keys() == {"chat"}
-    # Without the feature's budget it does: at the sixth dollar the command goes out, and from the eighth call on it holds.
+    # Without the feature's budget it does: at the sixth dollar the command goes out, and from the eighth call on it holds;
+    # of those before one came too soon for what was let go slowly.
     alone = outcome_of(CHAT_AND_TEAM.replace("{feature: chat}", "{feature: other}"), EVERY_5_S)
-    assert alone.by_budget["search"]["refused"].calls == 3
+    assert alone.by_budget["search"]["refused"].calls == 4
 
 
 def test_refusals_are_told_by_feature_and_others_pass():
