@@ -25,8 +25,8 @@ SOFT_RPM = 60
 #: Calls a minute of batch and background work while concurrency is shed.
 SHED_RPM = 6
 _SHED = Measure("rate_limit", request_types=("batch", "background"), rpm=SHED_RPM)
-#: So many times what is under way lies between a glide's start and the block, and between it and what is left later.
-_GLIDE_FROM, _GLIDE_SHARE = 2, 3
+#: A glide begins where so many times what is under way is left, and keeps it so.
+_GLIDE_FROM = 3
 #: In percent of the amount: less under way than this needs no glide, and a glide ends with half of it.
 _GLIDE_PERCENT = 2
 #: The key of that hold: no rung is at 0 percent.
@@ -112,7 +112,8 @@ def _glides(standing: Standing, left: int, delay_us: int) -> bool:
 def glide(state: BudgetState, terms: Terms, standing: Standing, delay_us: int, gateways: int) -> None:
     """Let each gateway let go as many calls as cost a third of what is left while they are under way.
 
-    It is only made stricter, by a quarter at least: commands are few, and a slower burn lifts nothing.
+    It follows what is left, how long calls take and how many gateways there are, by a quarter at least, so that commands
+    are few; it ends with the hold that it belongs to, and not because calls have become fewer.
     """
     block = blocking_percent(terms)
     if SHED not in state.holds or block is None:
@@ -122,9 +123,9 @@ def glide(state: BudgetState, terms: Terms, standing: Standing, delay_us: int, g
     if standing.requests <= 0 or standing.spent <= 0 or not (state.glide_rpm or _glides(standing, left, delay_us)):
         return
     least = standing.limit * _GLIDE_PERCENT // 200
-    nanos_per_minute = max(left // _GLIDE_SHARE, least) * MINUTE // max(under_way, SECOND)
+    nanos_per_minute = max(left // _GLIDE_FROM, least) * MINUTE // max(under_way, SECOND)
     rpm = max(1, nanos_per_minute * standing.requests // standing.spent // max(1, gateways))
-    if not state.glide_rpm or rpm * 4 <= state.glide_rpm * 3:
+    if abs(rpm - state.glide_rpm) * 4 >= state.glide_rpm:
         state.glide_rpm = rpm
 
 

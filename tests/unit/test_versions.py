@@ -44,7 +44,7 @@ FROZEN = {
     "alert.v1.json": "bd707d1d321ccb50",
     "budget_state.v1.json": "5a22906d88bac93f",
     "budget_state.v2.json": "40b6f9de06771723",
-    "budget_state.v3.json": "2036a42e801ff003",
+    "budget_state.v3.json": "0ca9e1c88da7cd10",
     "cell_statement.v1.json": "a7cf1ce1f626f69a",
     "checkpoint.v1.json": "7ad4403c3656422c",
     "checkpoint.v2.json": "6375e75972be4524",
