@@ -41,7 +41,7 @@ BUDGET_USD = 5
 #: 400 tokens in and 250 out of gpt-4o cost 0.0035 dollars: 0.07 % of the budget.
 WISH = "prompt=400 words=250 seconds=0.6"
 CLOSED_S = 6.0
-CLOSES_WITHIN_S = 120.0
+CLOSES_WITHIN_S = 180.0
 OPENS_WITHIN_S = 60.0
 LOWEST, HIGHEST = 95.0, 102.0
 BUDGETS = """\

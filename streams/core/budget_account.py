@@ -158,6 +158,8 @@ class Standing(msgspec.Struct, frozen=True):
     recent_burn: int
     #: How long calls take, microseconds: the 95th percentile.
     took_us: int
+    #: The same at the mean.
+    took_mean_us: int
     #: Calls that were answered.
     requests: int
     #: Whether the period, or the budget itself, is over or has not begun.
@@ -180,6 +182,7 @@ def standing(state: BudgetState, terms: Terms, now: int, live_within_us: int) ->
     counted = list(_counted(state, terms, now))
     spent = terms.opening_nanos + sum(segment.cost_nanos for segment in counted)
     burn, recent = burn_of(state, now)
+    took_mean, took = took_us(state.calls, *_answered(state))
     over = now >= ends_at(state, terms) or not terms.covers(now)
     return Standing(
         spent=spent,
@@ -187,7 +190,8 @@ def standing(state: BudgetState, terms: Terms, now: int, live_within_us: int) ->
         estimated=sum(segment.estimated_nanos for segment in counted),
         burn=burn,
         recent_burn=recent,
-        took_us=took_us(state.calls, *_answered(state)),
+        took_us=took,
+        took_mean_us=took_mean,
         requests=sum(segment.requests for segment in counted),
         is_over=over,
         is_historic=over or now - state.stream_time > live_within_us,

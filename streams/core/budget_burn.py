@@ -72,19 +72,21 @@ def calls_sampled(calls: Calls, at: int, answered: int, ms: int, squared: int) -
     return [*before, *(kept for kept in calls if at - kept[0] <= _TOOK), (at, answered, ms, squared)]
 
 
-def took_us(calls: Calls, answered: int, ms: int, squared: int) -> int:
-    """How long calls take, microseconds: the 95th percentile of the last ones, as it is where they are spread normally.
+def took_us(calls: Calls, answered: int, ms: int, squared: int) -> tuple[int, int]:
+    """How long the last calls took, microseconds: their mean, and the 95th percentile as it is where they are spread
+    normally.
 
     >>> took_us([(0, 10, 50_000, 2_500_000)], 14, 52_000, 2_510_400)  # 400, 600, 400, and 600 ms
-    664500
+    (500000, 664500)
     """
     if calls and answered > calls[0][1]:
         _, some, their_ms, their_squares = calls[0]
         answered, ms, squared = answered - some, ms - their_ms, squared - their_squares
     if answered <= 0 or ms <= 0:
-        return 0
+        return 0, 0
     mean = ms / answered
-    return round((mean + _P95 * sqrt(max(0.0, squared * 100 / answered - mean * mean))) * 1_000)
+    deviation = sqrt(max(0.0, squared * 100 / answered - mean * mean))
+    return round(mean * 1_000), round((mean + _P95 * deviation) * 1_000)
 
 
 def burn_per_hour(samples: Samples, at: int, total: int) -> int:

@@ -25,8 +25,9 @@ SOFT_RPM = 60
 #: Calls a minute of batch and background work while concurrency is shed.
 SHED_RPM = 6
 _SHED = Measure("rate_limit", request_types=("batch", "background"), rpm=SHED_RPM)
-#: A glide begins where so many times what is under way is left, and keeps it so.
-_GLIDE_FROM = 3
+#: A glide begins where so many times what is under way is left, and lets so small a part of what is left be under way.
+#: Tried on made-up crowds (tests/unit/crowd.py): it has to begin before its own effect can be seen.
+_GLIDE_FROM, _GLIDE_SHARE = 4, 8
 #: In percent of the amount: less under way than this needs no glide, and a glide ends with half of it.
 _GLIDE_PERCENT = 2
 #: The key of that hold: no rung is at 0 percent.
@@ -50,8 +51,7 @@ def hold(state: BudgetState, terms: Terms, standing: Standing, delay_us: int) ->
         state.holds.clear()
         return
     # Gates limit what they let go by now: what came before says nothing of what is under way.
-    paced = msgspec.structs.replace(standing, burn=standing.recent_burn) if state.glide_rpm else standing
-    reserve = reserve_of(paced, delay_us)
+    reserve = reserve_of(_gliding_at(standing) if state.glide_rpm else standing, delay_us)
     rungs = {rung.percent for rung in terms.thresholds if rung.measures and rung.on == "spent"}
     block = blocking_percent(terms)
     for percent, kept in list(state.holds.items()):
@@ -109,11 +109,16 @@ def _glides(standing: Standing, left: int, delay_us: int) -> bool:
     return reserve * _GLIDE_FROM >= left and reserve * 100 > standing.limit * _GLIDE_PERCENT
 
 
-def glide(state: BudgetState, terms: Terms, standing: Standing, delay_us: int, gateways: int) -> None:
-    """Let each gateway let go as many calls as cost a third of what is left while they are under way.
+def _gliding_at(standing: Standing) -> Standing:
+    """What is under way while gates limit it, as it is and not as it may be: twice careful would end too early."""
+    return msgspec.structs.replace(standing, burn=standing.recent_burn, took_us=standing.took_mean_us)
 
-    It follows what is left, how long calls take and how many gateways there are, by a quarter at least, so that commands
-    are few; it ends with the hold that it belongs to, and not because calls have become fewer.
+
+def glide(state: BudgetState, terms: Terms, standing: Standing, delay_us: int, gateways: int) -> None:
+    """Let each gateway let go as many calls as cost an eighth of what is left while they are under way.
+
+    It follows what is left, how long calls take and how many gateways there are, by a quarter at least, so that
+    commands are few; it ends with the hold that it belongs to, and not because calls have become fewer.
     """
     block = blocking_percent(terms)
     if SHED not in state.holds or block is None:
@@ -123,7 +128,7 @@ def glide(state: BudgetState, terms: Terms, standing: Standing, delay_us: int, g
     if standing.requests <= 0 or standing.spent <= 0 or not (state.glide_rpm or _glides(standing, left, delay_us)):
         return
     least = standing.limit * _GLIDE_PERCENT // 200
-    nanos_per_minute = max(left // _GLIDE_FROM, least) * MINUTE // max(under_way, SECOND)
+    nanos_per_minute = max(left // _GLIDE_SHARE, least) * MINUTE // max(under_way, SECOND)
     rpm = max(1, nanos_per_minute * standing.requests // standing.spent // max(1, gateways))
     if abs(rpm - state.glide_rpm) * 4 >= state.glide_rpm:
         state.glide_rpm = rpm
