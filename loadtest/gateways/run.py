@@ -150,11 +150,15 @@ class Rig:
             crowd.end()
         await running_crowd
         expected = self.upstream.nanos - before
-        closed_s = min(crowd.first_refused.values()) - began
+        refused_s = min(crowd.first_refused.values()) - began
+        closed_s = max(crowd.last_served.values()) - began
         served = crowd.statuses[200]
-        self.say(f"closed {closed_s:.1f} s after the crowd came, {served:,} calls served, {crowd.statuses}")
+        self.say(
+            f"the first call refused {refused_s:.1f} s after the crowd came, the last one served after {closed_s:.1f} s: "
+            f"{served:,} served, {crowd.statuses[429]:,} refused"
+        )
         self.found |= {
-            "seconds_to_first_refusal": round(closed_s, 1), "served": served, "refused": crowd.statuses[429],
+            "seconds_to_first_refusal": round(refused_s, 1), "seconds_to_last_served": round(closed_s, 1), "served": served, "refused": crowd.statuses[429],
             "calls_per_s": round(served / max(closed_s, 0.1)), "slowest_call_s": round(crowd.slowest_s, 2),
         }  # fmt: skip
         _demand(set(crowd.statuses) == {200, 429}, f"calls came to other ends: {crowd.statuses}")
