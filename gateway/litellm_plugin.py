@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.call_tokens import capped, count, expected
 from gateway.clock import now_micros
 from gateway.gate import NOT_READY, ThrottleGate
 from gateway.measures import Decision
@@ -43,20 +44,8 @@ ATTRIBUTES = {
 #: What a caller may say of a call by its own tags, where its key does not say it.
 OF_CALLERS = ("feature", "request_type", "experiment", "run", "task", "session", "agent")
 REQUEST_TYPES = ("interactive", "batch", "background")
-#: Every name under which the most output tokens of a call can be asked for.
-CAPS = (
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "max_tokens_to_sample",
-    "maxOutputTokens",
-    "max_new_tokens",
-)
-NESTED = ("extra_body", "generationConfig", "generation_config", "config", "inferenceConfig", "optional_params")
 #: How a caller asks for other models than the one it names.
 FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "default_fallbacks", "models")
-#: Calls that write no tokens.
-UNCAPPED = ("embedding", "rerank", "image", "moderation", "transcription", "speech")
 _CACHE_HIT = re.compile(r"_cache_hit[\d.]+$")
 _HASHED = re.compile(r"[0-9a-f]{64}")
 _TEXT_MAX = 128
@@ -129,13 +118,13 @@ def usage_event(
         request_model=str(payload.get("model_group") or payload.get("model") or ""),
         response_model=_without_provider(str(payload.get("model") or ""), provider),
         operation=str(payload.get("call_type") or "chat"),
-        input_tokens=_count(payload.get("prompt_tokens")),
-        output_tokens=_count(payload.get("completion_tokens")),
-        cache_read_input_tokens=_count(told.get("cached_tokens") or usage.get("cache_read_input_tokens")),
-        cache_creation_input_tokens=_count(usage.get("cache_creation_input_tokens")),
-        reasoning_output_tokens=_count(wrote.get("reasoning_tokens")),
-        audio_input_tokens=_count(told.get("audio_tokens")),
-        audio_output_tokens=_count(wrote.get("audio_tokens")),
+        input_tokens=count(payload.get("prompt_tokens")),
+        output_tokens=count(payload.get("completion_tokens")),
+        cache_read_input_tokens=count(told.get("cached_tokens") or usage.get("cache_read_input_tokens")),
+        cache_creation_input_tokens=count(usage.get("cache_creation_input_tokens")),
+        reasoning_output_tokens=count(wrote.get("reasoning_tokens")),
+        audio_input_tokens=count(told.get("audio_tokens")),
+        audio_output_tokens=count(wrote.get("audio_tokens")),
         service_tier=str((payload.get("model_parameters") or {}).get("service_tier") or ""),
         reported_cost=None if cost is None else format(float(cost), ".12f"),
         status="failure" if payload.get("status") == "failure" else "success",
@@ -150,26 +139,6 @@ def usage_event(
         trace_id=str(payload.get("trace_id") or "")[:_TEXT_MAX],
         **{ATTRIBUTES[name]: value for name, value in known.items() if value},  # type: ignore[arg-type]
     )
-
-
-def capped(data: dict[str, Any], most: int, call_type: str) -> None:
-    """Let a call write at most so many tokens, under whatever name it asks for more, over all its choices."""
-    if any(word in call_type for word in UNCAPPED):
-        return
-    choices = max([_count(data.get(name)) for name in ("n", "best_of")] + [1])
-    most, is_said = max(1, most // choices), False
-    nested = [data[name] for name in NESTED if isinstance(data.get(name), dict)]
-    for place in (data, *nested):
-        for name in CAPS:
-            if name in place:
-                asked, is_said = place[name], is_said or place is data
-                is_more = not isinstance(asked, int | float) or isinstance(asked, bool) or asked > most
-                place[name] = most if is_more else asked
-    if not is_said:
-        data["max_output_tokens" if "response" in call_type else "max_tokens"] = most
-    thinking = data.get("thinking")
-    if isinstance(thinking, dict) and _count(thinking.get("budget_tokens")) >= most:
-        del data["thinking"]  # Its budget must lie below the cap, and a provider refuses it otherwise.
 
 
 class SluiceCallback(CustomLogger):
@@ -226,7 +195,7 @@ class SluiceCallback(CustomLogger):
                 _key_id(getattr(user_api_key_dict, "api_key", None)),
                 str(getattr(user_api_key_dict, "user_id", None) or ""),
                 provider=provider,
-                tokens=_expected(data),
+                tokens=expected(data),
                 **{name: value for name, value in known.items() if name not in _POSITIONAL},
             )
         if not decision.allowed:
@@ -394,14 +363,6 @@ def _deployments() -> Iterable[Mapping[str, Any]]:
     return getattr(llm_router, "model_list", None) or ()
 
 
-def _expected(data: Mapping[str, Any]) -> int:
-    """Tokens that a call will use, roughly: four characters each, and what it may write."""
-    text = data.get("messages") or data.get("input") or data.get("prompt") or ""
-    said = sum(len(str(one.get("content", "")) if isinstance(one, dict) else str(one)) for one in text) // 4 \
-        if isinstance(text, list) else len(str(text)) // 4  # fmt: skip
-    return said + max([_count(data.get(name)) for name in CAPS])
-
-
 def _key_id(key: Any) -> str:
     """The hash of a key; never the key itself, whatever custom authentication hands on."""
     text = str(key or "")
@@ -410,10 +371,6 @@ def _key_id(key: Any) -> str:
 
 def _without_provider(model: str, provider: str) -> str:
     return model.removeprefix(f"{provider}/") if provider else model
-
-
-def _count(value: Any) -> int:
-    return max(0, int(value)) if isinstance(value, int | float) and not isinstance(value, bool) else 0
 
 
 def _header_safe(headers: Mapping[str, str]) -> dict[str, str]:

@@ -154,12 +154,12 @@ class Rig:
         closed_s = max(crowd.last_served.values()) - began
         served = crowd.statuses[200]
         self.say(
-            f"the first call refused {refused_s:.1f} s after the crowd came, the last one served after {closed_s:.1f} s: "
-            f"{served:,} served, {crowd.statuses[429]:,} refused"
+            f"the first call refused {refused_s:.1f} s after the crowd came, the last one served after "
+            f"{closed_s:.1f} s: {served:,} served, {crowd.statuses[429]:,} refused"
         )
         self.found |= {
-            "seconds_to_first_refusal": round(refused_s, 1), "seconds_to_last_served": round(closed_s, 1), "served": served, "refused": crowd.statuses[429],
-            "calls_per_s": round(served / max(closed_s, 0.1)), "slowest_call_s": round(crowd.slowest_s, 2),
+            "seconds_to_first_refusal": round(refused_s, 1), "seconds_to_last_served": round(closed_s, 1),
+            "served": served, "refused": crowd.statuses[429], "slowest_call_s": round(crowd.slowest_s, 2),
         }  # fmt: skip
         _demand(set(crowd.statuses) == {200, 429}, f"calls came to other ends: {crowd.statuses}")
         commands = await self._refusals(session, crowd, proxies, enforcer)

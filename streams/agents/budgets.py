@@ -7,6 +7,7 @@ hears what gateways acknowledge: an answer that lies elsewhere is sent on to whe
 What is defined is asked for at every step, so a change holds from the next statement or tick on.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,19 +21,20 @@ from schemas.statements import ScopeStatement
 from schemas.versions import UnknownVersionError
 from streams import metrics
 from streams.agents.budget_rows import row_of
+from streams.agents.budget_status import BudgetStatuses
 from streams.agents.gateways_heard import GatewaysHeard, Heard
 from streams.agents.keyed import KeyedAgent, alert_record, command_record, job_record, newest_of_each_key
 from streams.agents.shell import decoded
 from streams.clock import Clock
 from streams.core import budgets
-from streams.core.budget_account import BURN_SHOWN_US, Standing, pruned, standing
+from streams.core.budget_account import pruned, standing
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Book, budget_of, changed_budgets
 from streams.core.budget_watch import DELAY_MAX_US, acknowledged, delay_of
 from streams.core.budgets import Around, BudgetState, Policy, Terms
 from streams.core.definitions import Definitions
 from streams.core.scopes import BUDGET, meeting_place
-from streams.ports import Ledger
+from streams.ports import BudgetStatus, Ledger
 from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
 
 logger = logging.getLogger("sluice.budget")
@@ -79,14 +81,13 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         self._together: dict[int, dict[tuple[str, str], set[str]]] = {}
         #: Statements whose definition is not known yet, by partition.
         self._early: dict[int, dict[tuple[str, int, str, int], tuple[int, ScopeStatement]]] = {}
-        #: Until when a state need not be looked at, and what of it was last shown.
+        #: Until when a state need not be looked at.
         self._asleep: dict[tuple[str, int], int] = {}
-        self._shown: dict[tuple[str, int], tuple[Any, ...]] = {}
         self._gateways = GatewaysHeard()
+        self.statuses = BudgetStatuses(ledger, self._row_of)
         self._scopes: dict[str, tuple[Budget, str]] = {}
         super().__init__("BUDGET", table, BUDGET_STATES, SCOPE_STATEMENTS.decode, clock)
         self._definitions, self._scope_of = definitions, scope_of
-        self._ledger = ledger
         self._policy = policy
         self._ancestors_of, self._projected = ancestors_of, projected
         self._snapshot = definitions()
@@ -123,6 +124,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
                 self._gateways.hear(name, Heard(said.heard_at, said.applied_at, delay_of(state, said)))
         self._together[partition] = together
         self._early[partition] = {}
+        self.statuses.keep(self._states[partition].values())
 
     def _drop(self, partitions: set[int]) -> None:
         super()._drop(partitions)
@@ -130,7 +132,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             self._together.pop(partition, None)
             self._early.pop(partition, None)
         self._asleep.clear()
-        self._shown.clear()
+        self.statuses.clear()
 
     def _known(self, budget_id: str, value: str) -> Iterator[BudgetState]:
         """All periods and definitions of a budget and value; they lie in this partition."""
@@ -238,14 +240,16 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             return state, []
         terms = self._terms_of(state)
         out = self._decide(state, terms)
-        if pruned(state, terms, now, budgets.FORGET_AFTER) or self._is_shown_otherwise(state, terms, now):
+        stands = standing(state, terms, now, self._policy.live_within_us)
+        is_otherwise = self.statuses.is_otherwise(state, terms, stands, now)
+        if pruned(state, terms, now, budgets.FORGET_AFTER) or is_otherwise:
             self.also_changed(_key(state))
         is_defined = self._book.budget(state.scope) is not None
         siblings = list(self._known(state.budget_id, state.value))
         if budgets.is_forgotten(state, terms if is_defined else None, now, siblings):
             self._together[self._reading][(state.budget_id, state.value)].discard(_key(state))
             self._asleep.pop(place, None)
-            self._shown.pop(place, None)
+            self.statuses.forget(state)
             return None, out
         self._asleep[place] = budgets.wakes_at(state, terms, now)
         return state, out
@@ -353,26 +357,21 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     # -- the ledger -------------------------------------------------------------------------------------------------
 
-    def _is_shown_otherwise(self, state: BudgetState, terms: Terms, now: int) -> bool:
-        stands = standing(state, terms, now, self._policy.live_within_us)
-        shown = _shown(state, terms, stands, now)
-        place = state.scope, state.period_start
-        before = self._shown.get(place, shown)
-        self._shown[place] = shown
-        return before != shown
-
     async def after(self, states: Iterable[BudgetState]) -> None:
-        """Tell the ledger where the budgets stand."""
-        now, book, rows = self.clock.now(), self._current(), []
-        live = self._gateways.live(now)
-        for state in states:
-            terms = book.terms(state.scope, state.period_start, now)
-            if terms is not None and not terms.budget_id.startswith((LIMIT, GRANT)):
-                stands = standing(state, terms, now, self._policy.live_within_us)
-                self._shown[(state.scope, state.period_start)] = _shown(state, terms, stands, now)
-                rows.append(row_of(state, terms, stands, live, now))
-        if rows:
-            await self._ledger.write_budget_status(rows)
+        """Tell the ledger where the budgets stand, soon."""
+        self.statuses.keep(states)
+
+    def _row_of(self, state: BudgetState) -> BudgetStatus | None:
+        now = self.clock.now()
+        terms = self._current().terms(state.scope, state.period_start, now)
+        if terms is None or terms.budget_id.startswith((LIMIT, GRANT)):
+            return None
+        stands = standing(state, terms, now, self._policy.live_within_us)
+        return row_of(state, terms, stands, self._gateways.live(now), now)
+
+    async def run_background(self) -> None:
+        """Let time pass, and write down where the budgets stand."""
+        await asyncio.gather(super().run_background(), self.statuses.run())
 
 
 def _remembered(state: BudgetState) -> tuple[Any, ...]:
@@ -380,11 +379,6 @@ def _remembered(state: BudgetState) -> tuple[Any, ...]:
     holds = [(percent, kept.reserve_nanos, kept.is_sure) for percent, kept in state.holds.items()]
     forecasts = [(percent, each.opened_at, each.historic, each.is_open) for percent, each in state.forecasts.items()]
     return state.asked, state.dry_run, state.renewed_at, state.carried_nanos, state.obeyed_nanos, holds, forecasts
-
-
-def _shown(state: BudgetState, terms: Terms, stands: Standing, now: int) -> tuple[Any, ...]:
-    is_burning = now - state.stream_time < BURN_SHOWN_US
-    return stands.limit, stands.spent, terms.enforced, terms.lifted, is_burning
 
 
 def _key(state: BudgetState) -> str:

@@ -1,5 +1,7 @@
 """What is defined changes while budgets run: overrides, opening balances, limits, runs, values; and who must hear it."""
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -29,6 +31,8 @@ class Flight(World):
 
     def __init__(self, *defined) -> None:
         self.said, self.rows = [], []
+        self.database = asyncio.Event()
+        self.database.set()
         super().__init__(*defined)
 
     def _started(self, defined) -> BudgetAgent:
@@ -46,7 +50,13 @@ class Flight(World):
         return self
 
     async def write_budget_status(self, rows) -> None:
+        await self.database.wait()
         self.rows += rows
+
+    async def shown(self) -> list:
+        """What the ledger has been told until now."""
+        await self.agent.statuses.write()
+        return self.rows
 
     async def write(self, records, partitions: int) -> None:
         self.said += records
@@ -90,7 +100,30 @@ async def test_a_raised_amount_takes_effect_at_the_next_tick_without_a_statement
     world.define(msgspec.structs.replace(HARD, amount_nanos=200 * NANOS))
     await world.tick(NOON + SECOND)
     assert world.actions == ["block", "allow"]
-    assert world.rows[-1].amount_nanos == 200 * NANOS
+    assert (await world.shown())[-1].amount_nanos == 200 * NANOS
+
+
+async def test_a_command_does_not_wait_for_the_database_and_of_many_changes_the_newest_is_written():
+    world = Flight(HARD)
+    world.database.clear()
+    writing = asyncio.create_task(world.agent.statuses.run())
+    for usd in (40, 80, 110):
+        await world.hear(said(usd, offset=usd))
+    assert (world.actions, world.rows) == (["block"], [])
+    world.database.set()
+    async with asyncio.timeout(5):
+        while not world.rows or world.rows[-1].spent_nanos != 110 * NANOS:
+            await asyncio.sleep(0)
+    writing.cancel()
+    assert len(world.rows) <= 2
+
+
+async def test_what_was_not_written_when_a_worker_ended_is_written_by_the_next_one():
+    world = Flight(HARD)
+    await world.hear(said(70, offset=1))
+    assert world.rows == []
+    world.restart(HARD)
+    assert [row.spent_nanos for row in await world.shown()] == [70 * NANOS]
 
 
 async def test_a_lowered_amount_closes_at_the_next_tick():
@@ -119,7 +152,7 @@ async def test_an_override_lets_go_until_its_time_and_then_closes_again(lifts):
     override = msgspec.structs.replace(OVERRIDE, lifts=lifts, extra_nanos=0 if lifts else 50 * NANOS)
     await world.define(override).tick(NOON + SECOND)
     assert world.actions == ["block", "allow"]
-    assert world.rows[-1].override_nanos == override.extra_nanos
+    assert (await world.shown())[-1].override_nanos == override.extra_nanos
     await world.tick(NOON + HOUR - 1)
     assert world.actions == ["block", "allow"]
     await world.tick(NOON + HOUR)
@@ -140,12 +173,13 @@ async def test_an_opening_balance_counts_in_its_period_alone():
     world = Flight(HARD, balance)
     await world.hear(said(45, offset=1))
     assert world.actions == ["block"]
-    assert (world.rows[-1].spent_nanos, world.rows[-1].opening_nanos) == (105 * NANOS, 60 * NANOS)
+    row = (await world.shown())[-1]
+    assert (row.spent_nanos, row.opening_nanos) == (105 * NANOS, 60 * NANOS)
     tomorrow = said(45, offset=2, at=DAY_END + HOUR)
     tomorrow.period_start, tomorrow.period_end = DAY_END, DAY_END + DAY
     world.clock.at = DAY_END + HOUR
     await world.hear(tomorrow)
-    assert world.rows[-1].spent_nanos == 45 * NANOS
+    assert (await world.shown())[-1].spent_nanos == 45 * NANOS
 
 
 async def test_a_statement_that_comes_before_its_definition_counts_once_it_is_known():
@@ -170,7 +204,7 @@ async def test_each_value_of_a_budget_is_throttled_by_itself():
     for value, usd in (("s-1", 110), ("s-2", 20), ("s#3", 130)):
         await world.hear(said(usd, offset=1), scope=f"{scope_of(SESSIONS)}#{value}")
     assert [command.target.key() for command in world.commands] == ["session:s-1", "session:s#3"]
-    assert {row.value: row.spent_nanos // NANOS for row in world.rows} == {"s-1": 110, "s-2": 20, "s#3": 130}
+    assert {row.value: row.spent_nanos // NANOS for row in await world.shown()} == {"s-1": 110, "s-2": 20, "s#3": 130}
     assert {alert.tier for alert in world.alerts} == {"note", "ticket"}
     assert {alert.scope_id for alert in world.alerts} == {"agents#s-1", "agents#s#3"}
     await world.define(Override(id="o", budget_id="agents", value="s-1", lifts=True, starts=0, until=DAY_END)).tick()
@@ -197,7 +231,7 @@ async def test_a_standing_limit_is_commanded_before_anything_is_spent_and_renewe
     renewal = world.commands[-1]
     assert (renewal.command_id, renewal.revision) == (command.command_id, command.revision)
     assert renewal.expires_at > command.expires_at
-    assert world.rows == []
+    assert await world.shown() == []
 
 
 async def test_a_limit_that_is_changed_is_commanded_anew_and_a_withdrawn_one_is_lifted():
@@ -224,9 +258,9 @@ async def test_a_restart_neither_repeats_nor_forgets_a_limit():
 async def test_an_answer_is_measured_against_the_crossing_and_shown():
     world = Flight(HARD)
     await world.hear(said(110, offset=1))
-    assert world.rows[-1].ack_delay_ms is None
+    assert (await world.shown())[-1].ack_delay_ms is None
     await world.acknowledge(world.commands[0], after_s=0.25)
-    assert world.rows[-1].ack_delay_ms == 250
+    assert (await world.shown())[-1].ack_delay_ms == 250
     await world.restart(HARD).tick(NOON + SECOND)
     assert world.agent._gateways.delay_us(NOON + SECOND) == 250_000
 

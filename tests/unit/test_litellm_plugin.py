@@ -238,3 +238,22 @@ class TestHook:
         payload = {"standard_logging_object": {"endTime": "never"}}
         await hook.async_log_success_event(kwargs=payload, response_obj=None, start_time=0, end_time=0)
         assert hook.lost == 1
+
+
+@pytest.mark.parametrize(
+    ("times", "began_s", "expected_ms"),
+    [
+        ({"startTime": 10.0, "endTime": 12.5, "response_time": 0.2}, 9.5, 3_000),
+        ({"startTime": 10.0, "endTime": 12.5, "response_time": 0.2}, None, 2_500),
+        ({"response_time": 0.2}, None, 200),
+        ({"startTime": 10.0, "endTime": 9.0, "response_time": 0.2}, None, 200),
+    ],
+    ids=[
+        "from the gate on",
+        "from LiteLLM's start on",
+        "as LiteLLM says, where it says nothing else",
+        "a clock went back",
+    ],
+)
+def test_a_call_takes_from_the_gate_to_the_end_of_its_answer_streamed_or_not(times, began_s, expected_ms):
+    assert plugin.usage_event({"custom_llm_provider": "openai", **times}, began_s=began_s).duration_ms == expected_ms
