@@ -17,7 +17,7 @@ asked before anything is said.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -87,17 +87,15 @@ class Meter:
         self._stale: dict[str, list[entries.Leftover]] = {}
         self._fresh: set[tuple[str, int]] = set()
         self._pending: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
-        #: Held by each fold, and by a flush in which something leaves memory.
-        self._folding = asyncio.Lock()
-        #: Held by whoever writes: statements of one partition must not overtake each other.
-        self._stating = asyncio.Lock()
+        #: Held by each fold, by each statement of budgets, and both by a flush in which something leaves memory.
+        self._folding, self._stating = asyncio.Lock(), asyncio.Lock()
+        self._flushing = asyncio.Lock()
         self._durable: Mapping[str, int] = {}
         self._evict_at = 0.0
         self._urgent_at = 0.0
         self._resuming = Resuming()
         self._stated_at: dict[tuple[str, int], float] = {}
-        self._awake_at = elapsed_s()
-        self._digest_table = digest_table
+        self._awake_at, self._digest_table = elapsed_s(), digest_table
         #: What the table of digests holds, by partition.
         self._digest_keys: dict[int, set[bytes]] = {}
         digest_table.on_load = self._load_digests
@@ -210,25 +208,29 @@ class Meter:
         """State scopes often, make state durable less often, follow the ledger's watermark."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_ledger())
-            tasks.create_task(self._keep_flushing())
+            tasks.create_task(self._repeat("statement", self._state))
+            tasks.create_task(self._repeat("flush", self._flush_in_turn))
 
-    async def _keep_flushing(self) -> None:
-        flush_at = 0.0
+    async def _repeat(self, what: str, step: Callable[[], Awaitable[float]]) -> None:
+        """Do it for ever, each time after as many seconds as it says."""
         while True:
-            await asyncio.sleep(max(self._scope_interval_s, self._urgent_at - elapsed_s()))
             try:
                 await self._make_sure()
-                for where, state in self._states.items():
-                    self._openings.follow(state, lambda where=where, state=state: self._states.get(where) is state)
-                if elapsed_s() >= flush_at:
-                    cost_s = await self.flush()
-                    flush_at = elapsed_s() + max(self._flush_interval_s, cost_s / FLUSHING_SHARE)
-                else:
-                    await self._state_scopes()
+                pause_s = await step()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                fail_stop("METER flush", error)
+                fail_stop(f"METER {what}", error)
+            await asyncio.sleep(pause_s)
+
+    async def _state(self) -> float:
+        for where, state in self._states.items():
+            self._openings.follow(state, lambda where=where, state=state: self._states.get(where) is state)
+        await self._state_budgets()
+        return max(self._scope_interval_s, self._urgent_at - elapsed_s())
+
+    async def _flush_in_turn(self) -> float:
+        return max(self._flush_interval_s, await self.flush() / FLUSHING_SHARE)
 
     async def _make_sure(self) -> None:
         """After a stall, make sure that the group has not gone on without us before anything is said."""
@@ -246,21 +248,24 @@ class Meter:
                 logger.warning("the ledger does not answer, so no cell leaves memory: %r", error)
             await asyncio.sleep(LEDGER_POLL_S)
 
-    async def _state_scopes(self) -> None:
-        """State what changed for BUDGET. What detectors judge by the hour waits for the flush, so that no gate does."""
-        async with self._stating:
-            await self._state_urgent()
+    async def _state_budgets(self) -> None:
+        """State what changed for BUDGET, beside any flush: gates wait for it, and for nothing that detectors judge.
 
-    async def _state_urgent(self) -> None:
+        One write at a time: of two totals under one key the newer has to be the last in its topic.
+        """
+        async with self._stating:
+            await self._write_budgets()
+
+    async def _write_budgets(self) -> None:
         began = elapsed_s()
         records: list[Outgoing] = []
         for state in self._states.values():
             state.settle()
-            records += self._consequences(state, urgent_only=True)
+            records += self._consequences(state, of_budgets=True)
         self._urgent_at = elapsed_s() + (elapsed_s() - began) / STATING_SHARE
         await self._write(records)
 
-    def _consequences(self, state: PartitionState, urgent_only: bool = False) -> list[Outgoing]:
+    def _consequences(self, state: PartitionState, of_budgets: bool) -> list[Outgoing]:
         records = [entries.dead_letter_record(letter, state.source) for letter in state.letters]
         for letter in state.letters:
             metrics.DEAD_LETTERS.labels(topic=state.source.topic, reason=letter.reason.value).inc()
@@ -273,21 +278,21 @@ class Meter:
         # A counter that was opened is said once it is durable, and never before.
         said, state.unstated = state.openings.apart(state.unstated, held=True)
         for counter in said:
-            if urgent_only and not counter.scope.startswith(BUDGET):
-                state.unstated[id(counter)] = counter
-            else:
+            if counter.scope.startswith(BUDGET) is of_budgets:
                 records.append(entries.scope_record(counter, self._writer, self._partitions))
+            else:
+                state.unstated[id(counter)] = counter
         state.letters, state.signals = [], []
         return records
 
     async def flush(self) -> float:
         """Make everything folded so far durable, then acknowledge it; return the cost, in seconds of this process."""
-        async with self._stating:
+        async with self._flushing:
             began = elapsed_s()
             evicting = began >= self._evict_at
             if evicting:
                 self._evict_at = began + EVICT_EVERY_S
-                async with self._folding:
+                async with self._folding, self._stating:
                     cost_s = await self._flush(evicting=True)
             else:
                 cost_s = await self._flush(evicting=False)
@@ -307,11 +312,11 @@ class Meter:
             if picture is not None:
                 pictures.append(picture)
                 await self._write(picture.consequences)
-            if elapsed_s() >= self._urgent_at and not evicting:  # a flush takes longer than gates should wait
-                await self._state_urgent()
         # What was taken away meanwhile is its next owner's to keep; here it may even be another life's by now.
         pictures = [picture for picture in pictures if self._states.get(picture.where) is picture.state]
         await asyncio.gather(*(self._table.write(picture.where[1], picture.entries) for picture in pictures))
+        # What is acknowledged below has been stated by then, as it was or newer.
+        await (self._write_budgets() if evicting else self._state_budgets())
         # Only now nobody needs what was stated before: the ledger and BUDGET have it, or the restated copy.
         await self._write([record for picture in pictures for record in picture.deletions])
         for picture in pictures:
@@ -355,7 +360,7 @@ class Meter:
         counters = [entries.statement_entry(counter, writer) for counter in whole]
         state.changed_cells = {}
         gone = [entries.deletion(statement, writer, self._partitions) for statement in evicted]
-        consequences = self._consequences(state)
+        consequences = self._consequences(state, of_budgets=False)
         consequences += cells
         consequences.append(entries.watermark_record(state.watermark(), writer))
         changed: list[tuple[bytes, bytes | None]] = [(cell.key, cell.value) for cell in cells]

@@ -353,9 +353,12 @@ class Rig:
         self.reached = max(self.reached, self.position)
 
     def state_scopes(self) -> None:
-        """State what changed of the counters, ahead of the flush."""
+        """State what changed of the budgets' counters, beside the flush."""
+        self._say(self._of_budgets())
+
+    def _of_budgets(self) -> list[Outgoing]:
         self.state.settle()
-        self._say(self._meter._consequences(self.state))
+        return self._meter._consequences(self.state, of_budgets=True)
 
     def flush(self, *, evicting: bool, cut: float = 1.0, meanwhile: int = 0) -> None:
         """A flush that gets as far as ``cut`` of its writes, while ``meanwhile`` more records are folded."""
@@ -365,7 +368,7 @@ class Rig:
         assert picture is not None
         if not evicting:
             self.take(meanwhile, 3)
-        writes: list[Any] = [*picture.consequences, *picture.entries, *picture.deletions]
+        writes: list[Any] = [*picture.consequences, *picture.entries, *self._of_budgets(), *picture.deletions]
         if cut == 1.0 and self.state.is_rebuilt:
             self._keep_digests()
         for write in writes[: round(cut * len(writes))]:
