@@ -153,6 +153,9 @@ def _one_nano_more(expected: Expected) -> dict[Any, Counter[str]]:
         pytest.param({"commands": []}, "the last command is None", id="a command that is missing"),
         pytest.param({"commands": [_command(), _command("allow", 2)]}, "allow", id="a release for nothing"),
         pytest.param(
+            {"commands": [_command(), _command("rate_limit", 2)]}, "rate_limit", id="a block that is softened"
+        ),
+        pytest.param(
             {"commands": [_command(revision=2), _command()]}, "revision 1 came after 2", id="a revision that falls"
         ),
         pytest.param({"incidents": []}, "nobody was paged", id="a page that is missing"),
@@ -176,3 +179,10 @@ def test_a_record_that_was_sent_and_is_nowhere_is_seen():
     expected = _expected(*RAW, amount=9_000_000_000)
     checks = compare(expected, _found(expected), {"a", "b", "lost"})
     assert checks[0].differences == ["lost is not on its topic"]
+
+
+@pytest.mark.parametrize(("action", "is_right"), [("rate_limit", True), ("allow", False), ("block", False)])
+def test_calls_of_a_budget_that_is_not_spent_may_be_let_go_slowly_and_no_more(action, is_right):
+    expected = _expected(*RAW, amount=90_000_000_000)
+    found = _found(expected, alerts=[], incidents=[], commands=[_command(action)])
+    assert (not _differences(found, expected)) is is_right
