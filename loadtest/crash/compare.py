@@ -140,7 +140,7 @@ def _commands(expected: Mapping[str, Command], found: Sequence[tuple[str, Mappin
         if command["revision"] < highest.get(key, 0):
             differences.append(f"{key}: revision {command['revision']} came after {highest[key]}")
         highest[key] = max(highest.get(key, 0), command["revision"])
-    # A rig spends a day's budget in seconds. Where it is not spent yet, calls may be let go slowly, and no more than that.
+    # A rig spends a day's budget in seconds: where it is not spent yet, calls may be let go slowly, and no more.
     slowed = {key for key, command in last.items() if key not in expected and command.action == "rate_limit"}
     for key in sorted((expected.keys() | last.keys()) - slowed):
         if expected.get(key) != last.get(key):
