@@ -10,6 +10,7 @@ from schemas import topics
 from schemas.events import GpuSample
 from schemas.instants import SECOND
 from schemas.keys import digest
+from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
 from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNow
 from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
@@ -117,7 +118,11 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
         definition_scope,
         outside.ledger,
         clock_for(settings.clock),
-        Policy(settings.live_within_s * SECOND),
+        Policy(
+            settings.live_within_s * SECOND,
+            record_above=parse_nanos(settings.run_record_usd),
+            approve_above=parse_nanos(settings.run_approval_usd),
+        ),
         ancestors_of=AncestorsNow(definitions),
         projected=lambda budget_id, value, now: forecasts[0].foreseen(budget_id, value, now) if forecasts else None,
     )

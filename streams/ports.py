@@ -276,6 +276,27 @@ class Outbox(Protocol):
         ...
 
 
+class Invitation(NamedTuple):
+    """Whom an alert asks for an approval: ``to`` are mail addresses; ``url`` is empty where no link may be sent."""
+
+    to: tuple[str, ...]
+    url: str = ""
+    #: When the link ends, for people.
+    until: str = ""
+
+
+class Inviting(Protocol):
+    """Makes the link of an alert that asks for an approval; None for every other alert."""
+
+    def by_mail(self, alert: Alert, others: Sequence[str]) -> Invitation | None:
+        """For the team's lead, or for ``others`` where none is known."""
+        ...
+
+    def by_slack(self, alert: Alert) -> Invitation | None:
+        """For a channel."""
+        ...
+
+
 class Receiver(Protocol):
     """One way to reach people. One destination, one file, one shape."""
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, get_args
 from schemas.budgets import Budget, Grant, Limit, Model, OpeningBalance, Override, Period, Run, Rung
 from schemas.commands import Measure, OnStale, ScopeType, Target
 from schemas.instants import HOUR
+from schemas.money import NANOS
 from streams.core.definitions import Definitions
 from streams.core.matching import pattern_of
 
@@ -89,6 +90,9 @@ class Policy(NamedTuple):
 
     live_within_us: int = 3 * HOUR
     runbook: str = ""
+    #: A training run above this has to be on record, and above the second its team's lead has to approve it.
+    record_above: int = 50 * NANOS
+    approve_above: int = 200 * NANOS
 
 
 class Book:

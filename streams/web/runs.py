@@ -177,14 +177,9 @@ def link_to(settings: Settings, run: Run, to: str, ends: str, now: int) -> dict[
         approver, stop = name(to), until(ends, now, LINK_LONGEST)
     except ValueError as error:
         raise RequestError([Wrong("to or until", str(error))]) from error
-    link = Link(run.id, run.estimate_nanos, approver, stop)
-    approvals.still_meant(link, run)
-    token = approvals.sign(settings.approval_secret.get_secret_value().encode(), link)
-    return {
-        "url": f"{settings.public_url.rstrip('/')}/v1/approvals/{token}",
-        "to": approver,
-        "until": format_instant(stop),
-    }
+    secret = settings.approval_secret.get_secret_value().encode()
+    url = approvals.link_url(secret, settings.public_url, run, approver, stop)
+    return {"url": url, "to": approver, "until": format_instant(stop)}
 
 
 async def _decided(request: Request, store: Store, run_id: str, verdict: Verdict, body: DecisionBody) -> dict[str, Any]:

@@ -283,6 +283,35 @@ async def test_the_approval_ends_the_ticket():
     assert [alert.status for alert in world.alerts] == ["opened", "resolved"]
 
 
+@pytest.mark.parametrize(
+    ("usd", "statuses"),
+    [
+        (300, ["opened"]),
+        (250, ["opened"]),
+        (301, ["opened", "opened", "resolved"]),
+    ],
+    ids=["the same again", "less: who was asked may still say yes", "more is another question"],
+)
+async def test_a_run_that_is_announced_anew_is_asked_about_anew_where_it_wants_more(usd, statuses):
+    world = Flight(RUN)
+    await world.tick()
+    await world.define(msgspec.structs.replace(RUN, estimate_nanos=usd * NANOS)).tick(NOON + SECOND)
+    await world.tick(NOON + 2 * SECOND)
+    assert [alert.status for alert in world.alerts] == statuses
+    assert [alert.observed for alert in world.alerts if alert.status == "opened"][-1] == str(max(usd, 300))
+    closed = {alert.dedup_key for alert in world.alerts if alert.status == "resolved"}
+    assert len({alert.dedup_key for alert in world.alerts} - closed) == 1
+    await world.define(msgspec.structs.replace(RUN, state="approved")).tick(NOON + 3 * SECOND)
+    assert world.alerts[-1].status == "resolved"
+
+
+async def test_from_which_estimates_on_a_run_needs_what_is_the_operators_to_say():
+    world = Flight(msgspec.structs.replace(RUN, state="recorded"))
+    world.agent._policy = Policy(record_above=500 * NANOS, approve_above=1_000 * NANOS)
+    await world.tick()
+    assert world.alerts == []
+
+
 def scope_of_run() -> str:
     return scope_of(Budget(id="run-r-7", match=(("run", "r-7"),), target=Target("run", "r-7"), amount_nanos=1,
                            period=Period("total"), thresholds=()))  # fmt: skip
