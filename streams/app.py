@@ -126,7 +126,7 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
         ancestors_of=AncestorsNow(definitions),
         projected=lambda budget_id, value, now: forecasts[0].foreseen(budget_id, value, now) if forecasts else None,
     )
-    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS)
+    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS, topics.JOB_ACKS)
     if outside.forecasts is not None:
         # FORECAST follows BUDGET's partitions: it reads where the budgets stand from BUDGET's own states.
         standings = Standings(budget.states, definitions, definition_scope)
@@ -147,6 +147,7 @@ def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
     _bind(app, "ledger-cells", ledger.run_cells, topics.SPEND_CELLS)
     _bind(app, "ledger-commands", ledger.run_commands, topics.GATEWAY_COMMANDS)
     _bind(app, "ledger-acks", ledger.run_acks, topics.GATEWAY_ACKS)
+    _bind(app, "ledger-jobs", ledger.run_jobs, topics.JOB_COMMANDS, topics.JOB_ACKS)
     _bind(app, "ledger-definitions", ledger.run_definitions, topics.BUDGETS)
     return []
 

@@ -8,7 +8,7 @@ import msgspec
 
 from schemas.alerts import Alert
 from schemas.budgets import Definition
-from schemas.commands import ThrottleAck, ThrottleCommand
+from schemas.commands import JobAck, JobCommand, ThrottleAck, ThrottleCommand
 from schemas.statements import CellStatement, Dimensions, Watermark
 
 
@@ -246,6 +246,10 @@ class Ledger(Protocol):
 
     async def write_acks(self, acks: Sequence[ThrottleAck]) -> None:
         """Record what gateways answered."""
+        ...
+
+    async def write_jobs(self, said: Sequence[JobCommand | JobAck]) -> None:
+        """Record what was asked of training runs, and what executors answered."""
         ...
 
 

@@ -7,27 +7,26 @@ hears what gateways acknowledge: an answer that lies elsewhere is sent on to whe
 What is defined is asked for at every step, so a change holds from the next statement or tick on.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from schemas import topics
 from schemas.budgets import Budget
-from schemas.commands import Target, ThrottleAck, ThrottleCommand
+from schemas.commands import JobAck, Target, ThrottleAck, ThrottleCommand
 from schemas.instants import MINUTE, SECOND
-from schemas.readers import ACKS, COMMANDS, SCOPE_STATEMENTS
+from schemas.readers import COMMANDS, SCOPE_STATEMENTS
 from schemas.statements import ScopeStatement
-from schemas.versions import UnknownVersionError
 from streams import metrics
+from streams.agents.budget_answers import READERS, answers_in, asked_by, sent_on
 from streams.agents.budget_rows import row_of
 from streams.agents.gateways_heard import GatewaysHeard, Heard
 from streams.agents.keyed import KeyedAgent, alert_record, command_record, job_record, newest_of_each_key
-from streams.agents.shell import decoded
 from streams.clock import Clock
 from streams.core import budgets
 from streams.core.budget_account import BURN_SHOWN_US, Standing, pruned, standing
+from streams.core.budget_runs import ASKED
 from streams.core.budget_states import BUDGET_STATES
-from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Book, budget_of, changed_budgets
+from streams.core.budget_terms import FOREVER, GRANT, LIMIT, RUN, Book, budget_of, changed_budgets
 from streams.core.budget_watch import acknowledged, delay_of
 from streams.core.budgets import Around, BudgetState, Policy, Terms
 from streams.core.definitions import Definitions
@@ -35,12 +34,11 @@ from streams.core.scopes import BUDGET, meeting_place
 from streams.ports import Ledger
 from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
 
-logger = logging.getLogger("sluice.budget")
-
 #: A statement can come before the definition that it belongs to: METER may have heard of it first. It waits so long.
 EARLY_US = MINUTE
 EARLY_MAX = 10_000
 _NO_ANCESTORS: tuple[str, ...] = ()
+Message = ScopeStatement | ThrottleCommand | ThrottleAck | JobAck
 
 #: What a budget, and a value of it, will have spent by the end of its period, as of now; None where nobody can say.
 Projection = Callable[[str, str, int], int | None]
@@ -149,34 +147,26 @@ class BudgetAgent(KeyedAgent[BudgetState]):
     def _newest(self, batch: RecordBatch) -> Iterable[Any]:
         if batch.topic == topics.GATEWAY_COMMANDS:
             return newest_of_each_key(batch, COMMANDS.decode)
-        if batch.topic == topics.GATEWAY_ACKS:
+        if batch.topic in READERS:
             return self._ours(batch)
         found = newest_of_each_key(batch, self._decode)
         return [statement for statement in found if statement.scope.startswith(BUDGET)]
 
-    def _ours(self, batch: RecordBatch) -> Iterator[ThrottleAck]:
-        """The answers to budgets of this partition; others are sent on. Gateways are other people's programs."""
-        partitions = self._table.app.partitions
-        for record in batch.records:
-            try:
-                for _, ack in decoded([record], ACKS.decode):
-                    place = self._place_of(ack, partitions)
-                    if place == batch.partition:
-                        yield ack
-                    else:
-                        metrics.ACKS_ROUTED.inc()
-                        headers = tuple(record.headers or ())
-                        self.also_say(Outgoing(batch.topic, place, record.key or b"", record.value, headers))
-            except UnknownVersionError as error:
-                logger.error("the acknowledgement at offset %d is passed over: %s", record.offset, error)
+    def _ours(self, batch: RecordBatch) -> Iterator[ThrottleAck | JobAck]:
+        """The answers to budgets of this partition; others are sent on."""
+        for record, answer in answers_in(batch):
+            budget_id, value = asked_by(answer, self._current().definitions)
+            place = _place(budget_id, self._table.app.partitions, value)
+            if place == batch.partition:
+                yield answer
+            else:
+                self.also_say(sent_on(batch, record, place))
 
-    def _place_of(self, ack: ThrottleAck, partitions: int) -> int:
-        target, _, budget_id = ack.command_key.rpartition("|")
-        budget = self._current().definitions.of_budget(budget_id)
-        return _place(budget_id, partitions, target.partition(":")[2] if budget is not None and budget.per else "")
-
-    def key_of(self, message: ScopeStatement | ThrottleCommand | ThrottleAck) -> str | None:
+    def key_of(self, message: Message) -> str | None:
         """Budget and period; what is no longer defined so, or long over, is passed over."""
+        if isinstance(message, JobAck):
+            asked = list(self._known(RUN + message.run_id, ""))
+            return _key(max(asked, key=lambda state: (ASKED in state.findings, state.sequence))) if asked else None
         if isinstance(message, ThrottleAck):
             return self._asked_of(message)
         if isinstance(message, ThrottleCommand):
@@ -203,11 +193,15 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         spoken = [state for state in known if state.has_spoken and state.target.key() == target]
         return _key(max(spoken, key=lambda state: state.revision)) if spoken else None
 
-    def step(
-        self, state: BudgetState | None, message: ScopeStatement | ThrottleCommand | ThrottleAck
-    ) -> tuple[BudgetState, list[Outgoing]]:
+    def step(self, state: BudgetState | None, message: Message) -> tuple[BudgetState, list[Outgoing]]:
         """Take a total in and compare with the ladder; or hear an answer; or answer a command that is not ours."""
         now = self.clock.now()
+        if isinstance(message, JobAck):
+            assert state is not None
+            metrics.JOB_ACKS.labels(outcome=message.outcome).inc()
+            terms = self._terms_of(state)
+            told = budgets.job_answered(state, terms, message, now, self._policy)
+            return state, [alert_record(alert) for alert in told]
         if isinstance(message, ThrottleCommand):
             assert state is not None
             return state, self._answer(state, message)

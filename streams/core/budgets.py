@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from schemas.alerts import Alert
-from schemas.commands import JobCommand, ThrottleCommand
+from schemas.commands import JobAck, JobCommand, ThrottleCommand
 from schemas.instants import DAY, MINUTE, SECOND
 from streams.core import budget_commands as commands
 from streams.core.budget_account import (
@@ -27,7 +27,7 @@ from streams.core.budget_account import (
 from streams.core.budget_commands import answerer
 from streams.core.budget_ladder import Told, cross, foresee, leave
 from streams.core.budget_measures import hold, pace, strictest, wanted
-from streams.core.budget_runs import approval, stop
+from streams.core.budget_runs import answered, approval, stop, unanswered, waits_until
 from streams.core.budget_terms import FOREVER, Policy, Terms
 from streams.core.budget_watch import DELAY_UNKNOWN_US, watch
 
@@ -41,6 +41,7 @@ __all__ = [
     "answerer",
     "decide",
     "is_forgotten",
+    "job_answered",
     "key_of",
     "opened",
     "speak",
@@ -117,7 +118,7 @@ def decide(
     job = stop(told, before)
     pace(state, terms, stands, len(around.live))
     command, again = _commanded(told, others if others is not None else siblings, around)
-    alerts += watch(told, around.live, around.delay_us) + approval(told)
+    alerts += watch(told, around.live, around.delay_us) + approval(told) + unanswered(told, job)
     return Decision(alerts, command, again, job)
 
 
@@ -174,6 +175,13 @@ def answer(
     return commands.answer(state, terms, _standing(state, terms, now, policy), heard, now, siblings)
 
 
+def job_answered(
+    state: BudgetState, terms: Terms, ack: JobAck, now: int, policy: Policy, ancestors: tuple[str, ...] = ()
+) -> list[Alert]:
+    """What follows from an executor's answer to a command of this run."""
+    return answered(Told(state, terms, _standing(state, terms, now, policy), now, policy, ancestors), ack)
+
+
 def _standing(state: BudgetState, terms: Terms, now: int, policy: Policy) -> Standing:
     return standing(state, terms, now, policy.live_within_us)
 
@@ -184,6 +192,7 @@ def wakes_at(state: BudgetState, terms: Terms, now: int) -> int:
         # Gateways come and go, and answers become due.
         return now + SECOND
     bounds = [terms.until, ends_at(state, terms), state.period_end + FORGET_AFTER]
+    bounds.append(waits_until(state))
     if terms.window_us:
         bounds += [bucket.end + terms.window_us for bucket in state.buckets.values()]
     if any(rung.on == "forecast" for rung in terms.thresholds) or state.forecasts:
