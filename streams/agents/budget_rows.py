@@ -1,10 +1,11 @@
-"""The dashboard's row of one budget, as BUDGET sees it."""
+"""The dashboard's row of one budget, as BUDGET sees it, and what of a state changes without anything being said."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from schemas.instants import HOUR
 from streams.core import slots as stated
-from streams.core.budget_account import BudgetState, Standing, ends_at, hourly_burn_of
+from streams.core.budget_account import BURN_SHOWN_US, BudgetState, Standing, ends_at, hourly_burn_of
 from streams.core.budget_terms import Terms
 from streams.core.budget_watch import gap_of, last_delay
 from streams.ports import BudgetStatus
@@ -56,3 +57,16 @@ def _exhausted_at(state: BudgetState, terms: Terms, standing: Standing, burn: in
         return None
     at = now + left * HOUR // burn
     return at if at < ends_at(state, terms) else None
+
+
+def remembered(state: BudgetState) -> tuple[Any, ...]:
+    """What a tick may change without saying anything, and a successor has to know."""
+    holds = [(percent, kept.reserve_nanos, kept.is_sure) for percent, kept in state.holds.items()]
+    forecasts = [(percent, each.opened_at, each.historic, each.is_open) for percent, each in state.forecasts.items()]
+    return state.asked, state.dry_run, state.renewed_at, state.carried_nanos, state.obeyed_nanos, holds, forecasts
+
+
+def shown(state: BudgetState, terms: Terms, stands: Standing, now: int) -> tuple[Any, ...]:
+    """What of a row may change without a statement."""
+    is_burning = now - state.stream_time < BURN_SHOWN_US
+    return stands.limit, stands.spent, terms.enforced, terms.lifted, is_burning

@@ -18,12 +18,12 @@ from schemas.readers import COMMANDS, SCOPE_STATEMENTS
 from schemas.statements import ScopeStatement
 from streams import metrics
 from streams.agents.budget_answers import READERS, answers_in, asked_by, sent_on
-from streams.agents.budget_rows import row_of
+from streams.agents.budget_rows import remembered, row_of, shown
 from streams.agents.gateways_heard import GatewaysHeard, Heard
 from streams.agents.keyed import KeyedAgent, alert_record, command_record, job_record, newest_of_each_key
 from streams.clock import Clock
 from streams.core import budgets
-from streams.core.budget_account import BURN_SHOWN_US, Standing, pruned, standing
+from streams.core.budget_account import pruned, standing
 from streams.core.budget_runs import ASKED
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.budget_terms import FOREVER, GRANT, LIMIT, RUN, Book, budget_of, changed_budgets
@@ -80,6 +80,8 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         #: Until when a state need not be looked at, and what of it was last shown.
         self._asleep: dict[tuple[str, int], int] = {}
         self._shown: dict[tuple[str, int], tuple[Any, ...]] = {}
+        #: States whose terms have changed, and that have not been looked at since.
+        self._redefined: set[str] = set()
         self._gateways = GatewaysHeard()
         self._scopes: dict[str, tuple[Budget, str]] = {}
         super().__init__("BUDGET", table, BUDGET_STATES, SCOPE_STATEMENTS.decode, clock)
@@ -97,10 +99,16 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         if found is not self._snapshot:
             # Only those wake whose terms may differ: there are thousands, and a change is heard every moment.
             changed = changed_budgets(self._snapshot, found)
+            if self._snapshot.changes:
+                self._redefined |= self._keys_of(changed)
             self._snapshot, self._book = found, Book(found, self._scope)
             for place in [place for place in self._asleep if budget_of(place[0]) in changed]:
                 del self._asleep[place]
         return self._book
+
+    def _keys_of(self, budget_ids: set[str]) -> set[str]:
+        held = [pair for together in self._together.values() for pair in together.items()]
+        return {key for (budget_id, _), keys in held if budget_id in budget_ids for key in keys}
 
     def _scope(self, budget: Budget) -> str:
         known = self._scopes.get(budget.id)
@@ -117,10 +125,17 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         together: dict[tuple[str, str], set[str]] = {}
         for key, state in self._states[partition].items():
             together.setdefault((state.budget_id, state.value), set()).add(key)
+            if self._was_redefined(state):
+                self._redefined.add(key)
             for name, said in state.answers.items():
                 self._gateways.hear(name, Heard(said.heard_at, said.applied_at, delay_of(state, said)))
         self._together[partition] = together
         self._early[partition] = {}
+
+    def _was_redefined(self, state: BudgetState) -> bool:
+        """Whether its budget was defined anew since its last money, and nobody may have been here to see it."""
+        budget, now = self._current().budget(state.scope), self.clock.now()
+        return budget is not None and state.stream_time < budget.changed_at > now - self._policy.live_within_us
 
     def _drop(self, partitions: set[int]) -> None:
         super()._drop(partitions)
@@ -291,12 +306,13 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _decide(self, state: BudgetState, terms: Terms, lag_us: int = 0) -> list[Outgoing]:
         now = self.clock.now()
-        before = _remembered(state)
+        before = remembered(state)
         overshot = state.overshoot_nanos
         around = self._around(state, terms, now, lag_us)
         known = list(self._known(state.budget_id, state.value))
         decision = budgets.decide(state, terms, now, self._policy, known, around)
-        if before != _remembered(state):
+        self._redefined.discard(_key(state))
+        if before != remembered(state):
             self.also_changed(_key(state))
         if terms.enforced:
             metrics.OVERSHOOT.inc(state.overshoot_nanos - overshot)
@@ -320,6 +336,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             projected=self._projected(terms.budget_id, state.value, now) if wants and self._projected else None,
             ancestors=self._ancestors_of(terms.budget_id, state.value),
             lag_us=lag_us,
+            is_redefined=_key(state) in self._redefined,
         )
 
     def _take_answer(self, state: BudgetState, ack: ThrottleAck, now: int) -> None:
@@ -346,11 +363,11 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _is_shown_otherwise(self, state: BudgetState, terms: Terms, now: int) -> bool:
         stands = standing(state, terms, now, self._policy.live_within_us)
-        shown = _shown(state, terms, stands, now)
+        found = shown(state, terms, stands, now)
         place = state.scope, state.period_start
-        before = self._shown.get(place, shown)
-        self._shown[place] = shown
-        return before != shown
+        before = self._shown.get(place, found)
+        self._shown[place] = found
+        return before != found
 
     async def after(self, states: Iterable[BudgetState]) -> None:
         """Tell the ledger where the budgets stand."""
@@ -360,22 +377,10 @@ class BudgetAgent(KeyedAgent[BudgetState]):
             terms = book.terms(state.scope, state.period_start, now)
             if terms is not None and not terms.budget_id.startswith((LIMIT, GRANT)):
                 stands = standing(state, terms, now, self._policy.live_within_us)
-                self._shown[(state.scope, state.period_start)] = _shown(state, terms, stands, now)
+                self._shown[(state.scope, state.period_start)] = shown(state, terms, stands, now)
                 rows.append(row_of(state, terms, stands, live, now))
         if rows:
             await self._ledger.write_budget_status(rows)
-
-
-def _remembered(state: BudgetState) -> tuple[Any, ...]:
-    """What a tick may change without saying anything, and a successor has to know."""
-    holds = [(percent, kept.reserve_nanos, kept.is_sure) for percent, kept in state.holds.items()]
-    forecasts = [(percent, each.opened_at, each.historic, each.is_open) for percent, each in state.forecasts.items()]
-    return state.asked, state.dry_run, state.renewed_at, state.carried_nanos, state.obeyed_nanos, holds, forecasts
-
-
-def _shown(state: BudgetState, terms: Terms, stands: Standing, now: int) -> tuple[Any, ...]:
-    is_burning = now - state.stream_time < BURN_SHOWN_US
-    return stands.limit, stands.spent, terms.enforced, terms.lifted, is_burning
 
 
 def _key(state: BudgetState) -> str:

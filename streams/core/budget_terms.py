@@ -63,6 +63,8 @@ class Terms(NamedTuple):
     standing: tuple[Measure, ...] = ()
     #: Above so much in a minute a standing limit holds calls back; 0: it does not look at money.
     nanos_per_minute: int = 0
+    #: When the last override ended; 0: none has.
+    overridden_until: int = 0
     #: The training run that this is the estimate of.
     run: Run | None = None
     #: The next instant at which these terms change by themselves.
@@ -314,5 +316,6 @@ def terms_of(
         pages=budget.pages,
         model=budget.model,
         defined_at=budget.changed_at,
+        overridden_until=max((each.until for each in ours if each.until <= now), default=0),
         until=min((bound for bound in bounds if bound > now), default=FOREVER),
     )

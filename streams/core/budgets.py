@@ -7,6 +7,8 @@ same under the same id and revision. Spend is the sum of the newest total of eve
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from schemas.alerts import Alert
 from schemas.commands import JobAck, JobCommand, ThrottleCommand
 from schemas.instants import DAY, MINUTE, SECOND
@@ -71,6 +73,8 @@ class Around(NamedTuple):
     ancestors: tuple[str, ...] = ()
     #: How old the newest money was when it came here.
     lag_us: int = 0
+    #: Whether the terms have just changed: what follows from that is news, however long ago the last money came.
+    is_redefined: bool = False
 
 
 NOTHING_KNOWN = Around()
@@ -111,6 +115,8 @@ def decide(
         carried = carried_from(state, terms, others, now)
         state.carried_nanos = state.carried_nanos if carried is None else carried
     stands = standing(state, terms, now, policy.live_within_us)
+    if not stands.is_over and (around.is_redefined or _has_lost_an_override(state, terms, now, policy)):
+        stands = msgspec.structs.replace(stands, is_historic=False)
     told = Told(state, terms, stands, now, policy, around.ancestors)
     before = state.crossings.get(terms.run.stop_at_percent) if terms.run else None
     hold(state, terms, stands, around.delay_us)
@@ -120,6 +126,11 @@ def decide(
     command, again = _commanded(told, others if others is not None else siblings, around)
     alerts += watch(told, around.live, around.delay_us) + approval(told) + unanswered(told, job)
     return Decision(alerts, command, again, job)
+
+
+def _has_lost_an_override(state: BudgetState, terms: Terms, now: int, policy: Policy) -> bool:
+    """Whether an override ended since the last money came, and not long ago."""
+    return state.stream_time < terms.overridden_until and now - terms.overridden_until <= policy.live_within_us
 
 
 def _commanded(

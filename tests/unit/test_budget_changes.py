@@ -100,6 +100,63 @@ async def test_a_lowered_amount_closes_at_the_next_tick():
     assert world.actions == ["block"]
 
 
+LOWER = msgspec.structs.replace(HARD, amount_nanos=50 * NANOS)
+
+
+@pytest.mark.parametrize("hours", [1, 4, 9], ids=["within the hour", "after four hours", "after nine"])
+async def test_a_budget_that_has_long_been_silent_closes_when_its_amount_is_lowered_and_pages(hours):
+    world = Flight(HARD)
+    await world.hear(said(60, offset=1))
+    await world.tick(NOON + hours * HOUR)
+    await world.define(LOWER).tick(NOON + hours * HOUR + SECOND)
+    await world.tick(NOON + hours * HOUR + 2 * SECOND)
+    assert world.actions == ["block"]
+    assert [(alert.threshold, alert.tier) for alert in world.alerts if alert.tier == "page"] == [("100 %", "page")]
+
+
+async def test_a_silent_budget_whose_amount_was_lowered_while_no_worker_ran_closes_at_the_start():
+    world = Flight(HARD)
+    await world.hear(said(60, offset=1))
+    changed = msgspec.structs.replace(LOWER, changed_at=NOON + 4 * HOUR)
+    world.clock.at = NOON + 5 * HOUR
+    world.restart(changed)
+    await world.tick()
+    assert world.actions == ["block"]
+
+
+async def test_a_silent_budget_closes_when_the_override_ends_that_kept_it_open():
+    world = Flight(HARD, msgspec.structs.replace(OVERRIDE, until=NOON + 5 * HOUR))
+    await world.hear(said(110, offset=1))
+    await world.tick(NOON + 4 * HOUR)
+    assert world.actions == []
+    await world.tick(NOON + 5 * HOUR)
+    assert world.actions == ["block"]
+
+
+async def test_a_silent_budget_closes_when_the_override_is_withdrawn_that_kept_it_open():
+    world = Flight(HARD, msgspec.structs.replace(OVERRIDE, until=NOON + 9 * HOUR))
+    await world.hear(said(110, offset=1))
+    await world.tick(NOON + 4 * HOUR)
+    await world.define(withdrawn=[OVERRIDE.key()]).tick(NOON + 4 * HOUR + SECOND)
+    assert world.actions == ["block"]
+
+
+async def test_a_backlog_stays_quiet_also_under_a_budget_that_was_defined_a_moment_ago():
+    world = Flight(msgspec.structs.replace(LOWER, changed_at=NOON + 4 * HOUR))
+    world.clock.at = NOON + 4 * HOUR + MINUTE
+    await world.hear(said(60, offset=1))
+    await world.tick()
+    assert (world.actions, {alert.historic for alert in world.alerts}) == ([], {True})
+
+
+async def test_a_change_of_another_budget_does_not_wake_what_is_history():
+    world = Flight(LOWER)
+    world.clock.at = NOON + 4 * HOUR
+    await world.hear(said(60, offset=1))
+    await world.define(SESSIONS).tick(NOON + 4 * HOUR + SECOND)
+    assert world.actions == []
+
+
 async def test_a_withdrawn_budget_lets_go_and_resolves_and_comes_back_above_what_it_said():
     world = Flight(HARD)
     await world.hear(said(110, offset=1))
