@@ -26,7 +26,7 @@ from streams.core import budgets
 from streams.core.budget_account import pruned, standing
 from streams.core.budget_runs import ASKED
 from streams.core.budget_states import BUDGET_STATES
-from streams.core.budget_terms import FOREVER, GRANT, LIMIT, RUN, Book, budget_of, changed_budgets
+from streams.core.budget_terms import FOREVER, GRANT, LIMIT, RUN, Book, budget_of, changed_budgets, value_of
 from streams.core.budget_watch import acknowledged, delay_of
 from streams.core.budgets import Around, BudgetState, Policy, Terms
 from streams.core.definitions import Definitions
@@ -230,6 +230,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         above = 0
         if state is None:
             above = max((known.revision for known in self._sharing(terms.budget_id, terms.target)), default=0)
+            above = max(above, budgets.first_above(terms, bool(value_of(message.scope)), now))
         is_new = state is None
         taken = budgets.take_in(state, terms, message, above)
         if is_new:

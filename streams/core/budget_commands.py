@@ -148,5 +148,7 @@ def _room(state: BudgetState, terms: Terms, standing: Standing, now: int) -> str
         return f"Standing limit {terms.budget_id.partition(':')[2]} is lifted."
     if now >= state.period_end:
         return f"Budget {terms.budget_id} is open again: a new {terms.period} has begun."
+    if standing.is_over:
+        return f"Budget {terms.budget_id} holds nothing back: it is over, or nothing was heard of this for a long time."
     spent, limit = display_usd(standing.spent), display_usd(standing.limit)
     return f"Budget {terms.budget_id} has room: {spent} of {limit} {terms.within()}."

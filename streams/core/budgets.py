@@ -42,7 +42,9 @@ __all__ = [
     "answer",
     "answerer",
     "decide",
+    "first_above",
     "is_forgotten",
+    "is_idle",
     "job_answered",
     "key_of",
     "opened",
@@ -115,7 +117,10 @@ def decide(
         carried = carried_from(state, terms, others, now)
         state.carried_nanos = state.carried_nanos if carried is None else carried
     stands = standing(state, terms, now, policy.live_within_us)
-    if not stands.is_over and (around.is_redefined or _has_lost_an_override(state, terms, now, policy)):
+    if is_idle(state, terms, now):
+        # What it held is let go of, and what it told taken back, before it is forgotten.
+        stands = msgspec.structs.replace(stands, is_over=True, is_historic=True)
+    elif not stands.is_over and (around.is_redefined or _has_lost_an_override(state, terms, now, policy)):
         stands = msgspec.structs.replace(stands, is_historic=False)
     told = Told(state, terms, stands, now, policy, around.ancestors)
     before = state.crossings.get(terms.run.stop_at_percent) if terms.run else None
@@ -204,6 +209,8 @@ def wakes_at(state: BudgetState, terms: Terms, now: int) -> int:
         return now + SECOND
     bounds = [terms.until, ends_at(state, terms), state.period_end + FORGET_AFTER]
     bounds.append(waits_until(state))
+    if state.value:
+        bounds.append(_idle_at(state, terms) + 1)
     if terms.window_us:
         bounds += [bucket.end + terms.window_us for bucket in state.buckets.values()]
     if any(rung.on == "forecast" for rung in terms.thresholds) or state.forecasts:
@@ -215,6 +222,21 @@ def wakes_at(state: BudgetState, terms: Terms, now: int) -> int:
     return min((bound for bound in bounds if bound > now), default=FOREVER)
 
 
+def is_idle(state: BudgetState, terms: Terms, now: int) -> bool:
+    """Whether this is one value of a budget, such as a session, that has not been heard of for thirty days."""
+    return bool(state.value) and _idle_at(state, terms) < now
+
+
+def _idle_at(state: BudgetState, terms: Terms) -> int:
+    # What still lies in the window of a rolling budget counts.
+    return max(state.stream_time, state.period_start) + max(IDLE_AFTER, terms.window_us)
+
+
+def first_above(terms: Terms, is_of_value: bool, now: int) -> int:
+    """A revision above all that was ever given for a value that may have been forgotten; 0 where none can have been."""
+    return first_revision(now) if is_of_value and now > terms.defined_at + IDLE_AFTER // 2 else 0
+
+
 def is_forgotten(state: BudgetState, terms: Terms | None, now: int, siblings: Iterable[BudgetState]) -> bool:
     """Whether nothing can follow from a state any more."""
     if state.commanded != "allow" or first_revision(now) <= state.revision:
@@ -224,7 +246,7 @@ def is_forgotten(state: BudgetState, terms: Terms | None, now: int, siblings: It
         return now > max(state.stream_time, state.issued_at) + FORGET_AFTER
     if terms.standing or terms.nanos_per_minute or terms.run:
         return False
-    if state.value and state.stream_time + IDLE_AFTER < now:
+    if is_idle(state, terms, now):
         return True
     if now <= ends_at(state, terms) + FORGET_AFTER:
         return False

@@ -11,6 +11,7 @@ from schemas.commands import JobCommand, Target, ThrottleAck, ThrottleCommand
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, format_instant
 from schemas.money import NANOS
 from streams.agents.budgets import BudgetAgent
+from streams.core.budget_terms import FOREVER
 from streams.core.budgets import Policy
 from streams.core.definitions import Definitions
 from tests.unit.records import NOON
@@ -403,6 +404,89 @@ async def test_a_period_that_is_long_over_is_forgotten_and_the_next_one_speaks_a
     await world.hear(later)
     assert world.actions == ["block", "allow", "block"]
     assert world.commands[-1].revision > world.commands[-2].revision
+
+
+S_1 = f"{scope_of(SESSIONS)}#s-1"
+MONTH = 30 * DAY
+
+
+def in_all(usd: float, **more):
+    """A statement as METER makes it of a budget that never begins anew."""
+    found = said(usd, **more)
+    found.period_start, found.period_end = 0, FOREVER
+    return found
+
+
+async def blocked_session(**changed) -> Flight:
+    world = Flight(msgspec.structs.replace(SESSIONS, **changed))
+    await world.hear(in_all(110, offset=1), scope=S_1)
+    assert world.actions == ["block"]
+    return world
+
+
+@pytest.mark.parametrize(
+    ("changed", "days", "is_kept"),
+    [
+        ({}, 29, True),
+        ({}, 31, False),
+        ({"period": Period("rolling", hours=24 * 45)}, 31, True),
+        ({"period": Period("rolling", hours=24 * 45)}, 46, False),
+    ],
+    ids=["29 days", "31 days", "its window still has the money", "it left the window"],
+)
+async def test_a_blocked_session_is_let_go_and_forgotten_once_nothing_was_heard_of_it_for_thirty_days(
+    changed, days, is_kept
+):
+    world = await blocked_session(**changed)
+    await world.tick(NOON + days * DAY)
+    await world.tick(NOON + days * DAY + SECOND)
+    assert (world.actions[-1], bool(world.states)) == (("block", True) if is_kept else ("allow", False))
+    opened = {alert.dedup_key for alert in world.alerts if alert.status == "opened"}
+    resolved = {alert.dedup_key for alert in world.alerts if alert.status == "resolved"}
+    assert resolved == (set() if is_kept else opened)
+
+
+async def test_a_session_that_comes_back_after_it_was_forgotten_is_blocked_above_all_that_was_said_before():
+    world = await blocked_session()
+    await world.tick(NOON + MONTH + DAY)
+    assert world.states == {}
+    for days, offset in ((31, 7), (63, 9)):
+        world.clock.at = NOON + days * DAY + 2 * HOUR
+        await world.hear(in_all(120, offset=offset, at=world.clock.at), scope=S_1)
+        assert world.actions[-1] == "block"
+        await world.tick(world.clock.at + MONTH + DAY)
+        assert (world.actions[-1], world.states) == ("allow", {})
+    revisions = [command.revision for command in world.commands]
+    assert revisions == sorted(set(revisions))
+
+
+async def test_late_money_of_a_forgotten_session_does_not_lower_its_revision():
+    world = await blocked_session()
+    await world.tick(NOON + MONTH + DAY)
+    world.clock.at = NOON + MONTH + 2 * DAY
+    await world.hear(in_all(120, offset=7, at=NOON - 5 * DAY), in_all(130, offset=8, at=world.clock.at), scope=S_1)
+    assert world.actions == ["block", "allow", "block"]
+    revisions = [command.revision for command in world.commands]
+    assert revisions == sorted(set(revisions))
+
+
+async def test_a_session_that_was_never_blocked_is_forgotten_too_without_a_word():
+    world = Flight(SESSIONS)
+    await world.hear(in_all(20, offset=1), scope=S_1)
+    await world.tick(NOON + DAY)
+    await world.tick(NOON + MONTH + DAY)
+    assert (world.actions, world.states) == ([], {})
+
+
+async def test_a_restart_between_letting_go_and_forgetting_says_the_same_again():
+    world = await blocked_session()
+    before = dict(world.states)
+    await world.tick(NOON + MONTH + DAY)
+    world.states = before
+    world.restart(SESSIONS)
+    await world.tick()
+    first, second = world.commands[1:]
+    assert (first.action, first.command_id, first.revision) == (second.action, second.command_id, second.revision)
 
 
 def grants(*pairs) -> list[Grant]:
