@@ -23,6 +23,7 @@ from streams.settings import Settings
 from streams.web import queries
 from streams.web.answers import Budget as Standing
 from streams.web.budgets import entry_in_history, overrides_of, standing_of, versions_about
+from streams.web.outlook import outlook
 from streams.web.showback import ShowbackQuery, showback_of
 
 BAR = 10
@@ -60,7 +61,8 @@ async def show_list(settings: Settings, team: str, as_json: bool, out: Console) 
     """``list``: every budget that is defined, the fullest first."""
     async with desk(settings) as at:
         rows = await queries.budgets(at.pool, "")
-    standing = [standing_of(row, at.now, at.known) for row in rows]
+        ahead = await outlook(at.pool, rows, at.now)
+    standing = [standing_of(row, at.now, at.known, ahead) for row in rows]
     mine = {
         budget.id: budget for budget in at.known.budgets.values()
         if not team or ("team", team) in budget.match or budget.target.key() == f"team:{team}"
@@ -122,7 +124,8 @@ async def show_one(settings: Settings, budget_id: str, as_json: bool, as_yaml: b
     async with desk(settings) as at:
         budget = _named(at, budget_id)
         rows = await queries.budgets(at.pool, "", [budget_id], only=budget_id)
-    standing = [standing_of(row, at.now, at.known) for row in rows]
+        ahead = await outlook(at.pool, rows, at.now)
+    standing = [standing_of(row, at.now, at.known, ahead) for row in rows]
     overrides = overrides_of(at.known, budget_id, at.now, ended=True)
     entry = entry_of(budget)
     if as_yaml:

@@ -218,6 +218,31 @@ async def throttles(pool: asyncpg.Pool, now: datetime, team: str) -> list[asyncp
     )
 
 
+async def newest_forecasts(pool: asyncpg.Pool, ids: Sequence[str], since: datetime) -> list[asyncpg.Record]:
+    """Of each of these budgets and values what every method said last, the best first."""
+    return list(
+        await pool.fetch(
+            "select * from (select distinct on (budget_id, value, method) * from budget_forecasts"
+            "  where budget_id = any($1) and said_at >= $2 order by budget_id, value, method, said_at desc) newest"
+            " order by budget_id, value, is_best desc, method",
+            list(ids),
+            since,
+        )
+    )
+
+
+async def measures(pool: asyncpg.Pool, ids: Sequence[str], now: datetime) -> list[asyncpg.Record]:
+    """What these budgets ask of gateways now, dry runs too."""
+    return list(
+        await pool.fetch(
+            "select budget_id, scope_id, body::text as body_text from gateway_commands"
+            " where budget_id = any($1) and action <> 'allow' and expires_at > $2",
+            list(ids),
+            now,
+        )
+    )
+
+
 async def job_commands(pool: asyncpg.Pool, run_ids: Sequence[str]) -> list[asyncpg.Record]:
     """What was asked of these runs, the oldest first, each with what executors answered to that very command."""
     return list(
