@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from schemas import topics
 from schemas.events import GpuSample
-from schemas.instants import SECOND
+from schemas.instants import DAY, SECOND
 from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
@@ -120,6 +120,8 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
         clock_for(settings.clock),
         Policy(
             settings.live_within_s * SECOND,
+            # Hours of a replay pass in seconds: a command must not run out between two of them.
+            valid_us=DAY if settings.clock == "stream" else Policy().valid_us,
             record_above=parse_nanos(settings.run_record_usd),
             approve_above=parse_nanos(settings.run_approval_usd),
         ),

@@ -21,7 +21,8 @@ from streams.agents.budget_answers import READERS, answers_in, asked_by, sent_on
 from streams.agents.budget_rows import remembered, row_of, shown
 from streams.agents.gateways_heard import GatewaysHeard, Heard
 from streams.agents.keyed import KeyedAgent, alert_record, command_record, job_record, newest_of_each_key
-from streams.clock import Clock
+from streams.agents.replayed import AnswersInRealTime
+from streams.clock import Clock, StreamClock
 from streams.core import budgets
 from streams.core.budget_account import pruned, standing
 from streams.core.budget_runs import ASKED
@@ -83,6 +84,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         #: States whose terms have changed, and that have not been looked at since.
         self._redefined: set[str] = set()
         self._gateways = GatewaysHeard()
+        self._in_real_time = AnswersInRealTime() if isinstance(clock, StreamClock) else None
         self._scopes: dict[str, tuple[Budget, str]] = {}
         super().__init__("BUDGET", table, BUDGET_STATES, SCOPE_STATEMENTS.decode, clock)
         self._definitions, self._scope_of = definitions, scope_of
@@ -331,9 +333,11 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _around(self, state: BudgetState, terms: Terms, now: int, lag_us: int) -> Around:
         wants = self._projected is not None and any(rung.on == "forecast" for rung in terms.thresholds)
+        live = self._gateways.live(now)
         return Around(
-            live=self._gateways.live(now),
+            live=live,
             delay_us=self._gateways.delay_us(now),
+            owing=self._in_real_time.owing(state, live) if self._in_real_time else None,
             projected=self._projected(terms.budget_id, state.value, now) if wants and self._projected else None,
             ancestors=self._ancestors_of(terms.budget_id, state.value),
             lag_us=lag_us,

@@ -5,7 +5,7 @@ from typing import NamedTuple, get_args
 
 from schemas.budgets import Budget, Grant, Limit, Model, OpeningBalance, Override, Period, Run, Rung
 from schemas.commands import Measure, OnStale, ScopeType, Target
-from schemas.instants import HOUR
+from schemas.instants import HOUR, MINUTE
 from schemas.money import NANOS
 from streams.core.definitions import Definitions
 from streams.core.matching import pattern_of
@@ -92,6 +92,8 @@ class Policy(NamedTuple):
 
     live_within_us: int = 3 * HOUR
     runbook: str = ""
+    #: What a command asks for is void after this, unless it is renewed, which happens after a third of it.
+    valid_us: int = 15 * MINUTE
     #: A training run above this has to be on record, and above the second its team's lead has to approve it.
     record_above: int = 50 * NANOS
     approve_above: int = 200 * NANOS

@@ -69,6 +69,8 @@ class Around(NamedTuple):
     live: Mapping[str, int] = _NO_GATEWAYS
     #: From command to acknowledgement, at the 95th percentile.
     delay_us: int = DELAY_UNKNOWN_US
+    #: The live gateways whose answer is due by now; None: time itself tells.
+    owing: Mapping[str, int] | None = None
     #: What will have been spent by the period's end; None where nobody can say.
     projected: int | None = None
     #: The budgets above this one, the closest first.
@@ -129,7 +131,11 @@ def decide(
     job = stop(told, before)
     pace(state, terms, stands, len(around.live))
     command, again = _commanded(told, others if others is not None else siblings, around)
-    alerts += watch(told, around.live, around.delay_us) + approval(told) + unanswered(told, job)
+    alerts += (
+        watch(told, around.live if around.owing is None else around.owing, around.delay_us)
+        + approval(told)
+        + unanswered(told, job)
+    )
     return Decision(alerts, command, again, job)
 
 
@@ -146,12 +152,12 @@ def _commanded(
     form = (not terms.enforced, terms.match, terms.exempt_models, terms.on_stale)
     # An allow that was never preceded by anything is what gates do anyway; what is asked for changes with its mode.
     if asked == state.asked and (not asked or form == _form(state)):
-        if now < commands.renews_at(state):
+        if now < commands.renews_at(state, told.policy.valid_us):
             return None, None
         # What another period or definition has said since is what stands, and renews itself.
         if any(other.revision > state.revision and _same_gates(other, state) for other in siblings):
             return None, None
-        return commands.renewed(state, terms, told.standing, now), None
+        return commands.renewed(state, terms, told.standing, now, told.policy.valid_us), None
     state.asked, state.commanded = asked, strictest(asked)
     state.dry_run, state.match, state.exempt_models, state.on_stale = form
     state.obeyed_nanos, state.lag_us = -1, around.lag_us
@@ -161,7 +167,7 @@ def _commanded(
         # Letting go would open what another one has closed: it stands, and says so if it was not the last to speak.
         last = max(closing, key=lambda other: other.revision)
         return None, last if last.revision < state.revision else None
-    return commands.speak(state, terms, told.standing, now, others), None
+    return commands.speak(state, terms, told.standing, now, others, valid_us=told.policy.valid_us), None
 
 
 def _form(state: BudgetState) -> tuple[object, ...]:
@@ -176,7 +182,8 @@ def speak(
     state: BudgetState, terms: Terms, now: int, policy: Policy, siblings: Iterable[BudgetState] = ()
 ) -> ThrottleCommand:
     """Say again what stands, above every revision that its budget is known to have given."""
-    return commands.speak(state, terms, _standing(state, terms, now, policy), now, siblings)
+    standing = _standing(state, terms, now, policy)
+    return commands.speak(state, terms, standing, now, siblings, valid_us=policy.valid_us)
 
 
 def answer(
@@ -188,7 +195,7 @@ def answer(
     siblings: Iterable[BudgetState] = (),
 ) -> ThrottleCommand | None:
     """What ``state`` says to a command in its name that is not its own."""
-    return commands.answer(state, terms, _standing(state, terms, now, policy), heard, now, siblings)
+    return commands.answer(state, terms, _standing(state, terms, now, policy), heard, now, siblings, policy.valid_us)
 
 
 def job_answered(

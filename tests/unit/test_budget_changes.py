@@ -11,6 +11,8 @@ from schemas.commands import JobCommand, Target, ThrottleAck, ThrottleCommand
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, format_instant
 from schemas.money import NANOS
 from streams.agents.budgets import BudgetAgent
+from streams.agents.gateways_heard import Heard
+from streams.agents.replayed import AnswersInRealTime
 from streams.core.budget_terms import FOREVER
 from streams.core.budgets import Policy
 from streams.core.definitions import Definitions
@@ -487,6 +489,35 @@ async def test_a_restart_between_letting_go_and_forgetting_says_the_same_again()
     await world.tick()
     first, second = world.commands[1:]
     assert (first.action, first.command_id, first.revision) == (second.action, second.command_id, second.revision)
+
+
+@pytest.mark.parametrize(
+    ("real_s", "told"),
+    [(0.4, []), (9.0, []), (11.0, ["opened"])],
+    ids=["on its way", "still on its way", "late by any clock"],
+)
+async def test_in_a_replay_a_gateway_is_late_by_the_machine_s_clock_alone(real_s, told):
+    world = Flight(HARD)
+    elapsed = [0.0]
+    world.agent._in_real_time = AnswersInRealTime(lambda: elapsed[0])
+    world.agent._gateways.hear("gw-1", Heard(NOON + 2 * MINUTE, NOON, None))
+    await world.hear(said(110, offset=1))
+    await world.tick()
+    elapsed[0] = real_s
+    await world.tick(NOON + 4 * MINUTE)
+    assert [alert.status for alert in world.alerts if alert.rule == "enforcement_gap"] == told
+
+
+async def test_a_replay_s_commands_outlive_the_hours_between_two_renewals():
+    world = Flight(HARD)
+    world.agent._policy = Policy(valid_us=DAY)
+    await world.hear(said(110, offset=1))
+    await world.tick(NOON + 3 * HOUR)
+    assert world.actions == ["block"]
+    book = CommandBook(lambda: world.clock.at)
+    for command in world.commands:
+        book.apply(command.key(), command)
+    assert not book.check(team="search").allowed
 
 
 def grants(*pairs) -> list[Grant]:
