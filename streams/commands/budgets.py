@@ -13,6 +13,7 @@ from rich.console import Console
 from schemas.budgets import Budget, Definition, Limit
 from schemas.instants import SECOND, format_instant
 from schemas.money import display_usd, format_usd, parse_nanos
+from streams.commands.budget_words import details
 from streams.commands.desk import Desk, desk
 from streams.commands.printing import Cell, print_line, print_table
 from streams.core.budget_entry import entry_of, entry_of_limit
@@ -148,12 +149,10 @@ async def show_one(settings: Settings, budget_id: str, as_json: bool, as_yaml: b
     for one in standing[:20]:
         name = f"#{escaped(one.value)}: " if one.value else ""
         print_line(
-            out, f"  {name}{money(one.spent)} of {money(one.amount)} ({one.used_percent} %),"
-            f" {day_minute(one.period_start)} to {day_minute(one.period_end)} UTC", "bold"
+            out, f"  {name}{money(one.spent)} of {money(one.amount)} ({one.used_percent} %), {_when(one)}", "bold"
         )  # fmt: skip
-        for key, value in one.details.items():
-            if value not in (None, "", "0", 0, {}, []):
-                print_line(out, f"    {key.replace('_', ' ')}: {_said(value)}")
+        for line in details(one):
+            print_line(out, f"    {escaped(line)}")
     if not standing:
         print_line(out, "  nothing counted yet", "dim")
     for override in overrides:
@@ -163,6 +162,12 @@ async def show_one(settings: Settings, budget_id: str, as_json: bool, as_yaml: b
         given = f"by {escaped(override.by)}: {escaped(override.reason)}"
         print_line(out, f"  override {override.id}{state}: {what}{whose} until {day_minute(override.until)}, {given}")
     return 0
+
+
+def _when(one: Standing) -> str:
+    if one.period == "total":
+        return "in all"
+    return f"{day_minute(one.period_start)} to {day_minute(one.period_end)} UTC"
 
 
 def _said(value: Any) -> str:

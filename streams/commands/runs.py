@@ -206,7 +206,7 @@ async def grant(
     async with desk(settings) as at:
         found = grant_of(team=team, model=model, ends=ends, why=why, by=by, now=at.now)
         await at.store.publish([found], by=by, reason=found.reason)
-    stop = format_instant(found.until) if found.until else ""
+    stop = format_instant(found.until - found.until % SECOND) if found.until else ""
     if as_json:
         print_json(out, {"team": found.team_id, "model": found.model, "until": stop or None, "by": by})
     else:
@@ -260,7 +260,7 @@ async def show_release(settings: Settings, as_json: bool, out: Console) -> int:
     if as_json:
         print_json(out, found)
     elif found["live"]:
-        print_line(out, f"every gate is open until {found['until']}", "bold yellow")
+        print_line(out, f"every gate is open until {day_minute(found['until'])} UTC", "bold yellow")
         print_line(out, escaped(found["reason"]))
     else:
         print_line(out, "no release is in force")

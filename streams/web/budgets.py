@@ -217,8 +217,10 @@ def details_of(values: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = _text(value)
         elif name.endswith("_nanos") and isinstance(value, int | Decimal):
             found[name.removesuffix("_nanos")] = format_usd(int(value))
+        elif "_nanos_per_" in name and isinstance(value, int | Decimal):
+            found[name.replace("_nanos", "")] = format_usd(int(value))
         elif isinstance(value, Decimal):
-            found[name] = str(value)
+            found[name] = f"{value:f}"
         else:
             found[name] = value
     return found
