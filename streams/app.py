@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from schemas import topics
 from schemas.events import GpuSample
-from schemas.instants import SECOND
+from schemas.instants import DAY, SECOND
 from schemas.keys import digest
+from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
 from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNow
 from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
@@ -117,11 +118,17 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
         definition_scope,
         outside.ledger,
         clock_for(settings.clock),
-        Policy(settings.live_within_s * SECOND),
+        Policy(
+            settings.live_within_s * SECOND,
+            # Hours of a replay pass in seconds: a command must not run out between two of them.
+            valid_us=DAY if settings.clock == "stream" else Policy().valid_us,
+            record_above=parse_nanos(settings.run_record_usd),
+            approve_above=parse_nanos(settings.run_approval_usd),
+        ),
         ancestors_of=AncestorsNow(definitions),
         projected=lambda budget_id, value, now: forecasts[0].foreseen(budget_id, value, now) if forecasts else None,
     )
-    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS)
+    _bind(app, "budget", budget.run, topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS, topics.JOB_ACKS)
     if outside.forecasts is not None:
         # FORECAST follows BUDGET's partitions: it reads where the budgets stand from BUDGET's own states.
         standings = Standings(budget.states, definitions, definition_scope)
@@ -142,6 +149,7 @@ def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
     _bind(app, "ledger-cells", ledger.run_cells, topics.SPEND_CELLS)
     _bind(app, "ledger-commands", ledger.run_commands, topics.GATEWAY_COMMANDS)
     _bind(app, "ledger-acks", ledger.run_acks, topics.GATEWAY_ACKS)
+    _bind(app, "ledger-jobs", ledger.run_jobs, topics.JOB_COMMANDS, topics.JOB_ACKS)
     _bind(app, "ledger-definitions", ledger.run_definitions, topics.BUDGETS)
     return []
 

@@ -64,6 +64,7 @@ OVERSHOOT = Counter(
     "Money spent beyond the rungs that block, of budgets that enforce.",
     registry=WORKER,
 )
+JOB_ACKS = Counter("sluice_job_acks_total", "What became of commands to training runs.", ["outcome"], registry=WORKER)
 ACKS_ROUTED = Counter(
     "sluice_acks_routed_total", "Acknowledgements sent on to the partition of their budget.", registry=WORKER
 )
@@ -84,6 +85,9 @@ SOURCE_LAG_SECONDS = Gauge("sluice_source_lag_seconds", "From a source partition
 SOURCE_NEXT_OFFSET = Gauge("sluice_source_next_offset", "The ledger holds everything below this offset.", ["slot"])
 ALERTS_OPEN = Gauge("sluice_alerts_open", "Alerts that are not resolved.", ["rule", "severity"])
 THROTTLES_ACTIVE = Gauge("sluice_throttles_active", "Restrictions that are live now.")
+JOBS_UNANSWERED = Gauge(
+    "sluice_job_commands_unanswered", "Commands to training runs that hold and that no executor has answered."
+)
 OUTBOX_OWED = Gauge("sluice_outbox_owed", "Messages to receivers that have not been taken yet.")
 OUTBOX_GIVEN_UP = Gauge("sluice_outbox_given_up", "Messages that no receiver will take.")
 

@@ -8,7 +8,7 @@ import msgspec
 
 from schemas.alerts import Alert
 from schemas.budgets import Definition
-from schemas.commands import ThrottleAck, ThrottleCommand
+from schemas.commands import JobAck, JobCommand, ThrottleAck, ThrottleCommand
 from schemas.statements import CellStatement, Dimensions, Watermark
 
 
@@ -248,6 +248,10 @@ class Ledger(Protocol):
         """Record what gateways answered."""
         ...
 
+    async def write_jobs(self, said: Sequence[JobCommand | JobAck]) -> None:
+        """Record what was asked of training runs, and what executors answered."""
+        ...
+
 
 class Outbox(Protocol):
     """Alerts as they stand, and the messages that are owed to receivers."""
@@ -273,6 +277,27 @@ class Outbox(Protocol):
 
     async def failed(self, notification_id: str, error: str, retry_in_s: float | None) -> None:
         """The receiver did not take it; None gives up."""
+        ...
+
+
+class Invitation(NamedTuple):
+    """Whom an alert asks for an approval: ``to`` are mail addresses; ``url`` is empty where no link may be sent."""
+
+    to: tuple[str, ...]
+    url: str = ""
+    #: When the link ends, for people.
+    until: str = ""
+
+
+class Inviting(Protocol):
+    """Makes the link of an alert that asks for an approval; None for every other alert."""
+
+    def by_mail(self, alert: Alert, others: Sequence[str]) -> Invitation | None:
+        """For the team's lead, or for ``others`` where none is known."""
+        ...
+
+    def by_slack(self, alert: Alert) -> Invitation | None:
+        """For a channel."""
         ...
 
 

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams.settings_checks import (
     STAGES,
+    AddressMapping,
     BootstrapServers,
     DollarAmount,
     PostgresUrl,
@@ -123,6 +124,10 @@ class Settings(BaseSettings):
     run_record_usd: DollarAmount = Field("50", description="Training runs above it have to be announced.")
     run_approval_usd: DollarAmount = Field("200", description="Runs above it need their team lead's approval.")
     approval_secret: SecretStr | None = Field(None, description="Signs approval links; none: no links.")
+    team_leads: AddressMapping = Field(
+        {}, description="team=address: who gets a run's approval link; `*` for all others, without it mail_to."
+    )
+    approval_links_in_slack: bool = Field(False, description="Everybody who reads the channel may then decide.")
     live_within_s: int = Field(3 * 3600, ge=60, description="Older findings are recorded, never paged.")
     spike_ratio_percent: int = Field(150, ge=101, le=10_000)
     spike_floor_usd: DollarAmount = Field("5", description="Excess below this is never a spike.")
@@ -144,7 +149,9 @@ class Settings(BaseSettings):
     smtp_tls: Literal["none", "starttls", "tls"] = "starttls"
     mail_from: str = "sluice@localhost"
     mail_to: TextList = Field([], description="Where an alert without an owner's address goes.")
-    public_url: WebUrl = Field("http://127.0.0.1:8686", description="The dashboard, in messages.")
+    public_url: WebUrl = Field(
+        "http://127.0.0.1:8686", description="Where people reach the API: in messages, and of approval links."
+    )
 
     # API and sources
     api_host: str = "127.0.0.1"

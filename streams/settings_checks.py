@@ -3,6 +3,7 @@
 import base64
 import binascii
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -74,6 +75,14 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _addresses(value: dict[str, str]) -> dict[str, str]:
+    for name, address in value.items():
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError(f"{name}={address[:64]!r}: that is no mail address, as in {name}=lead@example.com")
+    return value
+
+
+_ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,188}[A-Za-z0-9])?")
 #: What a worker can run, in the order in which money flows.
 STAGES = ("meter", "budget", "detect", "ledger", "notify")
 
@@ -87,6 +96,7 @@ def _stages(value: list[str]) -> list[str]:
 
 TextList = Annotated[list[str], BeforeValidator(split_list)]
 TextMapping = Annotated[dict[str, str], BeforeValidator(split_mapping)]
+AddressMapping = Annotated[dict[str, str], AfterValidator(_addresses), BeforeValidator(split_mapping)]
 StageList = Annotated[list[str], AfterValidator(_stages), BeforeValidator(split_list)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres)]
 BootstrapServers = Annotated[str, AfterValidator(_bootstrap)]

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from asyncpg import Pool
 
@@ -16,6 +17,7 @@ from schemas import topics
 from schemas.budgets import Budget, Definition
 from streams import metrics
 from streams.agents.definitions import KnownDefinitions
+from streams.agents.invitations import Invitations
 from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
 from streams.app import Outside, Worker, create_app, wait_ready
 from streams.clock import WallClock
@@ -26,6 +28,7 @@ from streams.core.rate_card import RateCard, load_rate_card
 from streams.kafka_connection import connection
 from streams.ports import RetryableError, Standing
 from streams.settings import Settings, SettingsError
+from streams.settings_checks import is_loopback
 from streams.sinks.definitions import KafkaDefinitions, Wanted
 from streams.sinks.forecasts import PostgresForecasts
 from streams.sinks.ledger import PostgresLedger
@@ -55,12 +58,12 @@ async def serve(settings: Settings) -> int:
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(url)
         stack.push_async_callback(pool.close)
-        reach = receivers(settings)
+        known = KnownDefinitions()
+        reach = receivers(settings, inviting(settings, known))
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
         outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach, PostgresForecasts(pool))
         entries = read_budgets(settings)
-        known = KnownDefinitions()
         worker = create_app(settings, outside, known, read_prices(settings))
         if entries is not None and settings.budgets is not None:
             await publish_file(definition_store(settings, pool), settings.budgets, entries)
@@ -72,6 +75,16 @@ async def serve(settings: Settings) -> int:
         if settings.worker_metrics_port:
             metrics.serve(settings.api_host, settings.worker_metrics_port)
         return await _serve(worker, settings.ready_file)
+
+
+def inviting(settings: Settings, known: KnownDefinitions) -> Invitations:
+    """Who makes approval links, as the settings say."""
+    secret = settings.approval_secret.get_secret_value() if settings.approval_secret else ""
+    if secret and "notify" in settings.stages and is_loopback(urlsplit(settings.public_url).hostname or ""):
+        logger.warning("approval links begin with %s: set public_url to where leads reach it", settings.public_url)
+    return Invitations(
+        known, secret, settings.public_url, settings.team_leads, in_slack=settings.approval_links_in_slack
+    )
 
 
 def definition_store(settings: Settings, pool: Pool) -> KafkaDefinitions:

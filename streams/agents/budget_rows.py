@@ -1,6 +1,7 @@
-"""The dashboard's row of one budget, as BUDGET sees it."""
+"""The dashboard's row of one budget, as BUDGET sees it, and what of a state changes without anything being said."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from schemas.instants import HOUR
 from streams.core import slots as stated
@@ -56,3 +57,10 @@ def _exhausted_at(state: BudgetState, terms: Terms, standing: Standing, burn: in
         return None
     at = now + left * HOUR // burn
     return at if at < ends_at(state, terms) else None
+
+
+def remembered(state: BudgetState) -> tuple[Any, ...]:
+    """What a tick may change without saying anything, and a successor has to know."""
+    holds = [(percent, kept.reserve_nanos, kept.is_sure) for percent, kept in state.holds.items()]
+    forecasts = [(percent, each.opened_at, each.historic, each.is_open) for percent, each in state.forecasts.items()]
+    return state.asked, state.dry_run, state.renewed_at, state.carried_nanos, state.obeyed_nanos, holds, forecasts

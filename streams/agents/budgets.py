@@ -8,28 +8,28 @@ What is defined is asked for at every step, so a change holds from the next stat
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from schemas import topics
 from schemas.budgets import Budget
-from schemas.commands import Target, ThrottleAck, ThrottleCommand
+from schemas.commands import JobAck, Target, ThrottleAck, ThrottleCommand
 from schemas.instants import MINUTE, SECOND
-from schemas.readers import ACKS, COMMANDS, SCOPE_STATEMENTS
+from schemas.readers import COMMANDS, SCOPE_STATEMENTS
 from schemas.statements import ScopeStatement
-from schemas.versions import UnknownVersionError
 from streams import metrics
-from streams.agents.budget_rows import row_of
+from streams.agents.budget_answers import READERS, answers_in, asked_by, sent_on
+from streams.agents.budget_rows import remembered, row_of
 from streams.agents.budget_status import BudgetStatuses
 from streams.agents.gateways_heard import GatewaysHeard, Heard
 from streams.agents.keyed import KeyedAgent, alert_record, command_record, job_record, newest_of_each_key
-from streams.agents.shell import decoded
-from streams.clock import Clock
+from streams.agents.replayed import AnswersInRealTime
+from streams.clock import Clock, StreamClock
 from streams.core import budgets
 from streams.core.budget_account import pruned, standing
+from streams.core.budget_runs import ASKED
 from streams.core.budget_states import BUDGET_STATES
-from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Book, budget_of, changed_budgets
+from streams.core.budget_terms import FOREVER, GRANT, LIMIT, RUN, Book, budget_of, changed_budgets, value_of
 from streams.core.budget_watch import DELAY_MAX_US, acknowledged, delay_of
 from streams.core.budgets import Around, BudgetState, Policy, Terms
 from streams.core.definitions import Definitions
@@ -37,12 +37,11 @@ from streams.core.scopes import BUDGET, meeting_place
 from streams.ports import BudgetStatus, Ledger
 from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
 
-logger = logging.getLogger("sluice.budget")
-
 #: A statement can come before the definition that it belongs to: METER may have heard of it first. It waits so long.
 EARLY_US = MINUTE
 EARLY_MAX = 10_000
 _NO_ANCESTORS: tuple[str, ...] = ()
+Message = ScopeStatement | ThrottleCommand | ThrottleAck | JobAck
 
 #: What a budget, and a value of it, will have spent by the end of its period, as of now; None where nobody can say.
 Projection = Callable[[str, str, int], int | None]
@@ -83,7 +82,10 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         self._early: dict[int, dict[tuple[str, int, str, int], tuple[int, ScopeStatement]]] = {}
         #: Until when a state need not be looked at.
         self._asleep: dict[tuple[str, int], int] = {}
+        #: States whose terms have changed, and that have not been looked at since.
+        self._redefined: set[str] = set()
         self._gateways = GatewaysHeard()
+        self._in_real_time = AnswersInRealTime() if isinstance(clock, StreamClock) else None
         self.statuses = BudgetStatuses(ledger, self._row_of)
         self._scopes: dict[str, tuple[Budget, str]] = {}
         super().__init__("BUDGET", table, BUDGET_STATES, SCOPE_STATEMENTS.decode, clock)
@@ -100,10 +102,16 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         if found is not self._snapshot:
             # Only those wake whose terms may differ: there are thousands, and a change is heard every moment.
             changed = changed_budgets(self._snapshot, found)
+            if self._snapshot.changes:
+                self._redefined |= self._keys_of(changed)
             self._snapshot, self._book = found, Book(found, self._scope)
             for place in [place for place in self._asleep if budget_of(place[0]) in changed]:
                 del self._asleep[place]
         return self._book
+
+    def _keys_of(self, budget_ids: set[str]) -> set[str]:
+        held = [pair for together in self._together.values() for pair in together.items()]
+        return {key for (budget_id, _), keys in held if budget_id in budget_ids for key in keys}
 
     def _scope(self, budget: Budget) -> str:
         known = self._scopes.get(budget.id)
@@ -120,11 +128,18 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         together: dict[tuple[str, str], set[str]] = {}
         for key, state in self._states[partition].items():
             together.setdefault((state.budget_id, state.value), set()).add(key)
+            if self._was_redefined(state):
+                self._redefined.add(key)
             for name, said in state.answers.items():
                 self._gateways.hear(name, Heard(said.heard_at, said.applied_at, delay_of(state, said)))
         self._together[partition] = together
         self._early[partition] = {}
         self.statuses.keep(self._states[partition].values())
+
+    def _was_redefined(self, state: BudgetState) -> bool:
+        """Whether its budget was defined anew since its last money, and nobody may have been here to see it."""
+        budget, now = self._current().budget(state.scope), self.clock.now()
+        return budget is not None and state.stream_time < budget.changed_at > now - self._policy.live_within_us
 
     def _drop(self, partitions: set[int]) -> None:
         super()._drop(partitions)
@@ -151,34 +166,26 @@ class BudgetAgent(KeyedAgent[BudgetState]):
     def _newest(self, batch: RecordBatch) -> Iterable[Any]:
         if batch.topic == topics.GATEWAY_COMMANDS:
             return newest_of_each_key(batch, COMMANDS.decode)
-        if batch.topic == topics.GATEWAY_ACKS:
+        if batch.topic in READERS:
             return self._ours(batch)
         found = newest_of_each_key(batch, self._decode)
         return [statement for statement in found if statement.scope.startswith(BUDGET)]
 
-    def _ours(self, batch: RecordBatch) -> Iterator[ThrottleAck]:
-        """The answers to budgets of this partition; others are sent on. Gateways are other people's programs."""
-        partitions = self._table.app.partitions
-        for record in batch.records:
-            try:
-                for _, ack in decoded([record], ACKS.decode):
-                    place = self._place_of(ack, partitions)
-                    if place == batch.partition:
-                        yield ack
-                    else:
-                        metrics.ACKS_ROUTED.inc()
-                        headers = tuple(record.headers or ())
-                        self.also_say(Outgoing(batch.topic, place, record.key or b"", record.value, headers))
-            except UnknownVersionError as error:
-                logger.error("the acknowledgement at offset %d is passed over: %s", record.offset, error)
+    def _ours(self, batch: RecordBatch) -> Iterator[ThrottleAck | JobAck]:
+        """The answers to budgets of this partition; others are sent on."""
+        for record, answer in answers_in(batch):
+            budget_id, value = asked_by(answer, self._current().definitions)
+            place = _place(budget_id, self._table.app.partitions, value)
+            if place == batch.partition:
+                yield answer
+            else:
+                self.also_say(sent_on(batch, record, place))
 
-    def _place_of(self, ack: ThrottleAck, partitions: int) -> int:
-        target, _, budget_id = ack.command_key.rpartition("|")
-        budget = self._current().definitions.of_budget(budget_id)
-        return _place(budget_id, partitions, target.partition(":")[2] if budget is not None and budget.per else "")
-
-    def key_of(self, message: ScopeStatement | ThrottleCommand | ThrottleAck) -> str | None:
+    def key_of(self, message: Message) -> str | None:
         """Budget and period; what is no longer defined so, or long over, is passed over."""
+        if isinstance(message, JobAck):
+            asked = list(self._known(RUN + message.run_id, ""))
+            return _key(max(asked, key=lambda state: (ASKED in state.findings, state.sequence))) if asked else None
         if isinstance(message, ThrottleAck):
             return self._asked_of(message)
         if isinstance(message, ThrottleCommand):
@@ -205,11 +212,15 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         spoken = [state for state in known if state.has_spoken and state.target.key() == target]
         return _key(max(spoken, key=lambda state: state.revision)) if spoken else None
 
-    def step(
-        self, state: BudgetState | None, message: ScopeStatement | ThrottleCommand | ThrottleAck
-    ) -> tuple[BudgetState, list[Outgoing]]:
+    def step(self, state: BudgetState | None, message: Message) -> tuple[BudgetState, list[Outgoing]]:
         """Take a total in and compare with the ladder; or hear an answer; or answer a command that is not ours."""
         now = self.clock.now()
+        if isinstance(message, JobAck):
+            assert state is not None
+            metrics.JOB_ACKS.labels(outcome=message.outcome).inc()
+            terms = self._terms_of(state)
+            told = budgets.job_answered(state, terms, message, now, self._policy)
+            return state, [alert_record(alert) for alert in told]
         if isinstance(message, ThrottleCommand):
             assert state is not None
             return state, self._answer(state, message)
@@ -223,6 +234,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         above = 0
         if state is None:
             above = max((known.revision for known in self._sharing(terms.budget_id, terms.target)), default=0)
+            above = max(above, budgets.first_above(terms, bool(value_of(message.scope)), now))
         is_new = state is None
         taken = budgets.take_in(state, terms, message, above)
         if is_new:
@@ -301,12 +313,13 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _decide(self, state: BudgetState, terms: Terms, lag_us: int = 0) -> list[Outgoing]:
         now = self.clock.now()
-        before = _remembered(state)
+        before = remembered(state)
         overshot = state.overshoot_nanos
         around = self._around(state, terms, now, lag_us)
         known = list(self._known(state.budget_id, state.value))
         decision = budgets.decide(state, terms, now, self._policy, known, around)
-        if before != _remembered(state):
+        self._redefined.discard(_key(state))
+        if before != remembered(state):
             self.also_changed(_key(state))
         if terms.enforced:
             metrics.OVERSHOOT.inc(state.overshoot_nanos - overshot)
@@ -324,12 +337,15 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _around(self, state: BudgetState, terms: Terms, now: int, lag_us: int) -> Around:
         wants = self._projected is not None and any(rung.on == "forecast" for rung in terms.thresholds)
+        live = self._gateways.live(now)
         return Around(
-            live=self._gateways.live(now),
+            live=live,
             delay_us=self._gateways.delay_us(now),
+            owing=self._in_real_time.owing(state, live) if self._in_real_time else None,
             projected=self._projected(terms.budget_id, state.value, now) if wants and self._projected else None,
             ancestors=self._ancestors_of(terms.budget_id, state.value),
             lag_us=lag_us,
+            is_redefined=_key(state) in self._redefined,
         )
 
     def _take_answer(self, state: BudgetState, ack: ThrottleAck, now: int) -> None:
@@ -372,13 +388,6 @@ class BudgetAgent(KeyedAgent[BudgetState]):
     async def run_background(self) -> None:
         """Let time pass, and write down where the budgets stand."""
         await asyncio.gather(super().run_background(), self.statuses.run())
-
-
-def _remembered(state: BudgetState) -> tuple[Any, ...]:
-    """What a tick may change without saying anything, and a successor has to know."""
-    holds = [(percent, kept.reserve_nanos, kept.is_sure) for percent, kept in state.holds.items()]
-    forecasts = [(percent, each.opened_at, each.historic, each.is_open) for percent, each in state.forecasts.items()]
-    return state.asked, state.dry_run, state.renewed_at, state.carried_nanos, state.obeyed_nanos, holds, forecasts
 
 
 def _key(state: BudgetState) -> str:

@@ -1,12 +1,13 @@
-"""LEDGER's shell: cells and watermarks into PostgreSQL, with the commands and acknowledgements of the gateways."""
+"""LEDGER's shell: cells and watermarks into PostgreSQL, with what gateways and runs were asked and answered."""
 
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from schemas.commands import ThrottleAck
-from schemas.readers import ACKS, CELL_STATEMENTS, COMMANDS, WATERMARKS
-from schemas.versions import UnknownVersionError
+from schemas.readers import ACKS, CELL_STATEMENTS, COMMANDS, JOB_ACKS, JOB_COMMANDS, WATERMARKS
+from schemas.topics import JOB_ACKS as JOB_ACKS_TOPIC
+from schemas.topics import JOB_COMMANDS as JOB_COMMANDS_TOPIC
+from schemas.versions import UnknownVersionError, Versioned
 from streams import metrics
 from streams.agents.entries import is_watermark
 from streams.agents.shell import decoded, fail_stop
@@ -16,19 +17,19 @@ from streams.ports import Change, Ledger
 logger = logging.getLogger("sluice.ledger")
 
 
-def _acks(records: Iterable[Any]) -> list[ThrottleAck]:
-    """The acknowledgements that can be read: gateways are other people's programs, and none may stop the ledger."""
+def _readable(records: Iterable[Any], reader: Versioned[Any]) -> list[Any]:
+    """What can be read: gateways and executors are other people's programs, and none may stop the ledger."""
     found = []
     for record in records:
         try:
-            found += [ack for _, ack in decoded([record], ACKS.decode)]
+            found += [said for _, said in decoded([record], reader.decode)]
         except UnknownVersionError as error:
-            logger.error("the acknowledgement at offset %d is passed over: %s", record.offset, error)
+            logger.error("what lies at offset %d is passed over: %s", record.offset, error)
     return found
 
 
 class LedgerAgent:
-    """Four streams, one transaction per batch each. Acknowledged only when PostgreSQL has committed."""
+    """Five streams, one transaction per batch each. Acknowledged only when PostgreSQL has committed."""
 
     def __init__(self, ledger: Ledger, change_of: Callable[[Any], Change | None]) -> None:
         self._ledger = ledger
@@ -64,9 +65,19 @@ class LedgerAgent:
         """``gateway.acks``: what gateways answered."""
         async for event in stream.noack().events():
             try:
-                await self._ledger.write_acks(_acks(event.value.records))
+                await self._ledger.write_acks(_readable(event.value.records, ACKS))
             except Exception as error:
                 fail_stop("LEDGER acks", error)
+            event.ack()
+
+    async def run_jobs(self, stream: Any) -> None:
+        """``jobs.commands`` and ``jobs.acks``: what was asked of training runs, and what became of it."""
+        async for event in stream.noack().events():
+            readers = {JOB_COMMANDS_TOPIC: JOB_COMMANDS, JOB_ACKS_TOPIC: JOB_ACKS}
+            try:
+                await self._ledger.write_jobs(_readable(event.value.records, readers[event.value.topic]))
+            except Exception as error:
+                fail_stop("LEDGER jobs", error)
             event.ack()
 
     async def run_definitions(self, stream: Any) -> None:

@@ -1,4 +1,7 @@
-"""A budgets file in words: the tree that its budgets make, and what each asks of whom."""
+"""Budgets in words: the tree that a file's budgets make, what each asks of whom, and where one stands."""
+
+import json
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -7,10 +10,12 @@ from rich.tree import Tree as Drawing
 from schemas.budgets import Budget, Limit, Period
 from schemas.commands import Measure
 from schemas.instants import format_instant
-from schemas.money import display_usd
+from schemas.money import display_usd, parse_nanos
 from streams.core.budget_file import BudgetFile
 from streams.core.budget_rows import WEEKDAYS
 from streams.core.tree import Tree
+from streams.web.answers import Budget as Standing
+from streams.web.answers import Estimate, MeasureNow
 
 #: A longer tree is no overview.
 SHOWN_MAX = 60
@@ -99,3 +104,62 @@ def _measure(measure: Measure) -> str:
 
 def _until(instant: int) -> str:
     return f" until {format_instant(instant)}" if instant else ""
+
+
+def details(one: Standing) -> Iterator[str]:
+    """Where a budget stands, line by line: what holds of it, what is foreseen, and what BUDGET measured."""
+    if one.measures:
+        held = "; ".join(map(_held, one.measures))
+        yield f"{'would hold' if one.measures[0].dry_run else 'holds'}: {held}"
+    for estimate in one.forecasts:
+        yield _foreseen(estimate)
+    for key, value in one.details.items():
+        if value in (None, "", "0", 0, {}, []):
+            continue
+        name = _DETAILS.get(key, key.replace("_", " "))
+        if key == "ack_delay_ms":
+            yield f"{name}: {int(value) / 1000:.2f} s"
+        elif key in _MONEY:
+            yield f"{name}: {display_usd(parse_nanos(value))}"
+        else:
+            yield f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+
+
+_MONEY = frozenset({"burn_per_hour", "overshoot", "gap", "carried", "override", "opening", "estimated"})
+_DETAILS = {
+    "ack_delay_ms": "obeyed after",
+    "burn_per_hour": "burns in an hour",
+    "carried": "carried over from the period before",
+    "estimated": "of it on gateways' own figures",
+    "exhausted_at": "used up at",
+    "gap": "spent after every gateway had obeyed",
+    "opening": "of it spent before Sluice was here",
+    "override": "of the amount by overrides",
+    "overshoot": "spent beyond the rung that blocks",
+}
+
+
+def _held(measure: MeasureNow) -> str:
+    name = measure.action.replace("_", " ")
+    most = [
+        f"{count:,} {unit}"
+        for count, unit in (
+            (measure.rpm, "calls a minute"), (measure.tpm, "tokens a minute"), (measure.max_tokens, "output tokens"),
+        )
+        if count is not None
+    ]  # fmt: skip
+    most += [f"{asked} to {instead}" for asked, instead in measure.models.items()]
+    names = [*measure.request_types, *measure.environments]
+    of = [name for name in names if not name.startswith("!")]
+    but = [name[1:] for name in names if name.startswith("!")]
+    whom = (f" of {' and '.join(of)}" if of else "") + (f", but not of {' and '.join(but)}" if but else "")
+    return f"{name}{' ' if most else ''}{', '.join(most)}{whom}"
+
+
+def _foreseen(estimate: Estimate) -> str:
+    past = estimate.past_error
+    record = f"was {past.mean_percent} % off ({past.statements} judged)" if past.statements else "no history yet"
+    best = ", the best" if estimate.is_best else ""
+    projected = display_usd(parse_nanos(estimate.projected))
+    said = f"{projected}, {estimate.projected_percent} %, {estimate.exhausts}"
+    return f"forecast ({estimate.method}{best}): {said}; {record}"

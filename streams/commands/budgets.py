@@ -13,6 +13,7 @@ from rich.console import Console
 from schemas.budgets import Budget, Definition, Limit
 from schemas.instants import SECOND, format_instant
 from schemas.money import display_usd, format_usd, parse_nanos
+from streams.commands.budget_words import details
 from streams.commands.desk import Desk, desk
 from streams.commands.printing import Cell, print_line, print_table
 from streams.core.budget_entry import entry_of, entry_of_limit
@@ -23,6 +24,7 @@ from streams.settings import Settings
 from streams.web import queries
 from streams.web.answers import Budget as Standing
 from streams.web.budgets import entry_in_history, overrides_of, standing_of, versions_about
+from streams.web.outlook import outlook
 from streams.web.showback import ShowbackQuery, showback_of
 
 BAR = 10
@@ -60,7 +62,8 @@ async def show_list(settings: Settings, team: str, as_json: bool, out: Console) 
     """``list``: every budget that is defined, the fullest first."""
     async with desk(settings) as at:
         rows = await queries.budgets(at.pool, "")
-    standing = [standing_of(row, at.now, at.known) for row in rows]
+        ahead = await outlook(at.pool, rows, at.now)
+    standing = [standing_of(row, at.now, at.known, ahead) for row in rows]
     mine = {
         budget.id: budget for budget in at.known.budgets.values()
         if not team or ("team", team) in budget.match or budget.target.key() == f"team:{team}"
@@ -122,7 +125,8 @@ async def show_one(settings: Settings, budget_id: str, as_json: bool, as_yaml: b
     async with desk(settings) as at:
         budget = _named(at, budget_id)
         rows = await queries.budgets(at.pool, "", [budget_id], only=budget_id)
-    standing = [standing_of(row, at.now, at.known) for row in rows]
+        ahead = await outlook(at.pool, rows, at.now)
+    standing = [standing_of(row, at.now, at.known, ahead) for row in rows]
     overrides = overrides_of(at.known, budget_id, at.now, ended=True)
     entry = entry_of(budget)
     if as_yaml:
@@ -145,12 +149,10 @@ async def show_one(settings: Settings, budget_id: str, as_json: bool, as_yaml: b
     for one in standing[:20]:
         name = f"#{escaped(one.value)}: " if one.value else ""
         print_line(
-            out, f"  {name}{money(one.spent)} of {money(one.amount)} ({one.used_percent} %),"
-            f" {day_minute(one.period_start)} to {day_minute(one.period_end)} UTC", "bold"
+            out, f"  {name}{money(one.spent)} of {money(one.amount)} ({one.used_percent} %), {_when(one)}", "bold"
         )  # fmt: skip
-        for key, value in one.details.items():
-            if value not in (None, "", "0", 0, {}, []):
-                print_line(out, f"    {key.replace('_', ' ')}: {_said(value)}")
+        for line in details(one):
+            print_line(out, f"    {escaped(line)}")
     if not standing:
         print_line(out, "  nothing counted yet", "dim")
     for override in overrides:
@@ -160,6 +162,12 @@ async def show_one(settings: Settings, budget_id: str, as_json: bool, as_yaml: b
         given = f"by {escaped(override.by)}: {escaped(override.reason)}"
         print_line(out, f"  override {override.id}{state}: {what}{whose} until {day_minute(override.until)}, {given}")
     return 0
+
+
+def _when(one: Standing) -> str:
+    if one.period == "total":
+        return "in all"
+    return f"{day_minute(one.period_start)} to {day_minute(one.period_end)} UTC"
 
 
 def _said(value: Any) -> str:

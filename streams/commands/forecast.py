@@ -3,6 +3,7 @@
 import asyncpg
 from rich.console import Console
 
+from schemas.money import display_usd, parse_nanos
 from streams.clock import WallClock
 from streams.commands.printing import print_line, print_table
 from streams.commands.running import complete
@@ -32,16 +33,19 @@ async def show(settings: Settings, budget_id: str, value: str, past: int, out: C
 
 
 def _print(found: Forecast, out: Console) -> None:
-    print_line(out, f"{found.budget_id}{' ' + found.value if found.value else ''}: {found.spent} of {found.limit} USD")
-    print_line(out, f"spent since {found.period_start}; looked ahead to {found.until}; {found.burn_per_hour} USD in")
-    print_line(out, f"the last hour; its spend has been known for {found.known_hours} hours. Estimates:")
+    print_line(
+        out, f"{found.budget_id}{' ' + found.value if found.value else ''}: {_usd(found.spent)} of {_usd(found.limit)}"
+    )
+    print_line(out, f"spent since {_minute(found.period_start)}; looked ahead to {_minute(found.until)};")
+    known = f"its spend has been known for {found.known_hours} hours. Estimates:"
+    print_line(out, f"{_usd(found.burn_per_hour)} in the last hour; {known}")
     columns = ("method", "projected", "of limit", "between", "100 %", "past error", "bias")
     rows = [
         (
             ("* " if each.is_best else "  ") + each.method,
-            each.projected,
+            _usd(each.projected),
             f"{each.projected_percent} %",
-            f"{each.low} and {each.high}" if each.high is not None else f"{each.low} and ?",
+            f"{_usd(each.low)} and {_usd(each.high) if each.high is not None else '?'}",
             each.exhausts,
             *_past(each),
         )
@@ -54,9 +58,20 @@ def _print(found: Forecast, out: Console) -> None:
         print_table(
             out,
             ("said at", "method", "projected", "came", "error"),
-            [(e.said_at, e.method, e.projected, e.actual or "", f"{e.error_percent} %") for e in judged],
+            [
+                (_minute(e.said_at), e.method, _usd(e.projected), _usd(e.actual or "0"), f"{e.error_percent} %")
+                for e in judged
+            ],
             numbers=("projected", "came", "error"),
         )
+
+
+def _usd(text: str) -> str:
+    return display_usd(parse_nanos(text))
+
+
+def _minute(text: str) -> str:
+    return f"{text[:16].replace('T', ' ')} UTC"
 
 
 def _past(each: Estimate) -> tuple[str, str]:

@@ -1,26 +1,34 @@
 """``sluice gate``: the decision endpoint of ``gateway.decide``, with the broker of the settings."""
 
+import socket
 from typing import Literal
 
 from gateway.decide import serve as serve_decisions
 from streams import kafka_connection
 from streams.commands.running import complete
-from streams.settings import Settings
+from streams.settings import Settings, SettingsError
+
+PORT_MAX = 65_535
 
 
 async def serve(settings: Settings, name: str, listen: str, fail: Literal["open", "closed"]) -> int:
     """Answer until told to end.
 
     Raises:
-        SettingsError: no broker is given, and none runs here.
+        SettingsError: no broker is given, and none runs here; or nobody can listen there.
     """
-    found = complete(settings, "kafka_url")
     host, _, port = listen.rpartition(":")
-    return await serve_decisions(
-        kafka_connection.connection(found),
-        name=name,
-        host=host or "127.0.0.1",
-        port=int(port),
-        fail=fail,
-        idempotence=found.kafka_idempotence,
-    )
+    if not port.isdecimal() or int(port) > PORT_MAX:
+        raise SettingsError([f"--listen: {listen!r} is not HOST:PORT, as in 127.0.0.1:8687"])
+    found = complete(settings, "kafka_url")
+    try:
+        return await serve_decisions(
+            kafka_connection.connection(found),
+            name=name or f"decide-{socket.gethostname()}",
+            host=host.strip("[]") or "127.0.0.1",
+            port=int(port),
+            fail=fail,
+            idempotence=found.kafka_idempotence,
+        )
+    except OSError as error:
+        raise SettingsError([f"--listen: cannot listen on {listen}: {error.strerror or error}"]) from error

@@ -58,11 +58,11 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
         return fail(error.problems, f"Nothing was written, {len(error.problems)} problem(s):")
     except RequestError as error:
         lines = [f"{wrong.where}: {wrong.problem}" if wrong.where else wrong.problem for wrong in error.wrongs]
-        return fail(lines, "Nothing was written:")
+        return fail(lines, "Not done:")
     except ConflictError as error:
         return fail([str(error)], "Nothing was written, somebody was faster:", code=CONFLICT)
     except (RunError, LinkError) as error:
-        return fail([str(error)], "Nothing was written:")
+        return fail([str(error)], "Not done:")
     except (EmbeddedError, TopicError, MigrationError, DeliveryError, DeadLetterError) as error:
         return fail(str(error).splitlines(), "Sluice cannot go on:")
     except asyncpg.PostgresError as error:

@@ -1,5 +1,8 @@
 """``sluice runs``, ``grants`` and ``release``: what runs announced, who may use what, and opening every gate."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rich.console import Console
 
 from schemas.budgets import Run
@@ -17,7 +20,7 @@ from streams.core.releasing import LONGEST, end_release, is_live
 from streams.core.releasing import release as release_command
 from streams.settings import Settings
 from streams.web.releasing import shown as shown_release
-from streams.web.runs import bounds_from, link_to
+from streams.web.runs import asked_of, bounds_from, link_to
 from streams.web.runs import shown as shown_run
 
 #: Exit codes of ``announce`` and ``show``: it waits for its approval, or must not run.
@@ -93,28 +96,57 @@ async def show(settings: Settings, run_id: str, as_json: bool, out: Console) -> 
     """Where a run stands: 0 where it may run, 4 where it waits, 5 where it must not."""
     async with desk(settings) as at:
         run = _named(at, run_id)
-    return _print_run(settings, run, as_json, out)
+        asked = (await asked_of(at.pool, [run.id])).get(run.id, [])
+    if as_json:
+        print_json(out, shown_run(run, bounds_from(settings)) | {"commands": asked})
+        return _code(run)
+    code = _print_run(settings, run, as_json, out)
+    for each in asked:
+        style = "" if each["answers"] else "bold yellow"
+        print_line(out, f"  {each['action']} at {each['issued_at'][:19]}Z: {_answers(each)}", style)
+    return code
+
+
+def _answers(asked: Mapping[str, Any]) -> str:
+    """What became of a command, in words."""
+    said = [
+        f"{escaped(answer['executor'])}: {answer['outcome']} at {answer['applied_at'][:19]}Z"
+        + (f", {escaped(answer['detail'])}" if answer["detail"] else "")
+        for answer in asked["answers"]
+    ]
+    return "; ".join(said) or "nobody has answered"
+
+
+def _last_word(asked: Sequence[Mapping[str, Any]]) -> Cell:
+    """What was last commanded, for a table."""
+    if not asked:
+        return ""
+    last = asked[-1]
+    if not last["answers"]:
+        return (f"{last['action']}, no answer", "bold yellow")
+    return ", ".join(dict.fromkeys(f"{answer['outcome']}" for answer in last["answers"]))
 
 
 async def show_list(settings: Settings, team: str, state: str, as_json: bool, out: Console) -> int:
     """Every run, the newest first."""
     async with desk(settings) as at:
-        known = at.known.runs.values()
-    found = sorted(
-        (run for run in known if team in ("", run.team_id) and state in ("", run.state)),
-        key=lambda run: (-run.announced_at, run.id),
-    )
+        found = sorted(
+            (run for run in at.known.runs.values() if team in ("", run.team_id) and state in ("", run.state)),
+            key=lambda run: (-run.announced_at, run.id),
+        )
+        asked = await asked_of(at.pool, [run.id for run in found])
     if as_json:
-        print_json(out, {"runs": [shown_run(run, bounds_from(settings)) for run in found]})
+        bounds = bounds_from(settings)
+        print_json(out, {"runs": [shown_run(run, bounds) | {"commands": asked.get(run.id, [])} for run in found]})
         return 0
     if not found:
         print_line(out, "no runs were announced" + (" of this choice" if team or state else ""))
         return 0
-    columns = ("run", "team", "estimate", "state", "decided by", "announced (UTC)")
+    columns = ("run", "team", "estimate", "state", "decided by", "announced (UTC)", "commanded")
     rows: list[list[Cell]] = [
         [
             run.id, escaped(run.team_id), display_usd(run.estimate_nanos), (run.state, STYLES[run.state]),
-            escaped(run.decided_by), day_minute(format_instant(run.announced_at)),
+            escaped(run.decided_by), day_minute(format_instant(run.announced_at)), _last_word(asked.get(run.id, [])),
         ]
         for run in found
     ]  # fmt: skip
@@ -174,7 +206,7 @@ async def grant(
     async with desk(settings) as at:
         found = grant_of(team=team, model=model, ends=ends, why=why, by=by, now=at.now)
         await at.store.publish([found], by=by, reason=found.reason)
-    stop = format_instant(found.until) if found.until else ""
+    stop = format_instant(found.until - found.until % SECOND) if found.until else ""
     if as_json:
         print_json(out, {"team": found.team_id, "model": found.model, "until": stop or None, "by": by})
     else:
@@ -228,7 +260,7 @@ async def show_release(settings: Settings, as_json: bool, out: Console) -> int:
     if as_json:
         print_json(out, found)
     elif found["live"]:
-        print_line(out, f"every gate is open until {found['until']}", "bold yellow")
+        print_line(out, f"every gate is open until {day_minute(found['until'])} UTC", "bold yellow")
         print_line(out, escaped(found["reason"]))
     else:
         print_line(out, "no release is in force")

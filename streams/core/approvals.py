@@ -84,6 +84,17 @@ def decide(run: Run, verdict: Verdict, by: str, now: int, why: str = "") -> Run:
     )
 
 
+def link_url(secret: bytes, public_url: str, run: Run, approver: str, ends: int) -> str:
+    """The address under which ``approver`` decides on the run's present estimate, until ``ends``.
+
+    Raises:
+        LinkError: the secret is too short, or nothing is left to decide.
+    """
+    link = Link(run.id, run.estimate_nanos, approver, ends)
+    still_meant(link, run)
+    return f"{public_url.rstrip('/')}/v1/approvals/{sign(secret, link)}"
+
+
 def end(run: Run, outcome: str) -> Run:
     """The run once it is over. Who approved it stays on record.
 

@@ -8,16 +8,14 @@ from collections.abc import Collection, Iterable
 
 from schemas import keys
 from schemas.commands import ThrottleCommand
-from schemas.instants import DAY, MINUTE, SECOND, format_instant
+from schemas.instants import DAY, SECOND, format_instant
 from schemas.money import display_usd
 from streams.core.budget_account import BudgetState, Standing, ends_at
 from streams.core.budget_ladder import dedup_key, where
 from streams.core.budget_measures import SHED
-from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Terms
+from streams.core.budget_terms import FOREVER, GRANT, LIMIT, Policy, Terms
 
-#: A command that asks for something is void after this, unless it is renewed.
-VALID_US = 15 * MINUTE
-RENEWED_AFTER_US = 5 * MINUTE
+VALID_US = Policy().valid_us
 
 
 def speak(
@@ -27,25 +25,28 @@ def speak(
     now: int,
     siblings: Iterable[BudgetState] = (),
     above: int = 0,
+    valid_us: int = VALID_US,
 ) -> ThrottleCommand:
     """What the budget wants now, under a revision above every one that it is known to have given."""
     state.revision = max(state.revision, above, *(other.revision for other in siblings)) + 1
     state.has_spoken = True
     state.issued_at = state.renewed_at = now
-    return command(state, terms, standing, now)
+    return command(state, terms, standing, now, valid_us)
 
 
-def renewed(state: BudgetState, terms: Terms, standing: Standing, now: int) -> ThrottleCommand | None:
+def renewed(
+    state: BudgetState, terms: Terms, standing: Standing, now: int, valid_us: int = VALID_US
+) -> ThrottleCommand | None:
     """The same again with a later expiry, where it is due; None where it is not."""
-    if state.commanded == "allow" or now < state.renewed_at + RENEWED_AFTER_US:
+    if now < renews_at(state, valid_us):
         return None
     state.renewed_at = now
-    return command(state, terms, standing, now)
+    return command(state, terms, standing, now, valid_us)
 
 
-def renews_at(state: BudgetState) -> int:
+def renews_at(state: BudgetState, valid_us: int = VALID_US) -> int:
     """When the command that stands has to be said again."""
-    return state.renewed_at + RENEWED_AFTER_US if state.commanded != "allow" else FOREVER
+    return state.renewed_at + valid_us // 3 if state.commanded != "allow" else FOREVER
 
 
 def answerer(known: Collection[BudgetState], heard: ThrottleCommand) -> BudgetState | None:
@@ -72,23 +73,26 @@ def answer(
     heard: ThrottleCommand,
     now: int,
     siblings: Iterable[BudgetState] = (),
+    valid_us: int = VALID_US,
 ) -> ThrottleCommand | None:
     """What ``state`` says to a command that is not its own: the same again if gates know it is newer, else above it."""
+    ours = command(state, terms, standing, now, valid_us)
     if heard.revision < state.revision and state.has_spoken:
-        return command(state, terms, standing, now)
-    ours = command(state, terms, standing, now)
+        return ours
     holds_as_long = (heard.holds_until or heard.expires_at) == (ours.holds_until or ours.expires_at)
     if state.has_spoken and _agrees(state, heard) and holds_as_long:
         state.revision = heard.revision
         return None
-    return speak(state, terms, standing, now, siblings, heard.revision)
+    return speak(state, terms, standing, now, siblings, heard.revision, valid_us)
 
 
 def _agrees(state: BudgetState, heard: ThrottleCommand) -> bool:
     return (heard.action, heard.dry_run, heard.measures) == (state.commanded, state.dry_run, state.asked)
 
 
-def command(state: BudgetState, terms: Terms, standing: Standing, now: int) -> ThrottleCommand:
+def command(
+    state: BudgetState, terms: Terms, standing: Standing, now: int, valid_us: int = VALID_US
+) -> ThrottleCommand:
     """What the budget wants of its scope now; the same state gives the same id and revision."""
     revision = state.revision
     key = f"{terms.target.key()}|{terms.budget_id}"
@@ -109,7 +113,7 @@ def command(state: BudgetState, terms: Terms, standing: Standing, now: int) -> T
         effective_at=issued,
         # An allow outlives every command before it.
         expires_at=format_instant(
-            min(now + VALID_US, until) if asks else min((now if end == FOREVER else end) + DAY, FOREVER)
+            min(now + valid_us, until) if asks else min((now if end == FOREVER else end) + DAY, FOREVER)
         ),
         alert_id=dedup_key(state, _lowest(state)) if asks and state.holds else "",
         rpm_limit=single.rpm if single else None,
@@ -148,5 +152,7 @@ def _room(state: BudgetState, terms: Terms, standing: Standing, now: int) -> str
         return f"Standing limit {terms.budget_id.partition(':')[2]} is lifted."
     if now >= state.period_end:
         return f"Budget {terms.budget_id} is open again: a new {terms.period} has begun."
+    if standing.is_over:
+        return f"Budget {terms.budget_id} holds nothing back: it is over, or nothing was heard of this for a long time."
     spent, limit = display_usd(standing.spent), display_usd(standing.limit)
     return f"Budget {terms.budget_id} has room: {spent} of {limit} {terms.within()}."

@@ -179,6 +179,8 @@ def _of_rung(told: Told, rung: Rung, status: Status) -> Alert:
     name = f"Budget {terms.budget_id} ({where(terms)})"
     if status == "resolved":
         why = f"the {terms.period} is over" if standing.is_over else "its spend or its terms have changed"
+        if standing.is_over and told.now < ends_at(state, terms):
+            why = "it does not hold any more" if not state.value else "nothing was heard of it for a long time"
         summary = f"{name} is below {rung.percent} % again: {why}"
     elif standing.reaches(rung.percent):
         summary = f"{name} passed {rung.percent} %: {spent} of {limit} {terms.within()}"

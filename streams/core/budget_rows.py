@@ -99,6 +99,16 @@ def _is_attribute(value: str) -> str:
 def _is_one(value: dict[str, str]) -> dict[str, str]:
     if len(value) != 1 or not all(value.values()):
         raise ValueError("a scope is exactly one of " + ", ".join(get_args(ScopeType)) + ", with its value")
+    _bounded(next(iter(value.values())))
+    return value
+
+
+def _bounded(value: str, length: int = 256) -> str:
+    """A text of people: it stands in alerts, mails and tables."""
+    if len(value) > length:
+        raise ValueError(f"has {len(value)} characters; at most {length}")
+    if not value.isprintable():
+        raise ValueError("has line breaks or other characters that cannot be printed")
     return value
 
 
@@ -113,6 +123,8 @@ Slug = Annotated[str, AfterValidator(_is_slug)]
 When = Annotated[str, AfterValidator(_is_instant)]
 Scope = Annotated[dict[ScopeType, str], AfterValidator(_is_one)]
 ExpensiveModel = Text
+Note = Annotated[str, AfterValidator(_bounded)]
+Why = Annotated[str, AfterValidator(lambda value: _bounded(value, 1_000))]
 
 
 class BudgetRow(BaseModel):
@@ -138,7 +150,7 @@ class BudgetRow(BaseModel):
     ends: When = ""
     rollover: bool = False
     model: Model = "fixed"
-    parent: str = ""
+    parent: Note = ""
     thresholds: list[RungRow] | None = Field(None, min_length=1, max_length=16)
     mode: Mode = "observe"
     hard: bool = False
@@ -146,7 +158,7 @@ class BudgetRow(BaseModel):
     exempt_models: Texts | None = None
     pages: bool | None = None
     growth: Annotated[int, BeforeValidator(permille_of)] = 1_000
-    owner: str = ""
+    owner: Note = ""
 
     def budget(self) -> Budget:
         """As it is published."""
@@ -191,7 +203,7 @@ class LimitRow(BaseModel):
     request_types: RequestTypes = None
     environments: Texts | None = None
     mode: Mode = "observe"
-    owner: str = ""
+    owner: Note = ""
 
     def limit(self) -> Limit:
         """As it is published."""
@@ -217,7 +229,7 @@ class GrantRow(BaseModel):
     team: Text
     model: Text
     until: When = ""
-    reason: str = ""
+    reason: Why = ""
 
     @field_validator("team")
     @classmethod

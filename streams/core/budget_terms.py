@@ -5,7 +5,8 @@ from typing import NamedTuple, get_args
 
 from schemas.budgets import Budget, Grant, Limit, Model, OpeningBalance, Override, Period, Run, Rung
 from schemas.commands import Measure, OnStale, ScopeType, Target
-from schemas.instants import HOUR
+from schemas.instants import HOUR, MINUTE
+from schemas.money import NANOS
 from streams.core.definitions import Definitions
 from streams.core.matching import pattern_of
 
@@ -62,6 +63,8 @@ class Terms(NamedTuple):
     standing: tuple[Measure, ...] = ()
     #: Above so much in a minute a standing limit holds calls back; 0: it does not look at money.
     nanos_per_minute: int = 0
+    #: When the last override ended; 0: none has.
+    overridden_until: int = 0
     #: The training run that this is the estimate of.
     run: Run | None = None
     #: The next instant at which these terms change by themselves.
@@ -89,6 +92,11 @@ class Policy(NamedTuple):
 
     live_within_us: int = 3 * HOUR
     runbook: str = ""
+    #: What a command asks for is void after this, unless it is renewed, which happens after a third of it.
+    valid_us: int = 15 * MINUTE
+    #: A training run above this has to be on record, and above the second its team's lead has to approve it.
+    record_above: int = 50 * NANOS
+    approve_above: int = 200 * NANOS
 
 
 class Book:
@@ -310,5 +318,6 @@ def terms_of(
         pages=budget.pages,
         model=budget.model,
         defined_at=budget.changed_at,
+        overridden_until=max((each.until for each in ours if each.until <= now), default=0),
         until=min((bound for bound in bounds if bound > now), default=FOREVER),
     )

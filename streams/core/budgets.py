@@ -7,8 +7,10 @@ same under the same id and revision. Spend is the sum of the newest total of eve
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from schemas.alerts import Alert
-from schemas.commands import JobCommand, ThrottleCommand
+from schemas.commands import JobAck, JobCommand, ThrottleCommand
 from schemas.instants import DAY, MINUTE, SECOND
 from streams.core import budget_commands as commands
 from streams.core.budget_account import (
@@ -27,7 +29,7 @@ from streams.core.budget_account import (
 from streams.core.budget_commands import answerer
 from streams.core.budget_ladder import Told, cross, foresee, leave
 from streams.core.budget_measures import glide, hold, pace, strictest, wanted
-from streams.core.budget_runs import approval, stop
+from streams.core.budget_runs import answered, approval, stop, unanswered, waits_until
 from streams.core.budget_terms import FOREVER, Policy, Terms
 from streams.core.budget_watch import DELAY_UNKNOWN_US, watch
 
@@ -40,7 +42,10 @@ __all__ = [
     "answer",
     "answerer",
     "decide",
+    "first_above",
     "is_forgotten",
+    "is_idle",
+    "job_answered",
     "key_of",
     "opened",
     "speak",
@@ -64,12 +69,16 @@ class Around(NamedTuple):
     live: Mapping[str, int] = _NO_GATEWAYS
     #: From command to acknowledgement, at the 95th percentile.
     delay_us: int = DELAY_UNKNOWN_US
+    #: The live gateways whose answer is due by now; None: time itself tells.
+    owing: Mapping[str, int] | None = None
     #: What will have been spent by the period's end; None where nobody can say.
     projected: int | None = None
     #: The budgets above this one, the closest first.
     ancestors: tuple[str, ...] = ()
     #: How old the newest money was when it came here.
     lag_us: int = 0
+    #: Whether the terms have just changed: what follows from that is news, however long ago the last money came.
+    is_redefined: bool = False
 
 
 NOTHING_KNOWN = Around()
@@ -110,6 +119,11 @@ def decide(
         carried = carried_from(state, terms, others, now)
         state.carried_nanos = state.carried_nanos if carried is None else carried
     stands = standing(state, terms, now, policy.live_within_us)
+    if is_idle(state, terms, now):
+        # What it held is let go of, and what it told taken back, before it is forgotten.
+        stands = msgspec.structs.replace(stands, is_over=True, is_historic=True)
+    elif not stands.is_over and (around.is_redefined or _has_lost_an_override(state, terms, now, policy)):
+        stands = msgspec.structs.replace(stands, is_historic=False)
     told = Told(state, terms, stands, now, policy, around.ancestors)
     before = state.crossings.get(terms.run.stop_at_percent) if terms.run else None
     # Money that is late here is late at the gates.
@@ -120,8 +134,17 @@ def decide(
     job = stop(told, before)
     pace(state, terms, stands, len(around.live))
     command, again = _commanded(told, others if others is not None else siblings, around)
-    alerts += watch(told, around.live, around.delay_us) + approval(told)
+    alerts += (
+        watch(told, around.live if around.owing is None else around.owing, around.delay_us)
+        + approval(told)
+        + unanswered(told, job)
+    )
     return Decision(alerts, command, again, job)
+
+
+def _has_lost_an_override(state: BudgetState, terms: Terms, now: int, policy: Policy) -> bool:
+    """Whether an override ended since the last money came, and not long ago."""
+    return state.stream_time < terms.overridden_until and now - terms.overridden_until <= policy.live_within_us
 
 
 def _commanded(
@@ -132,12 +155,12 @@ def _commanded(
     form = (not terms.enforced, terms.match, terms.exempt_models, terms.on_stale)
     # An allow that was never preceded by anything is what gates do anyway; what is asked for changes with its mode.
     if asked == state.asked and (not asked or form == _form(state)):
-        if now < commands.renews_at(state):
+        if now < commands.renews_at(state, told.policy.valid_us):
             return None, None
         # What another period or definition has said since is what stands, and renews itself.
         if any(other.revision > state.revision and _same_gates(other, state) for other in siblings):
             return None, None
-        return commands.renewed(state, terms, told.standing, now), None
+        return commands.renewed(state, terms, told.standing, now, told.policy.valid_us), None
     state.asked, state.commanded = asked, strictest(asked)
     state.dry_run, state.match, state.exempt_models, state.on_stale = form
     state.obeyed_nanos, state.lag_us = -1, around.lag_us
@@ -147,7 +170,7 @@ def _commanded(
         # Letting go would open what another one has closed: it stands, and says so if it was not the last to speak.
         last = max(closing, key=lambda other: other.revision)
         return None, last if last.revision < state.revision else None
-    return commands.speak(state, terms, told.standing, now, others), None
+    return commands.speak(state, terms, told.standing, now, others, valid_us=told.policy.valid_us), None
 
 
 def _form(state: BudgetState) -> tuple[object, ...]:
@@ -162,7 +185,8 @@ def speak(
     state: BudgetState, terms: Terms, now: int, policy: Policy, siblings: Iterable[BudgetState] = ()
 ) -> ThrottleCommand:
     """Say again what stands, above every revision that its budget is known to have given."""
-    return commands.speak(state, terms, _standing(state, terms, now, policy), now, siblings)
+    standing = _standing(state, terms, now, policy)
+    return commands.speak(state, terms, standing, now, siblings, valid_us=policy.valid_us)
 
 
 def answer(
@@ -174,7 +198,14 @@ def answer(
     siblings: Iterable[BudgetState] = (),
 ) -> ThrottleCommand | None:
     """What ``state`` says to a command in its name that is not its own."""
-    return commands.answer(state, terms, _standing(state, terms, now, policy), heard, now, siblings)
+    return commands.answer(state, terms, _standing(state, terms, now, policy), heard, now, siblings, policy.valid_us)
+
+
+def job_answered(
+    state: BudgetState, terms: Terms, ack: JobAck, now: int, policy: Policy, ancestors: tuple[str, ...] = ()
+) -> list[Alert]:
+    """What follows from an executor's answer to a command of this run."""
+    return answered(Told(state, terms, _standing(state, terms, now, policy), now, policy, ancestors), ack)
 
 
 def _standing(state: BudgetState, terms: Terms, now: int, policy: Policy) -> Standing:
@@ -187,6 +218,9 @@ def wakes_at(state: BudgetState, terms: Terms, now: int) -> int:
         # Gateways come and go, and answers become due.
         return now + SECOND
     bounds = [terms.until, ends_at(state, terms), state.period_end + FORGET_AFTER]
+    bounds.append(waits_until(state))
+    if state.value:
+        bounds.append(_idle_at(state, terms) + 1)
     if terms.window_us:
         bounds += [bucket.end + terms.window_us for bucket in state.buckets.values()]
     if any(rung.on == "forecast" for rung in terms.thresholds) or state.forecasts:
@@ -198,6 +232,21 @@ def wakes_at(state: BudgetState, terms: Terms, now: int) -> int:
     return min((bound for bound in bounds if bound > now), default=FOREVER)
 
 
+def is_idle(state: BudgetState, terms: Terms, now: int) -> bool:
+    """Whether this is one value of a budget, such as a session, that has not been heard of for thirty days."""
+    return bool(state.value) and _idle_at(state, terms) < now
+
+
+def _idle_at(state: BudgetState, terms: Terms) -> int:
+    # What still lies in the window of a rolling budget counts.
+    return max(state.stream_time, state.period_start) + max(IDLE_AFTER, terms.window_us)
+
+
+def first_above(terms: Terms, is_of_value: bool, now: int) -> int:
+    """A revision above all that was ever given for a value that may have been forgotten; 0 where none can have been."""
+    return first_revision(now) if is_of_value and now > terms.defined_at + IDLE_AFTER // 2 else 0
+
+
 def is_forgotten(state: BudgetState, terms: Terms | None, now: int, siblings: Iterable[BudgetState]) -> bool:
     """Whether nothing can follow from a state any more."""
     if state.commanded != "allow" or first_revision(now) <= state.revision:
@@ -207,7 +256,7 @@ def is_forgotten(state: BudgetState, terms: Terms | None, now: int, siblings: It
         return now > max(state.stream_time, state.issued_at) + FORGET_AFTER
     if terms.standing or terms.nanos_per_minute or terms.run:
         return False
-    if state.value and state.stream_time + IDLE_AFTER < now:
+    if is_idle(state, terms, now):
         return True
     if now <= ends_at(state, terms) + FORGET_AFTER:
         return False

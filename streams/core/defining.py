@@ -227,6 +227,8 @@ def run_of(
         fields.wrongs.append(Wrong("estimate_hours", "is from 0 to a year of hours"))
     if not 100 <= stop_at_percent <= 10_000:
         fields.wrongs.append(Wrong("stop_at_percent", "is in percent of the estimate, from 100 to 10000"))
+    if len(owner) > TEXT_MAX or not owner.isprintable():
+        fields.wrongs.append(Wrong("owner", f"has at most {TEXT_MAX} characters, all of them printable"))
     fields.demand()
     return Run(
         id=run_id, team_id=team.strip(), estimate_nanos=nanos, estimate_hours=hours, auto_shutdown=auto_shutdown,

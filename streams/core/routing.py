@@ -23,6 +23,9 @@ def receivers_of(alert: Alert, configured: Collection[str]) -> tuple[str, ...]:
     """
     if alert.historic or alert.tier == "note":
         wanted: tuple[str, ...] = ()
+    elif alert.rule == "approval_wanted":
+        # A lead without a mail server would never hear of it.
+        wanted = (EMAIL, SLACK)
     elif alert.tier == "page":
         wanted = (PAGERDUTY, SLACK)
     elif alert.severity in ("critical", "emergency"):

@@ -8,11 +8,14 @@ from streams.settings_checks import STAGES
 #: What each stage reads.
 READS = {
     "meter": tuple(topic.name for topic in topics.INPUTS),
-    "budget": (topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS),
+    "budget": (topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS, topics.JOB_ACKS),
     "detect": (topics.SPEND_SCOPES, topics.USAGE_SIGNALS, topics.USAGE_GPU),
-    "ledger": (topics.SPEND_CELLS, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS, topics.BUDGETS),
+    "ledger": (
+        topics.SPEND_CELLS, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS, topics.BUDGETS, topics.JOB_COMMANDS,
+        topics.JOB_ACKS,
+    ),
     "notify": (topics.ALERTS,),
-}
+}  # fmt: skip
 
 
 def stages_of(app_id: str, group: str) -> tuple[str, ...]:

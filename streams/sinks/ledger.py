@@ -11,11 +11,11 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from schemas.commands import ThrottleAck, ThrottleCommand
+from schemas.commands import JobAck, JobCommand, ThrottleAck, ThrottleCommand
 from schemas.instants import InstantError, parse_instant, to_datetime
 from schemas.statements import CellStatement, Dimensions, Totals, Watermark
 from streams.ports import BudgetStatus, Change, SpentRow
-from streams.sinks import spent
+from streams.sinks import jobs, spent
 from streams.sinks.definition_rows import INSERT_DEFINITION, definition_row
 from streams.sinks.postgres import storable, with_retries
 
@@ -195,6 +195,18 @@ class PostgresLedger:
                 found.append(row)
         found.sort()
         await self._execute_many(_UPSERT_ACK, found)
+
+    async def write_jobs(self, said: Sequence[JobCommand | JobAck]) -> None:
+        """Record what was asked of training runs and what executors answered, in any order."""
+        commands, acks = [], []
+        for each in said:
+            row = jobs.ack_row(each) if isinstance(each, JobAck) else jobs.command_row(each)
+            if row is None:
+                logger.error("this cannot be stored and is passed over: %.500r", each)
+            else:
+                (acks if isinstance(each, JobAck) else commands).append(row)
+        await self._execute_many(jobs.INSERT_COMMAND, sorted(commands))
+        await self._execute_many(jobs.UPSERT_ACK, sorted(acks))
 
     async def _execute_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
         async def attempt() -> None:

@@ -12,7 +12,7 @@ import aiosmtplib
 from schemas.alerts import Alert
 from schemas.instants import parse_instant, to_datetime
 from schemas.keys import digest
-from streams.ports import PermanentError, RetryableError
+from streams.ports import Invitation, Inviting, PermanentError, RetryableError
 from streams.sinks.wording import RULE_WORDS, clip, facts, title, web_link
 
 SUBJECT_MAX = 200
@@ -36,6 +36,7 @@ class MailReceiver:
         password: str | None = None,
         tls: Literal["none", "starttls", "tls"] = "starttls",
         dashboard_url: str = "",
+        inviting: Inviting | None = None,
     ) -> None:
         self._connection = {
             "hostname": host,
@@ -49,6 +50,7 @@ class MailReceiver:
         self._sender = sender
         self._recipients = tuple(recipients)
         self._dashboard_url = dashboard_url
+        self._inviting = inviting
 
     async def send(self, alert: Alert) -> str:
         """Deliver one alert statement; the receipt is the server's answer.
@@ -57,7 +59,9 @@ class MailReceiver:
             RetryableError: network trouble, TLS trouble, or a 4xx answer.
             PermanentError: the server refused the message or every recipient.
         """
-        mail = compose(alert, self._sender, self._to(alert), self._dashboard_url)
+        invitation = self._inviting.by_mail(alert, self._recipients) if self._inviting else None
+        recipients = invitation.to if invitation else self._to(alert)
+        mail = compose(alert, self._sender, recipients, self._dashboard_url, invitation)
         try:
             refused, answer = await aiosmtplib.send(mail, **self._connection)  # type: ignore[arg-type]
         except (aiosmtplib.SMTPDataError, aiosmtplib.SMTPSenderRefused) as error:
@@ -85,7 +89,13 @@ class MailReceiver:
         """Each message has a connection of its own."""
 
 
-def compose(alert: Alert, sender: str, recipients: Sequence[str], dashboard_url: str = "") -> EmailMessage:
+def compose(
+    alert: Alert,
+    sender: str,
+    recipients: Sequence[str],
+    dashboard_url: str = "",
+    invitation: Invitation | None = None,
+) -> EmailMessage:
     """The message of one alert statement; updates and the resolution answer the first."""
     mail = EmailMessage()
     domain = sender.rpartition("@")[2] or "localhost"
@@ -100,22 +110,28 @@ def compose(alert: Alert, sender: str, recipients: Sequence[str], dashboard_url:
         mail["In-Reply-To"] = root
         mail["References"] = root
     mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(_text(alert, dashboard_url))
-    mail.add_alternative(_html(alert, dashboard_url), subtype="html")
+    mail.set_content(_text(alert, dashboard_url, invitation))
+    mail.add_alternative(_html(alert, dashboard_url, invitation), subtype="html")
     return mail
 
 
-def _text(alert: Alert, dashboard_url: str) -> str:
+def _text(alert: Alert, dashboard_url: str, invitation: Invitation | None) -> str:
     lines = [title(alert), ""]
     width = max((len(name) for name, _ in facts(alert)), default=0)
     lines += [f"{name:<{width}}  {value}" for name, value in facts(alert)]
+    if invitation and invitation.url:
+        lines += ["", "Approve or refuse:", invitation.url, _for_you(invitation)]
     links = [link for link in (dashboard_url, web_link(alert.runbook)) if link]
     if links:
         lines += ["", *links]
     return "\n".join(lines) + "\n"
 
 
-def _html(alert: Alert, dashboard_url: str) -> str:
+def _for_you(invitation: Invitation) -> str:
+    return f"The link decides once, until {invitation.until}, for whoever has it: do not pass it on."
+
+
+def _html(alert: Alert, dashboard_url: str, invitation: Invitation | None) -> str:
     rows = "".join(
         f"<tr><th align='left' style='padding:2px 12px 2px 0;color:#666'>{html.escape(name)}</th>"
         f"<td style='padding:2px 0'>{html.escape(value)}</td></tr>"
@@ -123,6 +139,9 @@ def _html(alert: Alert, dashboard_url: str) -> str:
     )
     links = [("Dashboard", dashboard_url), ("Runbook", web_link(alert.runbook))]
     shown = "".join(f"<p><a href='{html.escape(url, quote=True)}'>{name}</a></p>" for name, url in links if url)
+    if invitation and invitation.url:
+        decide = f"<a href='{html.escape(invitation.url, quote=True)}'><b>Approve or refuse</b></a>"
+        shown = f"<p>{decide}<br>{html.escape(_for_you(invitation))}</p>{shown}"
     return (
         "<div style='font-family:sans-serif;max-width:640px'>"
         f"<p style='color:#666'>{RULE_WORDS[alert.rule]}</p>"

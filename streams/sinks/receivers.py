@@ -1,14 +1,15 @@
 """The receivers that the settings configure."""
 
-from streams.ports import Receiver
+from streams.ports import Inviting, Receiver
 from streams.settings import Settings
 from streams.sinks.mail import MailReceiver
 from streams.sinks.pagerduty import PagerDutyReceiver
 from streams.sinks.slack import SlackReceiver
 
 
-def receivers(settings: Settings) -> dict[str, Receiver]:
-    """By name; what is not configured is not there, and routing passes it over."""
+def receivers(settings: Settings, inviting: Inviting | None = None) -> dict[str, Receiver]:
+    """By name; what is not configured is not there, and routing passes it over. Without ``inviting`` no message carries
+    an approval link."""
     found: dict[str, Receiver] = {}
     if settings.pagerduty_routing_key is not None:
         found["pagerduty"] = PagerDutyReceiver(
@@ -18,7 +19,9 @@ def receivers(settings: Settings) -> dict[str, Receiver]:
             dashboard_url=settings.public_url,
         )
     if settings.slack_webhook_url is not None:
-        found["slack"] = SlackReceiver(settings.slack_webhook_url.get_secret_value(), dashboard_url=settings.public_url)
+        found["slack"] = SlackReceiver(
+            settings.slack_webhook_url.get_secret_value(), dashboard_url=settings.public_url, inviting=inviting
+        )
     if settings.smtp_host is not None:
         password = settings.smtp_password
         found["email"] = MailReceiver(
@@ -30,5 +33,6 @@ def receivers(settings: Settings) -> dict[str, Receiver]:
             password=password.get_secret_value() if password else None,
             tls=settings.smtp_tls,
             dashboard_url=settings.public_url,
+            inviting=inviting,
         )
     return found

@@ -9,7 +9,7 @@ import aiohttp
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from schemas.alerts import Alert
-from streams.ports import PermanentError, RetryableError
+from streams.ports import Invitation, Inviting, PermanentError, RetryableError
 from streams.settings_checks import is_loopback
 from streams.sinks.wording import clip, facts, title, web_link
 
@@ -39,7 +39,7 @@ class SlackReceiver:
 
     name = "slack"
 
-    def __init__(self, webhook_url: str, *, dashboard_url: str = "") -> None:
+    def __init__(self, webhook_url: str, *, dashboard_url: str = "", inviting: Inviting | None = None) -> None:
         # No retry handlers: the outbox retries, with what Slack asked for.
         self._client = AsyncWebhookClient(webhook_url, timeout=TIMEOUT_S, retry_handlers=[], logger=_wire)
         host = urlsplit(webhook_url).hostname or ""
@@ -47,6 +47,7 @@ class SlackReceiver:
             # The client takes HTTPS_PROXY for every host, whatever NO_PROXY says.
             self._client.proxy = None
         self._dashboard_url = dashboard_url
+        self._inviting = inviting
 
     async def send(self, alert: Alert) -> str:
         """Deliver one alert statement; the receipt is Slack's answer.
@@ -55,7 +56,8 @@ class SlackReceiver:
             RetryableError: network trouble, 429 or 5xx.
             PermanentError: Slack refused the message or the webhook is gone.
         """
-        text, blocks = message(alert, self._dashboard_url)
+        invitation = self._inviting.by_slack(alert) if self._inviting else None
+        text, blocks = message(alert, self._dashboard_url, invitation)
         try:
             response = await self._client.send(text=text, blocks=blocks)
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError) as error:
@@ -73,7 +75,9 @@ class SlackReceiver:
         """Nothing is kept open."""
 
 
-def message(alert: Alert, dashboard_url: str = "") -> tuple[str, list[dict[str, Any]]]:
+def message(
+    alert: Alert, dashboard_url: str = "", invitation: Invitation | None = None
+) -> tuple[str, list[dict[str, Any]]]:
     """The fallback text and the blocks of one alert statement."""
     mark = "✅" if alert.status == "resolved" else MARKS[alert.severity]
     head = f"{mark} {title(alert)}"
@@ -88,6 +92,9 @@ def message(alert: Alert, dashboard_url: str = "") -> tuple[str, list[dict[str, 
     for name, value in facts(alert):
         if name in ("Done", "Next"):
             blocks.append(_section(f"*{name}* ", value))
+    if invitation and invitation.url:
+        link = f"<{escape(invitation.url)}|Approve or refuse>, until {invitation.until}"
+        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": link, "verbatim": True}})
     links = [("Open the dashboard", dashboard_url), ("Runbook", alert.runbook)]
     shown = [f"<{escape(link)}|{name}>" for name, link in links if web_link(link)]
     if shown:

@@ -11,6 +11,10 @@ RULE_WORDS = {
     "runaway_request": "Runaway request",
     "gpu_idle": "Idle GPU",
     "cells_overflow": "Too many cells",
+    "budget_forecast": "Budget forecast",
+    "enforcement_gap": "Enforcement gap",
+    "run_estimate": "Training run over its estimate",
+    "approval_wanted": "Approval wanted",
 }
 NEXT_STEPS = {
     "budget_threshold": "Find who spends it. The gates open once the budget is raised or the period is over.",
@@ -18,6 +22,10 @@ NEXT_STEPS = {
     "runaway_request": "Find the caller by key or session and check what it puts into its prompts.",
     "gpu_idle": "Release the GPU, or give it work; check whether its job hangs.",
     "cells_overflow": "Find the producer that invents features, models or projects; or raise team_cells_max.",
+    "budget_forecast": "Find what grows (`sluice budgets showback`), or raise the budget before it is spent.",
+    "enforcement_gap": "Look whether that gateway runs and reads gateway.commands.v1; what it lets through is spent.",
+    "run_estimate": "Ask its owner whether it is worth going on: end it, or announce what it will cost now.",
+    "approval_wanted": "The team's lead decides: by the link in the mail to him, or with `sluice runs approve`.",
 }
 
 

@@ -62,6 +62,42 @@ class OverrideNow(BaseModel):
     reason: str
 
 
+class PastError(BaseModel):
+    """How wrong a method was at this point of earlier periods."""
+
+    statements: int = Field(description="Of how many statements that is; 0: no history yet, and the rest is null.")
+    mean_percent: str | None = Field(description="How far it was off, on average, in percent of what came.")
+    bias_percent: str | None = Field(description="By how much it said too much (negative: too little), on average.")
+
+
+class Estimate(BaseModel):
+    """What one method says: an estimate, no amount that anybody owes."""
+
+    method: str = Field(description="`run_rate`, `plain` or `seasonal`; docs/budgets.md has the formulas.")
+    is_best: bool = Field(description="Whether forecast thresholds go by it.")
+    said_at: str
+    projected: str
+    low: str
+    high: str | None = Field(description="Null while there is no history to take a bound from.")
+    projected_percent: str = Field(description="Of the limit.")
+    exhausts_at: str | None = Field(description="When the limit is reached; null: not before `until`, or it was.")
+    exhausts: str = Field(description="The same in words, in the budget's own zone.")
+    past_error: PastError
+
+
+class MeasureNow(BaseModel):
+    """One thing that gateways are told to do to a part of a budget's calls; empty lists: to all of them."""
+
+    action: str
+    request_types: list[str] = []
+    environments: list[str] = []
+    rpm: int | None = None
+    tpm: int | None = None
+    max_tokens: int | None = None
+    models: dict[str, str] = {}
+    dry_run: bool = Field(False, description="The budget observes: it would be done, and is not.")
+
+
 class Budget(BaseModel):
     """Where a budget stands in its newest period."""
 
@@ -85,6 +121,8 @@ class Budget(BaseModel):
     version: int | None = Field(None, description="Of its definition; null where the definition is not known now.")
     owner: str = ""
     overrides: list[OverrideNow] = Field([], description="Those that hold now.")
+    forecasts: list[Estimate] = Field([], description="Of this period, by three methods, the best first.")
+    measures: list[MeasureNow] = Field([], description="All that holds now, the strictest first.")
     details: dict[str, Any] = Field(
         {}, description="What BUDGET states besides: forecast, measures in force, overshoot, delay; amounts in dollars."
     )

@@ -19,6 +19,7 @@ from streams.core.definitions import Definitions
 from streams.ports import DefinitionStore, RetryableError, Version
 from streams.web import queries
 from streams.web.answers import Budget, Budgets, DefinedBudget, History, HistoryEntry, OverrideNow
+from streams.web.outlook import NOTHING_AHEAD, Outlook, outlook
 from streams.web.reading import Parts, Reader, Reading, present
 from streams.web.writing import Store, budget_named
 
@@ -44,9 +45,10 @@ async def read_budgets(parts: Parts, store: Store, reader: Reading) -> Budgets:
     mine = [budget.id for budget in (known.budgets.values() if known else ()) if visible(reader, budget)]
     rows = await queries.budgets(parts.pool, reader.team, mine)
     standing = {row["budget_id"] for row in rows}
+    ahead = await outlook(parts.pool, rows, now)
     return Budgets(
         now=format_instant(now),
-        budgets=[standing_of(row, now, known) for row in rows],
+        budgets=[standing_of(row, now, known, ahead) for row in rows],
         defined=len(mine) if known else None,
         idle=sorted(set(mine) - standing),
     )
@@ -59,6 +61,7 @@ async def read_budget(parts: Parts, store: Store, reader: Reading, budget_id: st
     known = await store.known.now()
     budget = seen(reader, budget_named(known, budget_id))
     rows = await queries.budgets(parts.pool, "", [budget_id], only=budget_id)
+    ahead = await outlook(parts.pool, rows, now)
     response.headers["ETag"] = f'"{budget.version}"'
     return DefinedBudget(
         budget=entry_of(budget),
@@ -66,7 +69,7 @@ async def read_budget(parts: Parts, store: Store, reader: Reading, budget_id: st
         changed_by=budget.changed_by,
         changed_at=format_instant(budget.changed_at),
         reason=budget.reason,
-        standing=[standing_of(row, now, known) for row in rows],
+        standing=[standing_of(row, now, known, ahead) for row in rows],
         overrides=overrides_of(known, budget_id, now, ended=True),
         opening_balances=[
             {
@@ -177,7 +180,7 @@ def overrides_of(
     ]  # fmt: skip
 
 
-def standing_of(row: asyncpg.Record, now: int, known: Definitions | None) -> Budget:
+def standing_of(row: asyncpg.Record, now: int, known: Definitions | None, ahead: Outlook = NOTHING_AHEAD) -> Budget:
     """One row of the ledger, with what its definition adds."""
     # numeric in PostgreSQL: integers here, since a Decimal would round what is longer than its context.
     amount, spent = int(row["amount_nanos"]), int(row["spent_nanos"])
@@ -199,6 +202,7 @@ def standing_of(row: asyncpg.Record, now: int, known: Definitions | None) -> Bud
         version=budget.version if budget else None,
         owner=budget.owner if budget else "",
         overrides=overrides_of(known, row["budget_id"], now, value) if known else [],
+        **ahead.of(row),
         details=details_of({name: row[name] for name in row.keys() if name not in _PLACED}),  # noqa: SIM118
     )
 
@@ -213,8 +217,10 @@ def details_of(values: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = _text(value)
         elif name.endswith("_nanos") and isinstance(value, int | Decimal):
             found[name.removesuffix("_nanos")] = format_usd(int(value))
+        elif "_nanos_per_" in name and isinstance(value, int | Decimal):
+            found[name.replace("_nanos", "")] = format_usd(int(value))
         elif isinstance(value, Decimal):
-            found[name] = str(value)
+            found[name] = f"{value:f}"
         else:
             found[name] = value
     return found

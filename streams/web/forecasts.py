@@ -1,17 +1,16 @@
 """What is said of a budget's future, what was said before, and how wrong that was."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import asyncpg
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.instants import format_instant, to_micros
-from schemas.money import format_usd
-from streams.core.forecast import words
+from schemas.instants import format_instant
 from streams.ports import RetryableError
+from streams.web.answers import Estimate
 from streams.web.budgets import visible
+from streams.web.outlook import estimate_of, percent, text, usd
 from streams.web.problems import problem
 from streams.web.reading import Parts, Reader, Reading, present
 from streams.web.writing import Store
@@ -26,29 +25,6 @@ class ForecastQuery(BaseModel):
 
     value: str = Field("", description="The value of a `per` budget, such as a key's id.")
     limit: int = Field(200, ge=0, le=5_000, description="Earlier statements in `history`, the newest first.")
-
-
-class PastError(BaseModel):
-    """How wrong a method was at this point of earlier periods."""
-
-    statements: int = Field(description="Of how many statements that is; 0: no history yet, and the rest is null.")
-    mean_percent: str | None = Field(description="How far it was off, on average, in percent of what came.")
-    bias_percent: str | None = Field(description="By how much it said too much (negative: too little), on average.")
-
-
-class Estimate(BaseModel):
-    """What one method says: an estimate, no amount that anybody owes."""
-
-    method: str = Field(description="`run_rate`, `plain` or `seasonal`; docs/budgets.md has the formulas.")
-    is_best: bool = Field(description="Whether forecast thresholds go by it.")
-    said_at: str
-    projected: str
-    low: str
-    high: str | None = Field(description="Null while there is no history to take a bound from.")
-    projected_percent: str = Field(description="Of the limit.")
-    exhausts_at: str | None = Field(description="When the limit is reached; null: not before `until`, or it was.")
-    exhausts: str = Field(description="The same in words, in the budget's own zone.")
-    past_error: PastError
 
 
 class Statement(BaseModel):
@@ -136,75 +112,31 @@ def _forecast(rows: list[asyncpg.Record], limit: int, now: int) -> Forecast:
         now=format_instant(now),
         budget_id=newest["budget_id"],
         value=newest["value"],
-        period_start=_text(newest["period_start"]),
-        until=_text(newest["until"]),
+        period_start=text(newest["period_start"]),
+        until=text(newest["until"]),
         timezone=newest["timezone"],
-        spent=_usd(newest["spent_nanos"]),
-        limit=_usd(newest["limit_nanos"]),
-        burn_per_hour=_usd(newest["burn_nanos_per_hour"]),
+        spent=usd(newest["spent_nanos"]),
+        limit=usd(newest["limit_nanos"]),
+        burn_per_hour=usd(newest["burn_nanos_per_hour"]),
         known_hours=newest["known_us"] // 3_600_000_000,
-        estimates=[_estimate(row, now) for row in current.values()],
+        estimates=[estimate_of(row, now) for row in current.values()],
         history=[_statement(row) for row in history[:limit]],
     )
-
-
-def _estimate(row: asyncpg.Record, now: int) -> Estimate:
-    limit, projected = int(row["limit_nanos"]), int(row["projected_nanos"])
-    exhausts = row["exhausts_at"]
-    judged = row["judged"]
-    return Estimate(
-        method=row["method"],
-        is_best=row["is_best"],
-        said_at=_text(row["said_at"]),
-        projected=format_usd(projected),
-        low=_usd(row["low_nanos"]),
-        high=None if row["high_nanos"] is None else _usd(row["high_nanos"]),
-        projected_percent=_percent(projected * 1_000 // limit if limit > 0 else 0),
-        exhausts_at=_text(exhausts) if exhausts else None,
-        exhausts=_in_words(row, limit, now),
-        past_error=PastError(
-            statements=judged,
-            mean_percent=_percent(row["error_permille"]) if judged else None,
-            bias_percent=_percent(row["bias_permille"]) if judged else None,
-        ),
-    )
-
-
-def _in_words(row: asyncpg.Record, limit: int, now: int) -> str:
-    if int(row["spent_nanos"]) >= limit:
-        return "100 % is passed already"
-    if row["exhausts_at"] is None:
-        return "will not pass 100 %"
-    return "will pass 100 % " + words(to_micros(row["exhausts_at"]), row["timezone"], now)
 
 
 def _statement(row: asyncpg.Record) -> Statement:
     actual = None if row["actual_nanos"] is None else int(row["actual_nanos"])
     error = None
     if actual is not None and actual > 0:
-        error = _percent((int(row["projected_nanos"]) - actual) * 1_000 // actual)
+        error = percent((int(row["projected_nanos"]) - actual) * 1_000 // actual)
     return Statement(
-        period_start=_text(row["period_start"]),
-        said_at=_text(row["said_at"]),
+        period_start=text(row["period_start"]),
+        said_at=text(row["said_at"]),
         method=row["method"],
-        spent=_usd(row["spent_nanos"]),
-        projected=_usd(row["projected_nanos"]),
-        exhausts_at=_text(row["exhausts_at"]) if row["exhausts_at"] else None,
-        actual=None if actual is None else format_usd(actual),
+        spent=usd(row["spent_nanos"]),
+        projected=usd(row["projected_nanos"]),
+        exhausts_at=text(row["exhausts_at"]) if row["exhausts_at"] else None,
+        actual=None if actual is None else usd(actual),
         error_percent=error,
         throttled=row["was_held"],
     )
-
-
-def _percent(permille: int) -> str:
-    sign = "-" if permille < 0 else ""
-    return f"{sign}{abs(permille) // 10}.{abs(permille) % 10}"
-
-
-def _usd(nanos: Any) -> str:
-    # numeric in PostgreSQL: integers here, since a Decimal would round what is longer than its context.
-    return format_usd(int(nanos))
-
-
-def _text(moment: datetime) -> str:
-    return format_instant(to_micros(moment))

@@ -56,6 +56,7 @@ async def _take_from_ledger(parts: Surroundings) -> None:
     alerts = await queries.count_open_alerts(parts.pool)
     throttles = await queries.throttles(parts.pool, to_datetime(now), "")
     outbox = await queries.outbox_counts(parts.pool)
+    unanswered = await queries.count_unanswered_jobs(parts.pool, to_datetime(now))
     for gauge in (metrics.SOURCE_LAG_SECONDS, metrics.SOURCE_NEXT_OFFSET, metrics.ALERTS_OPEN):
         gauge.clear()
     for row in sources:
@@ -66,5 +67,6 @@ async def _take_from_ledger(parts: Surroundings) -> None:
     for row in alerts:
         metrics.ALERTS_OPEN.labels(rule=row["rule"], severity=row["severity"]).set(row["alerts"])
     metrics.THROTTLES_ACTIVE.set(len(throttles))
+    metrics.JOBS_UNANSWERED.set(unanswered)
     metrics.OUTBOX_OWED.set(outbox.get("owed", 0))
     metrics.OUTBOX_GIVEN_UP.set(outbox.get("given_up", 0))

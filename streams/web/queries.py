@@ -218,6 +218,57 @@ async def throttles(pool: asyncpg.Pool, now: datetime, team: str) -> list[asyncp
     )
 
 
+async def newest_forecasts(pool: asyncpg.Pool, ids: Sequence[str], since: datetime) -> list[asyncpg.Record]:
+    """Of each of these budgets and values what every method said last, the best first."""
+    return list(
+        await pool.fetch(
+            "select * from (select distinct on (budget_id, value, method) * from budget_forecasts"
+            "  where budget_id = any($1) and said_at >= $2 order by budget_id, value, method, said_at desc) newest"
+            " order by budget_id, value, is_best desc, method",
+            list(ids),
+            since,
+        )
+    )
+
+
+async def measures(pool: asyncpg.Pool, ids: Sequence[str], now: datetime) -> list[asyncpg.Record]:
+    """What these budgets ask of gateways now, dry runs too."""
+    return list(
+        await pool.fetch(
+            "select budget_id, scope_id, body::text as body_text from gateway_commands"
+            " where budget_id = any($1) and action <> 'allow' and expires_at > $2",
+            list(ids),
+            now,
+        )
+    )
+
+
+async def job_commands(pool: asyncpg.Pool, run_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """What was asked of these runs, the oldest first, each with what executors answered to that very command."""
+    return list(
+        await pool.fetch(
+            "select c.*, coalesce(a.acks, '[]')::text as acks from job_commands c"
+            " left join lateral (select json_agg(json_build_object('executor', executor, 'outcome', outcome,"
+            "   'detail', detail,"
+            "   'applied_at', to_char(applied_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))"
+            "   order by applied_at, executor) as acks"
+            "  from job_acks where command_id = c.command_id) a on true"
+            " where c.run_id = any($1) order by c.issued_at, c.revision",
+            list(run_ids),
+        )
+    )
+
+
+async def count_unanswered_jobs(pool: asyncpg.Pool, now: datetime) -> int:
+    """Commands to training runs that hold now and that nobody has answered."""
+    found: int = await pool.fetchval(
+        "select count(*) from job_commands c where not dry_run and expires_at > $1"
+        " and not exists (select 1 from job_acks a where a.command_id = c.command_id)",
+        now,
+    )
+    return found
+
+
 async def sources(pool: asyncpg.Pool) -> list[asyncpg.Record]:
     """How far the ledger is in every source partition."""
     return list(await pool.fetch("select * from ledger_sources order by slot"))

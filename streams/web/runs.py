@@ -4,15 +4,18 @@ A link opens a page that asks; only its form decides, so a mail scanner that fol
 """
 
 import html
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
+import asyncpg
+import msgspec
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from schemas.budgets import Run
-from schemas.instants import DAY, format_instant
+from schemas.instants import DAY, format_instant, to_micros
 from schemas.money import display_usd, format_usd, parse_nanos
 from streams.core import approvals
 from streams.core.approvals import Bounds, Link, LinkError, RunError, Verdict, to_second
@@ -20,6 +23,7 @@ from streams.core.defining import RequestError, Wrong, name, run_of, until
 from streams.settings import Settings
 from streams.sinks.api_keys import KeyInfo
 from streams.sources.access import read_body, require_scope
+from streams.web import queries
 from streams.web.budget_changes import reason_of
 from streams.web.reading import Reading
 from streams.web.writing import Amount, Body, BoundedRoute, Reason, Store, publish
@@ -102,7 +106,19 @@ async def read_runs(
     known = await store.known.now()
     found = [run for run in known.runs.values() if reader.team in ("", run.team_id) and state in ("", run.state)]
     bounds = bounds_from(store.settings)
-    return {"runs": [shown(run, bounds) for run in sorted(found, key=lambda run: (-run.announced_at, run.id))]}
+    asked = await asked_of(store.pool, [run.id for run in found])
+    found.sort(key=lambda run: (-run.announced_at, run.id))
+    return {"runs": [shown(run, bounds) | {"commands": asked.get(run.id, [])} for run in found]}
+
+
+async def asked_of(pool: asyncpg.Pool, run_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """What runs were commanded, the oldest first, and what their executors answered; by run."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in await queries.job_commands(pool, run_ids):
+        times = {name: format_instant(to_micros(row[name])) for name in ("issued_at", "expires_at")}
+        said = {name: row[name] for name in ("command_id", "action", "revision", "reason", "dry_run")}
+        found.setdefault(row["run_id"], []).append(said | times | {"answers": msgspec.json.decode(row["acks"])})
+    return found
 
 
 def shown(run: Run, bounds: Bounds) -> dict[str, Any]:
@@ -177,14 +193,9 @@ def link_to(settings: Settings, run: Run, to: str, ends: str, now: int) -> dict[
         approver, stop = name(to), until(ends, now, LINK_LONGEST)
     except ValueError as error:
         raise RequestError([Wrong("to or until", str(error))]) from error
-    link = Link(run.id, run.estimate_nanos, approver, stop)
-    approvals.still_meant(link, run)
-    token = approvals.sign(settings.approval_secret.get_secret_value().encode(), link)
-    return {
-        "url": f"{settings.public_url.rstrip('/')}/v1/approvals/{token}",
-        "to": approver,
-        "until": format_instant(stop),
-    }
+    secret = settings.approval_secret.get_secret_value().encode()
+    url = approvals.link_url(secret, settings.public_url, run, approver, stop)
+    return {"url": url, "to": approver, "until": format_instant(stop)}
 
 
 async def _decided(request: Request, store: Store, run_id: str, verdict: Verdict, body: DecisionBody) -> dict[str, Any]:

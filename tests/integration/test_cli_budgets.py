@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from schemas import topics
-from schemas.commands import RELEASE_KEY
+from schemas.commands import RELEASE_KEY, JobAck, JobCommand
+from schemas.instants import format_instant
 from schemas.readers import COMMANDS
 from streams.clock import WallClock
 from streams.commands import budgets, limits, opening, runs
@@ -203,6 +204,32 @@ async def test_exit_codes_say_whether_a_run_may_start(settings):
     await said(runs.show, settings, "big", code=runs.MUST_NOT)
     with pytest.raises(RunError, match="new id"):
         await runs.decide(settings, "big", "approved", "no, yes", "lead", as_json=True, out=paper())
+
+
+async def test_what_became_of_a_command_to_a_run_is_shown(settings):
+    asked = {"hours": 1, "auto_shutdown": True, "stop_at": 150, "why": "", "by": "job"}
+    await said(runs.announce, settings, "little", "search", "20", **asked)
+    at = format_instant(WallClock().now())
+    told = JobCommand(
+        command_id="little-1", run_id="little", action="stop_job", revision=1, reason="over", issued_at=at,
+        expires_at=at.replace("20", "21", 1),
+    )  # fmt: skip
+    done = JobAck(
+        command_id="little-1", run_id="little", revision=1, executor="node-1", outcome="killed", applied_at=at,
+        detail="it still ran 120 s after SIGTERM",
+    )  # fmt: skip
+    pool = await open_pool(settings.database_url.get_secret_value())
+    for what, word in ((told, "nobody has answered"), (done, "node-1: killed")):
+        await PostgresLedger(pool).write_jobs([what])
+        out = paper()
+        await runs.show(settings, "little", False, out)
+        await runs.show_list(settings, "", "", False, out)
+        assert word in text_of(out)
+    await pool.close()
+    assert "stop_job at" in text_of(out)
+    assert "120 s after SIGTERM" in text_of(out)
+    (listed,) = (await said(runs.show_list, settings, "", ""))["runs"]
+    assert [answer["outcome"] for answer in listed["commands"][0]["answers"]] == ["killed"]
 
 
 async def test_a_release_lies_under_its_key_and_its_end_above_it(settings):

@@ -13,6 +13,9 @@ from schemas.commands import JobCommand, Target, ThrottleAck, ThrottleCommand
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, format_instant
 from schemas.money import NANOS
 from streams.agents.budgets import BudgetAgent
+from streams.agents.gateways_heard import Heard
+from streams.agents.replayed import AnswersInRealTime
+from streams.core.budget_terms import FOREVER
 from streams.core.budgets import Policy
 from streams.core.definitions import Definitions
 from tests.unit.records import NOON
@@ -131,6 +134,63 @@ async def test_a_lowered_amount_closes_at_the_next_tick():
     await world.hear(said(60, offset=1))
     await world.define(msgspec.structs.replace(HARD, amount_nanos=50 * NANOS)).tick()
     assert world.actions == ["block"]
+
+
+LOWER = msgspec.structs.replace(HARD, amount_nanos=50 * NANOS)
+
+
+@pytest.mark.parametrize("hours", [1, 4, 9], ids=["within the hour", "after four hours", "after nine"])
+async def test_a_budget_that_has_long_been_silent_closes_when_its_amount_is_lowered_and_pages(hours):
+    world = Flight(HARD)
+    await world.hear(said(60, offset=1))
+    await world.tick(NOON + hours * HOUR)
+    await world.define(LOWER).tick(NOON + hours * HOUR + SECOND)
+    await world.tick(NOON + hours * HOUR + 2 * SECOND)
+    assert world.actions == ["block"]
+    assert [(alert.threshold, alert.tier) for alert in world.alerts if alert.tier == "page"] == [("100 %", "page")]
+
+
+async def test_a_silent_budget_whose_amount_was_lowered_while_no_worker_ran_closes_at_the_start():
+    world = Flight(HARD)
+    await world.hear(said(60, offset=1))
+    changed = msgspec.structs.replace(LOWER, changed_at=NOON + 4 * HOUR)
+    world.clock.at = NOON + 5 * HOUR
+    world.restart(changed)
+    await world.tick()
+    assert world.actions == ["block"]
+
+
+async def test_a_silent_budget_closes_when_the_override_ends_that_kept_it_open():
+    world = Flight(HARD, msgspec.structs.replace(OVERRIDE, until=NOON + 5 * HOUR))
+    await world.hear(said(110, offset=1))
+    await world.tick(NOON + 4 * HOUR)
+    assert world.actions == []
+    await world.tick(NOON + 5 * HOUR)
+    assert world.actions == ["block"]
+
+
+async def test_a_silent_budget_closes_when_the_override_is_withdrawn_that_kept_it_open():
+    world = Flight(HARD, msgspec.structs.replace(OVERRIDE, until=NOON + 9 * HOUR))
+    await world.hear(said(110, offset=1))
+    await world.tick(NOON + 4 * HOUR)
+    await world.define(withdrawn=[OVERRIDE.key()]).tick(NOON + 4 * HOUR + SECOND)
+    assert world.actions == ["block"]
+
+
+async def test_a_backlog_stays_quiet_also_under_a_budget_that_was_defined_a_moment_ago():
+    world = Flight(msgspec.structs.replace(LOWER, changed_at=NOON + 4 * HOUR))
+    world.clock.at = NOON + 4 * HOUR + MINUTE
+    await world.hear(said(60, offset=1))
+    await world.tick()
+    assert (world.actions, {alert.historic for alert in world.alerts}) == ([], {True})
+
+
+async def test_a_change_of_another_budget_does_not_wake_what_is_history():
+    world = Flight(LOWER)
+    world.clock.at = NOON + 4 * HOUR
+    await world.hear(said(60, offset=1))
+    await world.define(SESSIONS).tick(NOON + 4 * HOUR + SECOND)
+    assert world.actions == []
 
 
 async def test_a_withdrawn_budget_lets_go_and_resolves_and_comes_back_above_what_it_said():
@@ -317,6 +377,35 @@ async def test_the_approval_ends_the_ticket():
     assert [alert.status for alert in world.alerts] == ["opened", "resolved"]
 
 
+@pytest.mark.parametrize(
+    ("usd", "statuses"),
+    [
+        (300, ["opened"]),
+        (250, ["opened"]),
+        (301, ["opened", "opened", "resolved"]),
+    ],
+    ids=["the same again", "less: who was asked may still say yes", "more is another question"],
+)
+async def test_a_run_that_is_announced_anew_is_asked_about_anew_where_it_wants_more(usd, statuses):
+    world = Flight(RUN)
+    await world.tick()
+    await world.define(msgspec.structs.replace(RUN, estimate_nanos=usd * NANOS)).tick(NOON + SECOND)
+    await world.tick(NOON + 2 * SECOND)
+    assert [alert.status for alert in world.alerts] == statuses
+    assert [alert.observed for alert in world.alerts if alert.status == "opened"][-1] == str(max(usd, 300))
+    closed = {alert.dedup_key for alert in world.alerts if alert.status == "resolved"}
+    assert len({alert.dedup_key for alert in world.alerts} - closed) == 1
+    await world.define(msgspec.structs.replace(RUN, state="approved")).tick(NOON + 3 * SECOND)
+    assert world.alerts[-1].status == "resolved"
+
+
+async def test_from_which_estimates_on_a_run_needs_what_is_the_operators_to_say():
+    world = Flight(msgspec.structs.replace(RUN, state="recorded"))
+    world.agent._policy = Policy(record_above=500 * NANOS, approve_above=1_000 * NANOS)
+    await world.tick()
+    assert world.alerts == []
+
+
 def scope_of_run() -> str:
     return scope_of(Budget(id="run-r-7", match=(("run", "r-7"),), target=Target("run", "r-7"), amount_nanos=1,
                            period=Period("total"), thresholds=()))  # fmt: skip
@@ -351,6 +440,118 @@ async def test_a_period_that_is_long_over_is_forgotten_and_the_next_one_speaks_a
     await world.hear(later)
     assert world.actions == ["block", "allow", "block"]
     assert world.commands[-1].revision > world.commands[-2].revision
+
+
+S_1 = f"{scope_of(SESSIONS)}#s-1"
+MONTH = 30 * DAY
+
+
+def in_all(usd: float, **more):
+    """A statement as METER makes it of a budget that never begins anew."""
+    found = said(usd, **more)
+    found.period_start, found.period_end = 0, FOREVER
+    return found
+
+
+async def blocked_session(**changed) -> Flight:
+    world = Flight(msgspec.structs.replace(SESSIONS, **changed))
+    await world.hear(in_all(110, offset=1), scope=S_1)
+    assert world.actions == ["block"]
+    return world
+
+
+@pytest.mark.parametrize(
+    ("changed", "days", "is_kept"),
+    [
+        ({}, 29, True),
+        ({}, 31, False),
+        ({"period": Period("rolling", hours=24 * 45)}, 31, True),
+        ({"period": Period("rolling", hours=24 * 45)}, 46, False),
+    ],
+    ids=["29 days", "31 days", "its window still has the money", "it left the window"],
+)
+async def test_a_blocked_session_is_let_go_and_forgotten_once_nothing_was_heard_of_it_for_thirty_days(
+    changed, days, is_kept
+):
+    world = await blocked_session(**changed)
+    await world.tick(NOON + days * DAY)
+    await world.tick(NOON + days * DAY + SECOND)
+    assert (world.actions[-1], bool(world.states)) == (("block", True) if is_kept else ("allow", False))
+    opened = {alert.dedup_key for alert in world.alerts if alert.status == "opened"}
+    resolved = {alert.dedup_key for alert in world.alerts if alert.status == "resolved"}
+    assert resolved == (set() if is_kept else opened)
+
+
+async def test_a_session_that_comes_back_after_it_was_forgotten_is_blocked_above_all_that_was_said_before():
+    world = await blocked_session()
+    await world.tick(NOON + MONTH + DAY)
+    assert world.states == {}
+    for days, offset in ((31, 7), (63, 9)):
+        world.clock.at = NOON + days * DAY + 2 * HOUR
+        await world.hear(in_all(120, offset=offset, at=world.clock.at), scope=S_1)
+        assert world.actions[-1] == "block"
+        await world.tick(world.clock.at + MONTH + DAY)
+        assert (world.actions[-1], world.states) == ("allow", {})
+    revisions = [command.revision for command in world.commands]
+    assert revisions == sorted(set(revisions))
+
+
+async def test_late_money_of_a_forgotten_session_does_not_lower_its_revision():
+    world = await blocked_session()
+    await world.tick(NOON + MONTH + DAY)
+    world.clock.at = NOON + MONTH + 2 * DAY
+    await world.hear(in_all(120, offset=7, at=NOON - 5 * DAY), in_all(130, offset=8, at=world.clock.at), scope=S_1)
+    assert world.actions == ["block", "allow", "block"]
+    revisions = [command.revision for command in world.commands]
+    assert revisions == sorted(set(revisions))
+
+
+async def test_a_session_that_was_never_blocked_is_forgotten_too_without_a_word():
+    world = Flight(SESSIONS)
+    await world.hear(in_all(20, offset=1), scope=S_1)
+    await world.tick(NOON + DAY)
+    await world.tick(NOON + MONTH + DAY)
+    assert (world.actions, world.states) == ([], {})
+
+
+async def test_a_restart_between_letting_go_and_forgetting_says_the_same_again():
+    world = await blocked_session()
+    before = dict(world.states)
+    await world.tick(NOON + MONTH + DAY)
+    world.states = before
+    world.restart(SESSIONS)
+    await world.tick()
+    first, second = world.commands[1:]
+    assert (first.action, first.command_id, first.revision) == (second.action, second.command_id, second.revision)
+
+
+@pytest.mark.parametrize(
+    ("real_s", "told"),
+    [(0.4, []), (9.0, []), (11.0, ["opened"])],
+    ids=["on its way", "still on its way", "late by any clock"],
+)
+async def test_in_a_replay_a_gateway_is_late_by_the_machine_s_clock_alone(real_s, told):
+    world = Flight(HARD)
+    elapsed = [0.0]
+    world.agent._in_real_time = AnswersInRealTime(lambda: elapsed[0])
+    world.agent._gateways.hear("gw-1", Heard(NOON + 2 * MINUTE, NOON, None))
+    await world.hear(said(110, offset=1))
+    await world.tick()
+    elapsed[0] = real_s
+    await world.tick(NOON + 4 * MINUTE)
+    assert [alert.status for alert in world.alerts if alert.rule == "enforcement_gap"] == told
+
+
+async def test_a_replay_s_commands_outlive_the_hours_between_two_renewals():
+    world = Flight(HARD)
+    world.agent._policy = Policy(valid_us=DAY)
+    await world.hear(said(110, offset=1))
+    await world.tick(NOON + 3 * HOUR)
+    assert world.actions == ["block"]
+    book = CommandBook(lambda: world.clock.at)
+    for command in world.commands:
+        book.apply(command.key(), command)
+    assert not book.check(team="search").allowed
 
 
 def grants(*pairs) -> list[Grant]:

@@ -352,3 +352,29 @@ def test_the_example_shows_every_field_and_makes_a_tree():
     assert tree.parent("chat-monthly") == tree.parent("acme-customers") == "acme-quarter"
     assert [name for name in BudgetRow.model_fields if f"{name}:" not in text] == []
     assert [name for name in MeasureRow.model_fields if f"{name}:" not in text] == []
+
+
+LONG = "x" * 257
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "problem"),
+    [
+        (
+            f"budgets: [{{id: a, scope: {{team: s}}, amount_usd: 1, period: day, owner: {LONG}}}]",
+            "owner",
+            "257 characters",
+        ),
+        (f"budgets: [{{id: a, scope: {{team: {LONG}}}, amount_usd: 1, period: day}}]", "scope", "257 characters"),
+        (f"budgets: [{{id: a, scope: {{team: s}}, amount_usd: 1, period: day, parent: {LONG}}}]", "parent", "257 char"),
+        ('budgets: [{id: a, scope: {team: s}, amount_usd: 1, period: day, owner: "a\\nb"}]', "owner", "line breaks"),
+        (f"limits: [{{id: a, scope: {{team: s}}, rpm: 1, owner: {LONG}}}]", "owner", "257 characters; at most 256"),
+        (f"expensive_models: [m]\ngrants: [{{team: s, model: m, reason: {LONG * 4}}}]", "reason", "1028 characters"),
+    ],
+    ids=["a budget's owner", "a scope", "a parent", "two lines", "a limit's owner", "a reason"],
+)
+def test_texts_of_people_have_a_bound_that_the_error_names(text, where, problem):
+    with pytest.raises(ValueError, match=problem) as found:
+        definitions_of(text)
+    assert where in str(found.value)
+    assert "line 1" in str(found.value) or "line 2" in str(found.value)

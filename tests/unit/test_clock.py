@@ -1,6 +1,6 @@
 """The stream clock: now is how far the slowest source has come that still comes further."""
 
-from streams.clock import SILENT_S, StreamClock
+from streams.clock import GATHERING_S, PAUSE_S, SILENT_S, StreamClock
 
 
 class _Elapsed:
@@ -11,54 +11,74 @@ class _Elapsed:
         return self.s
 
 
-def _clock() -> tuple[StreamClock, _Elapsed]:
-    elapsed = _Elapsed()
-    return StreamClock(elapsed), elapsed
+class _World:
+    """A clock that somebody looks at often, as agents do."""
+
+    def __init__(self, *, gathered: bool = True, **heard: int) -> None:
+        self.elapsed = _Elapsed()
+        self.clock = StreamClock(self.elapsed)
+        self.hear(**heard)
+        if gathered:
+            self.pass_by(GATHERING_S)
+
+    def hear(self, **heard: int) -> "_World":
+        for source, event_time in heard.items():
+            self.clock.observe(event_time, source)
+        return self
+
+    def pass_by(self, seconds: float, **also: int) -> "_World":
+        until = self.elapsed.s + seconds
+        while self.elapsed.s < until:
+            self.elapsed.s += PAUSE_S / 2
+            self.clock.now()
+            self.hear(**also)
+        return self
+
+    def stall(self, seconds: float) -> "_World":
+        self.elapsed.s += seconds
+        return self
 
 
 def test_the_fastest_source_does_not_carry_the_others_along():
-    clock, elapsed = _clock()
-    clock.observe(10, "a")
-    clock.observe(5, "b")
-    elapsed.s += SILENT_S / 2
-    clock.observe(900, "a")
-    assert clock.now() == 5
-    clock.observe(700, "b")
-    assert clock.now() == 700
+    world = _World(a=10, b=5).hear(a=900)
+    assert world.clock.now() == 5
+    world.hear(b=700)
+    assert world.clock.now() == 700
 
 
 def test_a_source_that_comes_no_further_holds_nothing_back_after_a_while():
-    clock, elapsed = _clock()
-    clock.observe(5, "quiet")
-    elapsed.s += SILENT_S + 0.1
-    clock.observe(900, "busy")
+    world = _World(quiet=5).pass_by(SILENT_S + 1).hear(busy=900)
     # Late events and repetitions are no progress.
-    clock.observe(4, "quiet")
-    assert clock.now() == 900
+    world.hear(quiet=4)
+    assert world.clock.now() == 900
 
 
 def test_when_all_are_silent_it_is_as_late_as_the_furthest_came():
-    clock, elapsed = _clock()
-    clock.observe(5, "a")
-    clock.observe(900, "b")
-    elapsed.s += SILENT_S + 0.1
-    assert clock.now() == 900
+    assert _World(a=5, b=900).pass_by(SILENT_S + 1).clock.now() == 900
 
 
 def test_it_never_goes_back_when_a_slow_source_appears():
-    clock, _ = _clock()
-    clock.observe(900, "a")
-    assert clock.now() == 900
-    clock.observe(10, "b")
-    assert clock.now() == 900
+    world = _World(a=900)
+    assert world.clock.now() == 900
+    assert world.hear(b=10).clock.now() == 900
+
+
+def test_a_source_that_is_heard_a_moment_after_the_first_is_not_run_past():
+    world = _World(a=10, gathered=False).hear(a=900).pass_by(GATHERING_S / 2)
+    assert world.clock.now() == 10
+    world.hear(b=20).pass_by(GATHERING_S)
+    assert world.clock.now() == 20
+
+
+def test_a_pause_of_the_process_makes_nobody_silent():
+    world = _World(a=10, b=5).stall(60).hear(a=900)
+    assert world.clock.now() == 5
+    assert world.pass_by(SILENT_S + 1).clock.now() == 900
 
 
 def test_a_source_without_a_time_of_its_own_says_nothing():
-    clock, _ = _clock()
-    clock.observe(900, "calls")
-    clock.observe(0, "bills")
-    assert clock.now() == 900
+    assert _World(calls=900).hear(bills=0).clock.now() == 900
 
 
 def test_before_anything_was_observed_it_is_the_machine_s_time():
-    assert _clock()[0].now() > 1_700_000_000_000_000
+    assert StreamClock(_Elapsed()).now() > 1_700_000_000_000_000

@@ -39,7 +39,5 @@ def test_a_group_is_known_by_the_name_that_its_workers_give_it(stages, tmp_path)
     assert stages_of("sluice", group_of(_settings(tmp_path, stages))) == tuple(stages)
 
 
-def test_between_them_the_stages_read_every_topic_that_is_not_for_people():
-    # Job commands are for executors, and so far nobody reads what they answer.
-    jobs = {topics.JOB_COMMANDS, topics.JOB_ACKS}
-    assert set(read_by(STAGES)) == {topic.name for topic in (*topics.INPUTS, *topics.STATEMENTS)} - jobs
+def test_between_them_the_stages_read_every_topic():
+    assert set(read_by(STAGES)) == {topic.name for topic in (*topics.INPUTS, *topics.STATEMENTS)}

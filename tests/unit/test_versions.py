@@ -14,7 +14,7 @@ import pytest
 from schemas import readers
 from schemas.commands import Measure
 from schemas.versions import UnknownVersionError, Versioned
-from streams.agents.ledger import _acks
+from streams.agents.ledger import _readable
 from streams.core.budget_account import Hold
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.detect_gpu import GPU_STATES
@@ -161,4 +161,4 @@ def test_a_gateway_that_answers_in_a_newer_version_does_not_stop_the_ledger():
     records = [RawRecord(place, NOON, value) for place, value in enumerate([newer, good, b"{"])]
     for record in records:
         record.topic, record.partition = "gateway.acks.v1", 0
-    assert [ack.gateway for ack in _acks(records)] == ["gw-1"]
+    assert [ack.gateway for ack in _readable(records, readers.ACKS)] == ["gw-1"]

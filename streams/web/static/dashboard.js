@@ -133,7 +133,7 @@ function budgets(answer) {
       ladder,
       element("div", "line soft", element("span", "", `${budget.value ? `${budget.scope_type} ${budget.value}` : `${budget.scope_type} ${budget.scope_id}`} · ${budget.period} · ${state}`),
         element("span", "", `${used.toFixed(1)} % `, commanded(budget))),
-      ...measured(budget, answer.now), ...overridden(budget, answer.now));
+      ...inForce(budget), ...measured(budget, answer.now), ...outlook(budget), ...overridden(budget, answer.now));
   });
   const scale = element("div", "scale", ...MARKS.map((mark) => at(element("span", "", mark === 50 ? "50 %" : String(mark)), mark)));
   scale.setAttribute("aria-hidden", "true");
@@ -142,11 +142,10 @@ function budgets(answer) {
 
 // What BUDGET measures, where it has something to say.
 function measured(budget, now) {
-  const { exhausted_at: ends, forecast, overshoot, gap, ack_delay_ms: delay } = budget.details;
+  const { exhausted_at: ends, overshoot, gap, ack_delay_ms: delay } = budget.details;
   const some = (text) => text !== undefined && text !== null && Number(text) > 0;
   const facts = [];
   if (ends && budget.crossed_percent < 100 && !budget.period_over) facts.push(["used up in ", until(now, ends, "at this rate")]);
-  if (some(forecast)) facts.push(["forecast ", amount(forecast)]);
   if (some(overshoot)) facts.push(["overshoot ", amount(overshoot)]);
   if (some(delay)) facts.push([`obeyed after ${(Number(delay) / 1000).toFixed(2)} s`]);
   if (some(gap)) facts.push([tag("enforcement gap", "critical"), " ", amount(gap)]);
@@ -162,6 +161,40 @@ function overridden(budget, now) {
     `${given.value ? `for ${given.value}, ` : ""}by ${given.by}: ${given.reason} · ${until(now, given.until, "left")}`));
 }
 
+// Everything that gateways are told, the strictest first; of a budget that only observes what they would be.
+function inForce(budget) {
+  if (!budget.measures.length || budget.period_over) return [];
+  const tags = budget.measures.map((measure) => tag(measureWords(measure), measure.dry_run ? "" : measure.action === "block" ? "emergency" : "warning"));
+  return [element("p", "measures", ...(budget.measures[0].dry_run ? [element("span", "soft", "would hold:")] : []), ...tags)];
+}
+
+function measureWords(measure) {
+  const most = [measure.rpm && `${count(measure.rpm)} calls/min`, measure.tpm && `${count(measure.tpm)} tokens/min`].filter(Boolean).join(", ");
+  const models = Object.entries(measure.models).map(([from, to]) => `${from === "*" ? "all" : from} → ${to}`).join(", ");
+  const what = { block: "blocked", rate_limit: `at most ${most}`, cap_tokens: `at most ${count(measure.max_tokens ?? 0)} output tokens`, downgrade: models || "cheaper model" }[measure.action] ?? measure.action;
+  const names = [...measure.request_types, ...measure.environments];
+  const only = names.filter((name) => !name.startsWith("!"));
+  const spared = names.filter((name) => name.startsWith("!")).map((name) => name.slice(1));
+  return [what, only.length ? `: ${only.join(", ")}` : "", spared.length ? ` (not ${spared.join(", ")})` : ""].join("");
+}
+
+// What the period will cost, as three methods say it, each with how wrong it was before.
+function outlook(budget) {
+  if (!budget.forecasts.length || budget.period_over) return [];
+  const best = budget.forecasts.find((each) => each.is_best) ?? budget.forecasts[0];
+  const passes = best.exhausts_at !== null;
+  const rows = budget.forecasts.map((each) => {
+    const past = each.past_error;
+    const record = past.statements ? `was ${past.mean_percent} % off (${count(past.statements)} judged)` : "no history yet";
+    const cells = [each.method.replace("_", " "), amount(each.projected), `${each.projected_percent} %`, record].map((cell) => element("td", "", cell));
+    return element("tr", each === best ? "best" : "", ...cells);
+  });
+  return [
+    element("p", "ahead", element("span", "soft", "forecast "), passes ? tag(best.exhausts, "warning") : element("span", "soft", best.exhausts)),
+    element("table", "methods", element("tbody", "", ...rows)),
+  ];
+}
+
 function at(node, percent) {
   node.style.left = `${(percent / LADDER_TOP) * 100}%`;
   return node;
@@ -169,7 +202,7 @@ function at(node, percent) {
 
 function commanded(budget) {
   if (budget.mode === "observe") return element("span", "tag", "observes");
-  if (budget.commanded === "allow" || budget.period_over) return "";
+  if (budget.commanded === "allow" || budget.period_over || budget.measures.length) return "";
   return tag(budget.commanded === "block" ? "blocked" : budget.commanded.replace("_", " "), "emergency");
 }
 
