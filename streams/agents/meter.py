@@ -295,6 +295,7 @@ class Meter:
                 await self._keep_digests(where, state)
             metrics.FLUSH_SECONDS.observe(elapsed_s() - began)
             metrics.CELLS_LIVE.set(sum(len(state.cells) for state in self._states.values()))
+            metrics.SPENDERS_LIVE.set(sum(len(state.spenders) for state in self._states.values()))
             return cost_s
 
     async def _flush(self, evicting: bool) -> float:
@@ -351,6 +352,9 @@ class Meter:
         self._stated_at[where] = elapsed_s()
         # A cell's statement is its changelog entry: one encoding serves both.
         cells = [entries.cell_record(cell, writer) for cell in state.changed_cells.values()]
+        # Rows after their cells: those that are ahead of theirs are left out when they are taken back.
+        spenders = state.spenders.take(state.revision, state.next_offset - 1)
+        cells += [entries.cell_record(rows, writer) for rows in spenders]
         whole, state.changed_counters = state.openings.apart(state.changed_counters, held=False)
         counters = [entries.statement_entry(counter, writer) for counter in whole]
         state.changed_cells = {}

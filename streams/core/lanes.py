@@ -5,13 +5,14 @@ price stay the same. So a call on a known lane is a handful of integer additions
 counts in, are looked up once a lane and brought up to date once a statement (``settle``) instead of once a call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from schemas.events import UsageEvent
 from schemas.statements import CellStatement, ScopeStatement
 from streams.core.batch_reading import Plan, Row
 from streams.core.cells import reported_nanos
 from streams.core.rates import FlatTerms
+from streams.core.spenders import Who
 
 #: A counter names this many contributors; the rest share one label.
 CONTRIBUTORS_MAX = 24
@@ -23,7 +24,7 @@ class Lane:
 
     __slots__ = (
         "by_id", "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "duration", "end", "input",
-        "is_hit", "is_plain", "is_success", "late", "latency_histogram", "long_from", "offset", "output",
+        "is_hit", "is_plain", "is_success", "late", "latency_histogram", "long_from", "number", "offset", "output",
         "per_request", "rate_cached", "rate_in", "rate_out", "rate_written", "reported", "requests", "start",
         "written",
     )  # fmt: skip
@@ -36,6 +37,7 @@ class Lane:
         counters: Sequence[tuple[ScopeStatement, str]],
         terms: FlatTerms,
         event: UsageEvent,
+        number: int,
     ) -> None:
         self.start, self.end = start, end
         self.cell, self.counters = cell, tuple(counters)
@@ -43,6 +45,8 @@ class Lane:
         # Buckets are counted in place: whoever states the cell settles the rest first.
         self.cost_histogram = cell.totals.cost_histogram
         self.latency_histogram = cell.totals.latency_histogram
+        #: The cell's, for its spenders.
+        self.number = number
         rates = terms.rates
         self.long_from, self.divisor, self.per_request = terms.long_from, rates.divisor, rates.per_request
         self.rate_in, self.rate_out = rates.input, rates.output
@@ -102,14 +106,19 @@ class Lane:
 
 
 #: A call on its way into a lane: digest, lane, offset, arrival, event time, input, output, cached and written tokens,
-#: the gateway's own figure, duration, reasoning and audio tokens. Without a lane only the row at the end counts.
+#: the gateway's own figure, duration, reasoning and audio tokens, the row of its spender or where there is none the
+#: spender. Without a lane only the row at the end counts.
 Call = tuple[
-    bytes, Lane | None, int, int, int, int, int, int, int, int, int | None, tuple[int, int] | None, Row | None
+    bytes, Lane | None, int, int, int, int, int, int, int, int, int | None, tuple[int, int] | None, int | Who,
+    Row | None,
 ]  # fmt: skip
 
 
-def calls_of(rows: Sequence[Row], sure_from: int, runaway_tokens: int) -> list[Call]:
-    """What the fold needs of rows: numbers, where the lane is known, so that the texts need not be kept."""
+def calls_of(rows: Sequence[Row], sure_from: int, runaway_tokens: int, spenders: Mapping[int, int]) -> list[Call]:
+    """What the fold needs of rows: numbers, where the lane is known, so that the texts need not be kept.
+
+    ``spenders`` has the rows of those who spend, by their hash.
+    """
     calls: list[Call] = []
     for row in rows:
         record, digest, plan, event, event_time = row
@@ -125,13 +134,15 @@ def calls_of(rows: Sequence[Row], sure_from: int, runaway_tokens: int) -> list[C
                     special = event.reasoning_output_tokens, event.audio_input_tokens + event.audio_output_tokens
                 if special is None or lane.is_plain:
                     reported = 0 if event.reported_cost is None else reported_nanos(event)
+                    who = lane.number, event.key_id, event.user_id
+                    spender = spenders.get(hash(who))
                     calls.append((
                         digest, lane, offset, record.timestamp * 1_000, event_time, paid_in, paid_out,
                         event.cache_read_input_tokens, event.cache_creation_input_tokens, reported,
-                        event.duration_ms, special, None,
+                        event.duration_ms, special, who if spender is None else spender, None,
                     ))  # fmt: skip
                     continue
-        calls.append((digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, row))
+        calls.append((digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, 0, row))
     return calls
 
 
