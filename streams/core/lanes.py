@@ -12,7 +12,7 @@ from schemas.statements import CellStatement, ScopeStatement
 from streams.core.batch_reading import Plan, Row
 from streams.core.cells import reported_nanos
 from streams.core.rates import FlatTerms
-from streams.core.spenders import Who
+from streams.core.spenders import NOWHERE, Who
 
 #: A counter names this many contributors; the rest share one label.
 CONTRIBUTORS_MAX = 24
@@ -114,10 +114,12 @@ Call = tuple[
 ]  # fmt: skip
 
 
-def calls_of(rows: Sequence[Row], sure_from: int, runaway_tokens: int, spenders: Mapping[int, int]) -> list[Call]:
+def calls_of(
+    rows: Sequence[Row], sure_from: int, runaway_tokens: int, spenders: Mapping[int, int] | None
+) -> list[Call]:
     """What the fold needs of rows: numbers, where the lane is known, so that the texts need not be kept.
 
-    ``spenders`` has the rows of those who spend, by their hash.
+    ``spenders`` has the rows of those who spend, by their hash; None where they are not told apart.
     """
     calls: list[Call] = []
     for row in rows:
@@ -134,15 +136,17 @@ def calls_of(rows: Sequence[Row], sure_from: int, runaway_tokens: int, spenders:
                     special = event.reasoning_output_tokens, event.audio_input_tokens + event.audio_output_tokens
                 if special is None or lane.is_plain:
                     reported = 0 if event.reported_cost is None else reported_nanos(event)
-                    who = lane.number, event.key_id, event.user_id
-                    spender = spenders.get(hash(who))
+                    spender: int | Who = NOWHERE
+                    if spenders is not None:
+                        who = lane.number, event.key_id, event.user_id
+                        spender = spenders.get(hash(who)) or who
                     calls.append((
                         digest, lane, offset, record.timestamp * 1_000, event_time, paid_in, paid_out,
                         event.cache_read_input_tokens, event.cache_creation_input_tokens, reported,
-                        event.duration_ms, special, who if spender is None else spender, None,
+                        event.duration_ms, special, spender, None,
                     ))  # fmt: skip
                     continue
-        calls.append((digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, 0, row))
+        calls.append((digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, NOWHERE, row))
     return calls
 
 

@@ -23,7 +23,7 @@ from schemas.statements import (
     SpenderStatement,
     Watermark,
 )
-from streams.core import cells, evicting
+from streams.core import cells, evicting, spenders
 from streams.core.admission import Admission
 from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
@@ -44,7 +44,6 @@ from streams.core.rules import (
     new_counter,
 )
 from streams.core.signals import runaway as runaway_signal
-from streams.core.spenders import Spenders
 
 _LANES_MAX = 64
 _offset_of = attrgetter("offset")
@@ -80,7 +79,8 @@ class PartitionState:
         self._values = values_of(rules.watchlist.attributes)
         self._touched: list[Lane] = []
         self.admission = Admission(rules.cells_max, rules.team_cells_max)
-        self.spenders = Spenders(rules.spenders_max, rules.team_spenders_max)
+        self.spenders = spenders.Spenders(rules.spenders_max, rules.team_spenders_max)
+        self._rows = self.spenders.rows if rules.spenders_max else None
         #: The window is whole once the source was read again up to here.
         self._rebuilt_at = self.next_offset
         #: Below this offset a restored total may hold a record already: each is asked, one by one.
@@ -176,7 +176,7 @@ class PartitionState:
             rows, refused = self._reader.read(records[first:])
             for record, reason in refused:
                 self._dead_letter(record, reason)
-            calls += calls_of(rows, self.sure_from, self.rules.runaway_tokens, self.spenders.rows)
+            calls += calls_of(rows, self.sure_from, self.rules.runaway_tokens, self._rows)
             end = records[-1].offset + 1
         if calls:
             self._fold_calls(calls)
@@ -265,11 +265,12 @@ class PartitionState:
                 lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, ms)] += 1
             if special is not None:
                 lane.count_special(*special)
-            spent.append(spender)
-            amounts.append(nanos)
+            if spender:
+                spent.append(spender)
+                amounts.append(nanos)
             folded += 1
         window.note(fresh)
-        self.spenders.drain()
+        self.spenders.drain(spenders.AT_ONCE)
         self.stream_time, self.folded = stream_time, folded
         self.arrived_at = max(self.arrived_at, max([call[3] for call in calls]))
 

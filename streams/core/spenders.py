@@ -25,7 +25,9 @@ BLOCK = 16
 KEYS_SHARE = 4
 #: Where rows without room are added up: nobody reads it.
 NOWHERE = 0
-#: Nanodollars of one call above which it is added by itself, and of a row above which it is carried over.
+#: So many calls are added up at once: each adding has a cost of its own.
+AT_ONCE = 1_024
+#: Nanodollars of one call from which on it is added by itself, and of all rows above which they are carried over.
 _LARGE, _CARRIED = 1 << 50, 1 << 61
 _HOLE = -1
 
@@ -75,9 +77,11 @@ class Spenders:
         self._free: list[int] = []
         self._cost = np.zeros(1 << 10, np.int64)
         self._requests = np.zeros(1 << 10, np.int64)
-        self._changed = np.zeros(1 << 10, np.bool_)
-        #: What 64 bits of a row do not hold.
+        #: Requests as they were stated: where they are others, something changed. Below zero: nothing counts as stated.
+        self._stated_requests = np.zeros(1 << 10, np.int64)
+        #: What 64 bits of a row do not hold, and how much was added to rows since that was looked after.
         self._more: dict[int, int] = {}
+        self._uncarried = 0
         #: Calls that were folded and not added yet: their row, or spender where that has none, and nanodollars.
         self.spent: list[int | Who] = []
         self.nanos: list[int] = []
@@ -114,32 +118,38 @@ class Spenders:
             return False
         self._more[row] = self._more.get(row, 0) + nanos
         self._requests[row] += 1
-        self._changed[row] = True
         return True
 
-    def drain(self) -> None:
-        """Add what was folded since."""
+    def drain(self, least: int = 1) -> None:
+        """Add what was folded since, if it is so many calls."""
         spent, nanos = self.spent, self.nanos
-        if not spent:
+        if len(spent) < least:
             return
         try:
             rows = np.fromiter(spent, np.int64, len(spent))
         except (TypeError, ValueError):  # some have no row yet
             rows = np.array([each if isinstance(each, int) else self._row_of(each) for each in spent], np.int64)
-        if max(nanos) < _LARGE:
-            np.add.at(self._cost, rows, np.array(nanos, np.int64))
+        try:
+            amounts = np.array(nanos, np.int64)
+        except OverflowError:
+            amounts = np.zeros(0, np.int64)
+        if amounts.size and amounts.max() < _LARGE:
+            self._uncarried += int(amounts.sum())
+            np.add.at(self._cost, rows, amounts)
         else:
             for row, each in zip(rows.tolist(), nanos, strict=True):
                 self._more[row] = self._more.get(row, 0) + each
         np.add.at(self._requests, rows, 1)
-        self._changed[rows] = True
-        self._cost[NOWHERE] = 0
-        if self._cost[rows].max() > _CARRIED:
-            for row in set(rows.tolist()):
-                self._more[row] = self._more.get(row, 0) + int(self._cost[row])
-                self._cost[row] = 0
+        if self._uncarried > _CARRIED:
+            self._carry()
         spent.clear()
         nanos.clear()
+
+    def _carry(self) -> None:
+        for row in np.flatnonzero(self._cost).tolist():
+            self._more[row] = self._more.get(row, 0) + int(self._cost[row])
+        self._cost[:] = 0
+        self._uncarried = 0
 
     def _row_of(self, who: Who) -> int:
         """Its row, a new one, or that of the key alone, new or not; ``NOWHERE`` where there is no room."""
@@ -167,9 +177,10 @@ class Spenders:
             self._stands.append(0)
             self._offsets.append(-1)
             if row >= len(self._cost):
-                self._cost = np.concatenate([self._cost, np.zeros_like(self._cost)])
-                self._requests = np.concatenate([self._requests, np.zeros_like(self._requests)])
-                self._changed = np.concatenate([self._changed, np.zeros_like(self._changed)])
+                more = np.zeros_like(self._cost)
+                self._cost = np.concatenate([self._cost, more])
+                self._requests = np.concatenate([self._requests, more])
+                self._stated_requests = np.concatenate([self._stated_requests, more])
         if stands is None:
             stands = cell.holes.pop() if cell.holes else len(cell.rows)
         if stands == len(cell.rows):
@@ -195,9 +206,9 @@ class Spenders:
     def take(self, revision: int, offset: int) -> Iterator[SpenderStatement]:
         """What changed up to an offset; it counts as stated."""
         self.drain()
-        self._changed[NOWHERE] = False
-        changed = np.flatnonzero(self._changed).tolist()
-        self._changed[:] = False
+        self._cost[NOWHERE] = self._requests[NOWHERE] = 0
+        changed = np.flatnonzero(self._requests != self._stated_requests).tolist()
+        self._stated_requests[:] = self._requests
         blocks: dict[tuple[int, int], None] = {}
         for row in changed:
             # A row that was restored ahead of the watermark holds more than was folded by now.
@@ -226,7 +237,7 @@ class Spenders:
     def restate(self) -> None:
         """Everything counts as changed."""
         for cell in self._cells.values():
-            self._changed[[row for row in cell.rows if row != _HOLE]] = True
+            self._stated_requests[[row for row in cell.rows if row != _HOLE]] = -1
 
     # -- restoring and letting go -----------------------------------------------------------------------------------
 
@@ -268,8 +279,7 @@ class Spenders:
                 self.rows.pop(hash(name), None)
                 self._names[row] = None
                 self._more.pop(row, None)
-                self._cost[row] = self._requests[row] = 0
-                self._changed[row] = False
+                self._cost[row] = self._requests[row] = self._stated_requests[row] = 0
                 self._free.append(row)
         blocks = -(-len(gone.rows) // BLOCK)
         return [_statement(cell, cell.revision, block, []) for block in range(blocks)]
