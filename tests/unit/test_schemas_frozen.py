@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from schemas import topics
-from schemas.alerts import Alert, Contributor
+from schemas.alerts import Alert, Contributor, Driver, Drivers
 from schemas.budgets import Budget, Grant, Limit, OpeningBalance, Override, Period, Run, Rung
 from schemas.commands import JobAck, JobCommand, Measure, Target, ThrottleAck, ThrottleCommand
 from schemas.events import BillingRecord, GpuSample, UsageEvent
@@ -40,7 +40,7 @@ FROZEN = {
     "json/spender_statement.v1.json": "b058b6d360312d94fcb0206f017161a642a10788be72065a54cf4e9b745940a0",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "06f08860e4c9c694099bfafe1c787c4389db9538ca83f159e4491f4f7bc8bc7a",
-    "json/alert.v1.json": "4d9e59b2891c53c04b0b9d63b88d550fb36ea010a8facf4336baed08948055cd",
+    "json/alert.v1.json": "af6e1bf6fdfbde46a9ad7c4a573d08a8d2383ac7bfd5ed3e39bbef60f16a27ae",
     "json/throttle_command.v1.json": "a54d0a27de5066aebfd300231bbfd42ea4f2e4783fe7eaf16805f961932e9579",
     "json/throttle_ack.v1.json": "ec7e4fe4a05e111a350966fdb32989d1afa7b8302eb0c57b641685754fc43571",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
@@ -127,6 +127,14 @@ EXAMPLES = {
         occurred_at="2026-11-21T00:00:00Z",
         stated_at="2026-11-21T00:00:00Z",
         top_contributors=[Contributor("chat", "1.5")],
+        drivers=Drivers(
+            volume="1.5",
+            model_mix="-0.5",
+            tokens_per_request="0",
+            cache="0",
+            price="0",
+            by=[Driver("team", "search", "1")],
+        ),
     ),
     "throttle_command": ThrottleCommand(
         command_id="c",
