@@ -129,6 +129,8 @@ class Rollup:
         self._hours: dict[tuple[str, int], _Sums] = {}
         #: Nanodollars by key of each block of a cell's spenders, with the block's revision and newest offset.
         self._keys: dict[_Place, dict[int, tuple[tuple[int, int], dict[str, int]]]] = {}
+        #: Where a cell is added: the scope's hour, its sums, and those of the cell's model there.
+        self._ways: dict[_Place, list[tuple[tuple[str, int], _Sums, list[int]]]] = {}
         self._changed: dict[tuple[str, int], None] = {}
         #: Cells that are held anew since it was last asked for them.
         self._unkept: dict[_Place, None] = {}
@@ -142,7 +144,7 @@ class Rollup:
         """Take in a cell's total; False where it says nothing new, or of an hour that cannot change any more."""
         place = (cell.cell_id, cell.source.slot(), cell.segment)
         held = self._cells.get(place)
-        if cell.hour < self.frozen_before or not scopes_of(cell.dimensions):
+        if cell.hour < self.frozen_before or cell.dimensions.category not in METERED:
             return False
         if held is not None and (cell.revision, cell.offset) <= (held.revision, held.offset):
             return False
@@ -201,6 +203,7 @@ class Rollup:
             place = (cell.cell_id, cell.slot, cell.segment)
             del self._cells[place]
             self._keys.pop(place, None)
+            self._ways.pop(place, None)
         for key in [key for key in self._hours if key[1] < self.frozen_before]:
             del self._hours[key]
         return gone
@@ -208,17 +211,26 @@ class Rollup:
     def _add(self, cell: RolledCell, before: Figures) -> None:
         more = [one - two for one, two in zip(cell.figures.numbers(), before.numbers(), strict=True)]
         nanos, named = more[6], _named(cell.dimensions)
-        for scope in scopes_of(cell.dimensions):
-            key = (scope, cell.hour)
-            sums = self._hours.get(key)
-            if sums is None:
-                sums = self._hours[key] = _Sums()
-            model = sums.models.setdefault(cell.dimensions.model, [0] * len(more))
+        for key, sums, model in self._ways_of(cell):
             for place, number in enumerate(more):
                 model[place] += number
             for name in named if nanos else ():
                 sums.by[name] = sums.by.get(name, 0) + nanos
             self._changed[key] = None
+
+    def _ways_of(self, cell: RolledCell) -> list[tuple[tuple[str, int], _Sums, list[int]]]:
+        place = (cell.cell_id, cell.slot, cell.segment)
+        found = self._ways.get(place)
+        if found is None:
+            found = self._ways[place] = []
+            for scope in scopes_of(cell.dimensions):
+                key = (scope, cell.hour)
+                sums = self._hours.get(key)
+                if sums is None:
+                    sums = self._hours[key] = _Sums()
+                model = sums.models.setdefault(cell.dimensions.model, [0] * len(cell.figures.numbers()))
+                found.append((key, sums, model))
+        return found
 
 
 def _named(dimensions: Dimensions) -> tuple[tuple[str, str], ...]:
