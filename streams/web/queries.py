@@ -29,6 +29,8 @@ TIMES: Mapping[str, str] = {
 }
 #: What only the rows of spenders know.
 SPENDERS: Mapping[str, str] = {"key": "key_id", "user": "user_id"}
+#: Bills of models have the category of calls, and no requests.
+_OF_CALLS = "category = 'llm' and requests > 0"
 MONEY = ("cost_nanos", "reported_cost_nanos", "reconciled_cost_nanos", "estimated_cost_nanos")
 COUNTS = (
     "requests",
@@ -195,9 +197,9 @@ async def spenders(
     rest = ""
     if by in SPENDERS and not who and not nobody:
         rest = (
-            " union all select '__other__', coalesce((select sum(cost_nanos) from counted where category = 'llm'), 0)"
+            f" union all select '__other__', coalesce((select sum(cost_nanos) from counted where {_OF_CALLS}), 0)"
             " - coalesce((select sum(nanos) from named), 0)"
-            " union all select '', cost_nanos from counted where category <> 'llm'"
+            f" union all select '', cost_nanos from counted where not ({_OF_CALLS})"
         )
     order = "name" if by in TIMES else "nanos desc, name"
     sql = (
