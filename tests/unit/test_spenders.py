@@ -212,5 +212,18 @@ def test_by_key_and_by_user_the_sums_are_the_cells_to_the_nanodollar(found, cut)
     assert rows == sum(cell["cost_nanos"] for cell in rig.store.sums(of_cells=True).values()) == oracle.nanos
 
 
+@pytest.mark.parametrize("cut", [number / 20 for number in range(21)])
+def test_wherever_a_flush_is_cut_short_no_call_is_added_twice_to_who_made_it(cut):
+    records = calls("k/a", "k/b", "l/a", "k/a", "k/c", "l/a", "k/b", "", "k/a", team="search")
+    rig = Rig(rig_rules(), records, iter("abcd").__next__)
+    rig.take(3, 2)
+    rig.flush(evicting=False)
+    rig.take(4, 2)
+    rig.flush(evicting=False, cut=cut)
+    rig.begin()
+    rig.finish()
+    assert plain(rig.store.spent_by()) == plain(Oracle(rig_rules(), records).spenders)
+
+
 def test_rules_bound_spenders_unless_they_are_told_otherwise():
     assert (rules().spenders_max, rules().team_spenders_max) == (100_000, 20_000)
