@@ -108,7 +108,7 @@ class Steps:
         """And reduced to their numbers."""
         for whole in self.raw:
             for chunk in _chunks(whole):
-                calls_of(self.state._reader.read(chunk)[0], 0, 50_000)
+                calls_of(self.state._reader.read(chunk)[0], 0, 50_000, self.state.spenders.rows)
 
     def fold(self) -> None:
         """And de-duplicated, priced and added to their lanes."""

@@ -25,6 +25,30 @@ class Contributor(msgspec.Struct, frozen=True):
     cost_usd: str
 
 
+class Driver(msgspec.Struct, frozen=True):
+    """Who is behind an excess: a ``team``, ``feature``, ``model`` or ``key``, and what it costs more than before."""
+
+    kind: str
+    name: str
+    excess_usd: str
+
+
+class Drivers(msgspec.Struct, frozen=True, kw_only=True):
+    """What an excess is made of, in dollars: the five parts add up to it exactly, and each may be below zero."""
+
+    #: More requests.
+    volume: str
+    #: Calls that went to dearer models.
+    model_mix: str
+    tokens_per_request: str
+    #: Fewer answers and tokens from caches.
+    cache: str
+    #: What a token of the same kind costs.
+    price: str
+    #: Those that cost most more than before, largest first.
+    by: list[Driver] = []
+
+
 class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What was found, where, how much, since when. Times are RFC 3339 UTC; money is decimal strings."""
 
@@ -55,6 +79,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     threshold: str = ""
     unit: str = "USD"
     top_contributors: list[Contributor] = []
+    #: Of an excess of spend: what it is made of.
+    drivers: Drivers | None = None
     #: What Sluice did about it, in words; empty where it only told.
     action: str = ""
     runbook: str = ""

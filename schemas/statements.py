@@ -83,6 +83,37 @@ class CellStatement(msgspec.Struct, kw_only=True):
     totals: Totals
 
 
+class SpenderRow(msgspec.Struct, array_like=True):
+    """What one key and user spent in a cell, up to and including ``offset``: cumulative, as the cell is."""
+
+    key_id: str
+    user_id: str
+    #: The last offset that it holds.
+    offset: int = -1
+    cost_nanos: int = 0
+    requests: int = 0
+
+
+class SpenderStatement(msgspec.Struct, kw_only=True, tag="spenders"):
+    """Some of the keys and users that spent a cell-hour segment's money. A later statement of the block replaces it.
+
+    What the cell holds beyond all of its rows is nobody's by name: of calls beyond the bounds of ``spenders_max``, of
+    GPUs and bills, and of releases that stated no spenders.
+    """
+
+    v: int = 1
+    cell_id: str
+    #: Start of the UTC hour, microseconds since 1970.
+    hour: int
+    source: Source
+    #: The cell's segment.
+    segment: int
+    revision: int
+    #: Rows of a segment are stated in blocks; each key and user is in one of them.
+    block: int
+    rows: list[SpenderRow]
+
+
 class Watermark(msgspec.Struct, kw_only=True, tag="watermark"):
     """Written last in each flush: everything below ``next_offset`` of ``source`` is in what was stated before."""
 

@@ -172,6 +172,8 @@ def _rules(settings: Settings, prices: PriceBook) -> Rules:
         cells_idle_us=settings.cells_idle_s * SECOND,
         cells_max=settings.cells_max,
         team_cells_max=settings.team_cells_max,
+        spenders_max=settings.spenders_max,
+        team_spenders_max=settings.team_spenders_max,
     )
 
 

@@ -38,6 +38,7 @@ OVERFLOWS = Counter(
     registry=WORKER,
 )
 CELLS_LIVE = Gauge("sluice_cells_live", "Cells in memory.", registry=WORKER)
+SPENDERS_LIVE = Gauge("sluice_spenders_live", "Keys and users that the cells in memory tell apart.", registry=WORKER)
 FLUSH_SECONDS = Histogram("sluice_flush_seconds", "Making state durable.", buckets=_SECONDS, registry=WORKER)
 
 # Definitions

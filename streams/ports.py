@@ -9,7 +9,7 @@ import msgspec
 from schemas.alerts import Alert
 from schemas.budgets import Definition
 from schemas.commands import JobAck, JobCommand, ThrottleAck, ThrottleCommand
-from schemas.statements import CellStatement, Dimensions, Watermark
+from schemas.statements import CellStatement, Dimensions, SpenderStatement, Watermark
 
 
 class DeliveryError(Exception):
@@ -213,7 +213,12 @@ class Forecasts(Protocol):
 class Ledger(Protocol):
     """The system of record (PostgreSQL)."""
 
-    async def write_cells(self, cells: Sequence[CellStatement], watermarks: Sequence[Watermark]) -> None:
+    async def write_cells(
+        self,
+        cells: Sequence[CellStatement],
+        watermarks: Sequence[Watermark],
+        spenders: Sequence[SpenderStatement] = (),
+    ) -> None:
         """Upsert totals and watermarks in one transaction; a statement that is not newer changes nothing."""
         ...
 

@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     tags_max: int = Field(64, ge=0, le=1_000, description="Tags of one event.")
     cells_max: int = Field(200_000, ge=100, description="Live cells of a source partition; the excess: __other__.")
     team_cells_max: int = Field(20_000, ge=10, description="Of one team among them; the excess: __other__.")
+    spenders_max: int = Field(100_000, ge=0, description="Keys with users told apart in live cells; 0: none are.")
+    team_spenders_max: int = Field(20_000, ge=0, description="Of one team among them; the excess: __other__.")
     rate_card: Path | None = Field(None, description="Contract prices, YAML; they go before the catalogue.")
     self_hosted_providers: TextList = ["vllm", "ollama", "tgi", "self-hosted"]
     metered_providers: TextList = Field(

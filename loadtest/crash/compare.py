@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from loadtest.crash.expected import Cell, Command, Expected, Rung
+from loadtest.crash.expected import Cell, Command, Expected, Rung, Spender
 from schemas.keys import alert_id
 
 
@@ -28,6 +28,7 @@ class Found(NamedTuple):
     """What the service says at the end of a run."""
 
     cells: Mapping[Cell, Counter[str]]
+    spenders: Mapping[Spender, Counter[str]]
     #: ``{(topic, partition): (dead letters, duplicates)}`` as the ledger has it.
     sources: Mapping[tuple[str, int], tuple[int, int]]
     letters: Sequence[Letter]
@@ -49,6 +50,7 @@ def compare(expected: Expected, found: Found, planned_ids: Iterable[str]) -> lis
         _sent(expected.ids, missing),
         _cells(expected.cells, found.cells),
         _money(expected.cells, found.cells),
+        _spenders(expected.spenders, found.spenders),
         _sources(expected, found),
         _letters(expected.letters, found.letters),
         _alerts(expected.statements(), budget_alerts),
@@ -82,6 +84,16 @@ def _money(expected: Mapping[Cell, Counter[str]], found: Mapping[Cell, Counter[s
     wanted = sum(cell["cost_nanos"] for cell in expected.values())
     got = sum(cell["cost_nanos"] for cell in found.values())
     return Check("nanodollars", wanted, got, [f"{got - wanted:+,} nanodollars"] if got != wanted else [])
+
+
+def _spenders(expected: Mapping[Spender, Counter[str]], found: Mapping[Spender, Counter[str]]) -> Check:
+    differences = [
+        f"team {who[0]}, key {who[1]}, user {who[2]}: {_written(found.get(who, Counter()))} in the ledger and"
+        f" {_written(expected.get(who, Counter()))} expected"
+        for who in sorted(expected.keys() | found.keys())
+        if expected.get(who) != found.get(who)
+    ]
+    return Check("keys and users, what each spent", len(expected), len(found), differences)
 
 
 def _sources(expected: Expected, found: Found) -> Check:

@@ -44,6 +44,8 @@ HISTOGRAMS = ("cost_histogram", "latency_histogram")
 Cell = tuple[Any, ...]
 #: Topic and partition.
 Place = tuple[str, int]
+#: Team, key and user.
+Spender = tuple[str, str, str]
 
 
 class Rung(NamedTuple):
@@ -66,6 +68,8 @@ class Expected:
 
     def __init__(self, prices: Prices, amount: Mapping[str, int], period: tuple[datetime, datetime]) -> None:
         self.cells: dict[Cell, Counter[str]] = {}
+        #: Nanodollars and calls by team, key and user.
+        self.spenders: dict[Spender, Counter[str]] = {}
         self.letters: dict[tuple[str, int, int], str] = {}
         self.duplicates: Counter[Place] = Counter()
         self.spent = {budget.id: 0 for budget in BUDGETS}
@@ -129,6 +133,10 @@ class Expected:
         found.update(totals)
         found.update(bounded)
         found["unverified_late"] += late
+        if event.type == USAGE:
+            who = (cell[2], event.data.get("key_id", ""), event.data.get("user_id", ""))
+            spent = {"cost_nanos": totals["cost_nanos"], "requests": 1}
+            self.spenders.setdefault(who, Counter()).update(spent)
         if self._period[0] <= event.happened < self._period[1]:
             attributes = dimensions_of(event.data)
             for budget in BUDGETS:

@@ -105,6 +105,8 @@ def _usage(chance: Random, team: str) -> dict[str, Any]:
         "environment": "prod" if chance.random() < 0.8 else "dev",
         "duration_ms": chance.randrange(40, 9_000),
     }
+    # Whoever calls is made of what is there, so that a seed's run stays what it was.
+    data |= {"key_id": f"key-{data['duration_ms'] % 7}", "user_id": f"user-{data['duration_ms'] % 211}"}
     if chance.random() < 0.2:
         data["request_type"] = "batch"
     if chance.random() < 0.1:

@@ -24,6 +24,10 @@ CONSUMED = (
 FETCH_BYTES = 8_388_608
 REQUEST_MS = 20_000
 _CELLS = f"select hour, {', '.join((*DIMENSIONS, *TOTALS, *HISTOGRAMS))} from ledger_cells"
+_SPENDERS = """
+select team_id, key_id, user_id, sum(spenders.cost_nanos) as cost_nanos, sum(spenders.requests) as requests
+from ledger_cells join ledger_spenders as spenders using (cell_id, slot, segment) group by 1, 2, 3
+"""
 _UNSENT = "select count(*) from outbox where state <> 'sent'"
 
 Place = tuple[str, int]
@@ -97,12 +101,17 @@ async def read_found(topics: Topics, database_url: str, told: dict[str, list[Any
     connection = await asyncpg.connect(database_url, timeout=10)
     try:
         rows = await connection.fetch(_CELLS)
+        spenders = await connection.fetch(_SPENDERS)
         sources = await connection.fetch("select slot, dead_letters, duplicates from ledger_sources")
         unsent = await connection.fetchval(_UNSENT)
     finally:
         await connection.close()
     return Found(
         cells=_cells(rows),
+        spenders={
+            tuple(row[:3]): Counter(cost_nanos=int(row["cost_nanos"]), requests=int(row["requests"]))
+            for row in spenders
+        },
         sources={_place(row["slot"]): (row["dead_letters"], row["duplicates"]) for row in sources},
         letters=[_letter(record) for name in INPUTS for record in told.get(f"{name}.dlt", ())],
         alerts=[json.loads(record.value) for record in told.get("alerts.v1", ()) if record.value],

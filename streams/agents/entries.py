@@ -5,25 +5,27 @@ A successor takes the writer whose watermark is furthest: states are prefixes of
 most complete.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from schemas import topics
 from schemas.keys import digest
-from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS
-from schemas.statements import CellStatement, ScopeStatement, Source, Watermark
+from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS, SPENDERS
+from schemas.statements import CellStatement, ScopeStatement, Source, SpenderStatement, Watermark
 from streams.core.meter import PartitionState
-from streams.core.rules import CHECKPOINTS, Checkpoint, DeadLetter
+from streams.core.rules import CHECKPOINTS, Checkpoint, DeadLetter, Statement
 from streams.core.scopes import meeting_place
 from streams.transport import Outgoing, partition_of
 
-Statement = CellStatement | ScopeStatement
-
 _encode = msgspec.json.Encoder().encode
-_decode_cell = CELL_STATEMENTS.decode
-_decode_scope = SCOPE_STATEMENTS.decode
+#: By the kind of a changelog entry.
+_DECODE: Mapping[str, Callable[[bytes], Statement]] = {
+    "c": CELL_STATEMENTS.decode,
+    "p": SPENDERS.decode,
+    "s": SCOPE_STATEMENTS.decode,
+}
 
 _WATERMARK = "w"
 _OPENINGS = "o"
@@ -47,6 +49,8 @@ def entry_id(statement: Statement) -> str:
     """What a statement is about, apart from its source partition and writer; its segment is part of it."""
     if isinstance(statement, CellStatement):
         return f"c|{statement.cell_id}|{statement.segment}"
+    if isinstance(statement, SpenderStatement):
+        return f"p|{statement.cell_id}|{statement.segment}|{statement.block}"
     return f"s|{digest(statement.scope, str(statement.period_start))}|{statement.segment}"
 
 
@@ -61,7 +65,7 @@ def openings_entry(source: Source, records: bytes, writer: str) -> tuple[bytes, 
 
 
 def statement_entry(statement: Statement, writer: str) -> tuple[bytes, bytes]:
-    """A cell or counter as a changelog entry."""
+    """A statement as a changelog entry."""
     return entry_key(statement.source, entry_id(statement), writer), _encode(statement)
 
 
@@ -84,10 +88,7 @@ def recover(entries: Mapping[bytes, bytes]) -> dict[str, Recovered]:
             by_writer.setdefault((slot, writer), []).append((kind, value))
     recovered = {}
     for slot, (_, writer, checkpoint) in best.items():
-        statements: list[Statement] = [
-            _decode_cell(value) if kind == "c" else _decode_scope(value)
-            for kind, value in by_writer.get((slot, writer), ())
-        ]
+        statements = [_DECODE[kind](value) for kind, value in by_writer.get((slot, writer), ())]
         recovered[slot] = Recovered(checkpoint, statements, openings.get((slot, writer)))
     return recovered
 
@@ -104,11 +105,7 @@ def leftovers(entries: Mapping[bytes, bytes], partitions: int) -> dict[str, list
     found: dict[str, list[Leftover]] = {}
     for key, value in entries.items():
         slot, kind, *_, writer = key.decode().split("|")
-        gone = None
-        if kind == "c":
-            gone = deletion(_decode_cell(value), writer, partitions)
-        elif kind == "s":
-            gone = deletion(_decode_scope(value), writer, partitions)
+        gone = deletion(_DECODE[kind](value), writer, partitions) if kind in _DECODE else None
         found.setdefault(slot, []).append(Leftover(key, gone))
     for left in found.values():
         # Watermarks first: a writer whose statements are partly gone must have lost its watermark before.
@@ -118,13 +115,13 @@ def leftovers(entries: Mapping[bytes, bytes], partitions: int) -> dict[str, list
 
 def deletion(statement: Statement, writer: str, partitions: int) -> Outgoing:
     """The deletion of a statement from its topic."""
-    if isinstance(statement, CellStatement):
+    if isinstance(statement, CellStatement | SpenderStatement):
         return cell_record(statement, writer)._replace(value=None)
     return scope_record(statement, writer, partitions)._replace(value=None)
 
 
-def cell_record(cell: CellStatement, writer: str) -> Outgoing:
-    """A cell's statement; it goes to the partition it came from, so that the watermark follows it."""
+def cell_record(cell: CellStatement | SpenderStatement, writer: str) -> Outgoing:
+    """A statement of a cell or its spenders, in the partition that it came from, so that the watermark follows it."""
     return Outgoing(
         topics.SPEND_CELLS, cell.source.partition, entry_key(cell.source, entry_id(cell), writer), _encode(cell)
     )
@@ -146,6 +143,11 @@ def watermark_record(watermark: Watermark, writer: str) -> Outgoing:
 def is_watermark(key: bytes) -> bool:
     """Whether a record on ``spend.cells`` is a watermark."""
     return key.split(b"|", 2)[1] == b"w"
+
+
+def is_of_spenders(key: bytes) -> bool:
+    """Whether a record on ``spend.cells`` says who spent a cell's money."""
+    return key.split(b"|", 2)[1] == b"p"
 
 
 def signal_records(state: PartitionState) -> Iterable[Outgoing]:

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from schemas.readers import ACKS, CELL_STATEMENTS, COMMANDS, JOB_ACKS, JOB_COMMANDS, WATERMARKS
+from schemas.readers import ACKS, CELL_STATEMENTS, COMMANDS, JOB_ACKS, JOB_COMMANDS, SPENDERS, WATERMARKS
 from schemas.topics import JOB_ACKS as JOB_ACKS_TOPIC
 from schemas.topics import JOB_COMMANDS as JOB_COMMANDS_TOPIC
 from schemas.versions import UnknownVersionError, Versioned
 from streams import metrics
-from streams.agents.entries import is_watermark
+from streams.agents.entries import is_of_spenders, is_watermark
 from streams.agents.shell import decoded, fail_stop
 from streams.clock import elapsed_s
 from streams.ports import Change, Ledger
@@ -36,16 +36,18 @@ class LedgerAgent:
         self._change_of = change_of
 
     async def run_cells(self, stream: Any) -> None:
-        """``spend.cells``: the newest total of each cell, then the watermarks that cover them."""
+        """``spend.cells``: the newest totals of each cell and its spenders, then the watermarks that cover them."""
         async for event in stream.noack().events():
             started = elapsed_s()
             newest = {record.key: record for record in event.value.records}
             marks = [record for key, record in newest.items() if is_watermark(key)]
-            cells = [record for key, record in newest.items() if not is_watermark(key)]
+            spenders = [record for key, record in newest.items() if is_of_spenders(key)]
+            cells = [record for key, record in newest.items() if not (is_watermark(key) or is_of_spenders(key))]
             try:
                 await self._ledger.write_cells(
                     [cell for _, cell in decoded(cells, CELL_STATEMENTS.decode)],
                     [mark for _, mark in decoded(marks, WATERMARKS.decode)],
+                    [rows for _, rows in decoded(spenders, SPENDERS.decode)],
                 )
             except Exception as error:
                 fail_stop("LEDGER", error)

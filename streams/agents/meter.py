@@ -23,7 +23,7 @@ from typing import Any
 
 from schemas.statements import Source
 from streams import metrics
-from streams.agents import digests, entries
+from streams.agents import digests, entries, measuring
 from streams.agents.keyed import alert_record
 from streams.agents.opening_balances import OpeningBalances
 from streams.agents.pictures import Picture, joined
@@ -299,7 +299,7 @@ class Meter:
             for where, state in list(self._states.items()):
                 await self._keep_digests(where, state)
             metrics.FLUSH_SECONDS.observe(elapsed_s() - began)
-            metrics.CELLS_LIVE.set(sum(len(state.cells) for state in self._states.values()))
+            measuring.measure_all(self._states.values())
             return cost_s
 
     async def _flush(self, evicting: bool) -> float:
@@ -324,7 +324,7 @@ class Meter:
             if self._states.get(picture.where) is picture.state:  # else the new owner reads these records again
                 for event in picture.done:
                     event.ack()
-                self._measure(picture.state)
+                measuring.measure(picture.state)
         return cost_s
 
     async def _keep_digests(self, where: tuple[str, int], state: PartitionState) -> None:
@@ -356,6 +356,9 @@ class Meter:
         self._stated_at[where] = elapsed_s()
         # A cell's statement is its changelog entry: one encoding serves both.
         cells = [entries.cell_record(cell, writer) for cell in state.changed_cells.values()]
+        # Rows after their cells: those that are ahead of theirs are left out when they are taken back.
+        spenders = state.spenders.take(state.revision, state.next_offset - 1)
+        cells += [entries.cell_record(rows, writer) for rows in spenders]
         whole, state.changed_counters = state.openings.apart(state.changed_counters, held=False)
         counters = [entries.statement_entry(counter, writer) for counter in whole]
         state.changed_cells = {}
@@ -388,13 +391,3 @@ class Meter:
         app: Any = self._table.app
         await app.producer.write(records, self._partitions)
         metrics.STATEMENTS.inc(len(records))
-
-    def _measure(self, state: PartitionState) -> None:
-        topic = state.source.topic
-        metrics.EVENTS_FOLDED.labels(topic=topic).inc(state.folded)
-        metrics.UNPRICED.inc(state.unpriced)
-        state.folded = state.unpriced = 0
-        metrics.DUPLICATES.labels(slot=state.source.slot()).set(state.duplicates)
-        metrics.DEDUPE_IDS.labels(slot=state.source.slot()).set(len(state.window))
-        metrics.DEDUPE_DROPPED_EARLY.inc(state.window.dropped_early)
-        state.window.dropped_early = 0

@@ -5,13 +5,14 @@ price stay the same. So a call on a known lane is a handful of integer additions
 counts in, are looked up once a lane and brought up to date once a statement (``settle``) instead of once a call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from schemas.events import UsageEvent
 from schemas.statements import CellStatement, ScopeStatement
 from streams.core.batch_reading import Plan, Row
-from streams.core.cells import reported_nanos
+from streams.core.cells import Charge, reported_nanos
 from streams.core.rates import FlatTerms
+from streams.core.spenders import NOWHERE, Who
 
 #: A counter names this many contributors; the rest share one label.
 CONTRIBUTORS_MAX = 24
@@ -25,7 +26,7 @@ class Lane:
 
     __slots__ = (
         "by_id", "cached", "cell", "cost", "cost_histogram", "counters", "divisor", "duration", "end", "input",
-        "is_hit", "is_plain", "is_success", "late", "latency_histogram", "long_from", "offset", "output",
+        "is_hit", "is_plain", "is_success", "late", "latency_histogram", "long_from", "number", "offset", "output",
         "per_request", "rate_cached", "rate_in", "rate_out", "rate_written", "reported", "requests", "squared",
         "start", "written",
     )  # fmt: skip
@@ -38,6 +39,7 @@ class Lane:
         counters: Sequence[tuple[ScopeStatement, str]],
         terms: FlatTerms,
         event: UsageEvent,
+        number: int,
     ) -> None:
         self.start, self.end = start, end
         self.cell, self.counters = cell, tuple(counters)
@@ -45,6 +47,8 @@ class Lane:
         # Buckets are counted in place: whoever states the cell settles the rest first.
         self.cost_histogram = cell.totals.cost_histogram
         self.latency_histogram = cell.totals.latency_histogram
+        #: The cell's, for its spenders.
+        self.number = number
         rates = terms.rates
         self.long_from, self.divisor, self.per_request = terms.long_from, rates.divisor, rates.per_request
         self.rate_in, self.rate_out = rates.input, rates.output
@@ -106,14 +110,21 @@ class Lane:
 
 
 #: A call on its way into a lane: digest, lane, offset, arrival, event time, input, output, cached and written tokens,
-#: the gateway's own figure, duration, reasoning and audio tokens. Without a lane only the row at the end counts.
+#: the gateway's own figure, duration, reasoning and audio tokens, the row of its spender or where there is none the
+#: spender. Without a lane only the row at the end counts.
 Call = tuple[
-    bytes, Lane | None, int, int, int, int, int, int, int, int, int | None, tuple[int, int] | None, Row | None
+    bytes, Lane | None, int, int, int, int, int, int, int, int, int | None, tuple[int, int] | None, int | Who,
+    Row | None,
 ]  # fmt: skip
 
 
-def calls_of(rows: Sequence[Row], sure_from: int, runaway_tokens: int) -> list[Call]:
-    """What the fold needs of rows: numbers, where the lane is known, so that the texts need not be kept."""
+def calls_of(
+    rows: Sequence[Row], sure_from: int, runaway_tokens: int, spenders: Mapping[int, int] | None
+) -> list[Call]:
+    """What the fold needs of rows: numbers, where the lane is known, so that the texts need not be kept.
+
+    ``spenders`` has the rows of those who spend, by their hash; None where they are not told apart.
+    """
     calls: list[Call] = []
     for row in rows:
         record, digest, plan, event, event_time = row
@@ -129,13 +140,17 @@ def calls_of(rows: Sequence[Row], sure_from: int, runaway_tokens: int) -> list[C
                     special = event.reasoning_output_tokens, event.audio_input_tokens + event.audio_output_tokens
                 if special is None or lane.is_plain:
                     reported = 0 if event.reported_cost is None else reported_nanos(event)
+                    spender: int | Who = NOWHERE
+                    if spenders is not None:
+                        who = lane.number, event.key_id, event.user_id
+                        spender = spenders.get(hash(who)) or who
                     calls.append((
                         digest, lane, offset, record.timestamp * 1_000, event_time, paid_in, paid_out,
                         event.cache_read_input_tokens, event.cache_creation_input_tokens, reported,
-                        event.duration_ms, special, None,
+                        event.duration_ms, special, spender, None,
                     ))  # fmt: skip
                     continue
-        calls.append((digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, row))
+        calls.append((digest, None, offset, 0, event_time, 0, 0, 0, 0, 0, None, None, NOWHERE, row))
     return calls
 
 
@@ -165,6 +180,18 @@ def add_besides(counter: ScopeStatement, duration_ms: int, squares: int, estimat
         counter.squared_cs = (counter.squared_cs or 0) + squares
     if estimated_nanos:
         counter.estimated_nanos = (counter.estimated_nanos or 0) + estimated_nanos
+
+
+def count_one(counter: ScopeStatement, charge: Charge, tokens: int, duration_ms: int, failed: bool, label: str) -> None:
+    """Add one event to a scope's total."""
+    counter.cost_nanos += charge.nanos
+    counter.requests += 1
+    counter.tokens += tokens
+    add_besides(counter, duration_ms, squared_cs(duration_ms), charge.nanos if charge.estimated else 0)
+    if failed:
+        counter.failures = (counter.failures or 0) + 1
+    if charge.nanos:
+        contribute(counter.contributors, label, charge.nanos)
 
 
 def contribute(contributors: dict[str, int], label: str, nanos: int) -> None:

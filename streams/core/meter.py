@@ -20,19 +20,29 @@ from schemas.statements import (
     ScopeStatement,
     Signal,
     Source,
+    SpenderStatement,
     Watermark,
 )
-from streams.core import cells
-from streams.core.admission import Admission, is_other
+from streams.core import cells, evicting, spenders
+from streams.core.admission import Admission
 from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
-from streams.core.lanes import LONG_MS, Call, Lane, add_besides, calls_of, contribute, lane_at, squared_cs
+from streams.core.lanes import LONG_MS, Call, Lane, calls_of, count_one, lane_at
 from streams.core.matching import values_of
 from streams.core.openings import Openings
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
-from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, Watchlist, evicted_until, new_counter
+from streams.core.rules import (
+    Checkpoint,
+    DeadLetter,
+    Rules,
+    Statement,
+    Watched,
+    Watchlist,
+    evicted_until,
+    new_counter,
+)
 from streams.core.signals import runaway as runaway_signal
 
 _LANES_MAX = 64
@@ -68,7 +78,9 @@ class PartitionState:
         self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.attributes)
         self._values = values_of(rules.watchlist.attributes)
         self._touched: list[Lane] = []
-        self._admission = Admission(rules.cells_max, rules.team_cells_max)
+        self.admission = Admission(rules.cells_max, rules.team_cells_max)
+        self.spenders = spenders.Spenders(rules.spenders_max, rules.team_spenders_max)
+        self._rows = self.spenders.rows if rules.spenders_max else None
         #: The window is whole once the source was read again up to here.
         self._rebuilt_at = self.next_offset
         #: Below this offset a restored total may hold a record already: each is asked, one by one.
@@ -80,15 +92,20 @@ class PartitionState:
 
     # -- restoring --------------------------------------------------------------------------------------------------
 
-    def restore(self, statements: Iterable[CellStatement | ScopeStatement]) -> None:
+    def restore(self, statements: Iterable[Statement]) -> None:
         """Take back what was durable. Everything counts as changed: a new owner restates before its first watermark."""
+        rows = []
         for statement in statements:
+            if isinstance(statement, SpenderStatement):
+                rows.append(statement)
+                continue
             if isinstance(statement, CellStatement):
                 self.cells[(statement.dimensions, statement.hour)] = statement
-                self._admission.enter(statement.dimensions)
+                self.admission.enter(statement.dimensions)
             else:
                 self.counters[(statement.scope, statement.period_start)] = statement
             self.sure_from = max(self.sure_from, statement.offset + 1)
+        self.sure_from = max(self.sure_from, self.spenders.restore(self.cells.values(), rows))
         self.restate()
 
     def restate(self) -> None:
@@ -96,6 +113,7 @@ class PartitionState:
         self.changed_cells = {id(cell): cell for cell in self.cells.values()}
         self.changed_counters = {id(counter): counter for counter in self.counters.values()}
         self.unstated = dict(self.changed_counters)
+        self.spenders.restate()
 
     @property
     def read_from(self) -> int:
@@ -158,7 +176,7 @@ class PartitionState:
             rows, refused = self._reader.read(records[first:])
             for record, reason in refused:
                 self._dead_letter(record, reason)
-            calls += calls_of(rows, self.sure_from, self.rules.runaway_tokens)
+            calls += calls_of(rows, self.sure_from, self.rules.runaway_tokens, self._rows)
             end = records[-1].offset + 1
         if calls:
             self._fold_calls(calls)
@@ -194,12 +212,13 @@ class PartitionState:
         """The hot path: calls on known lanes are added up here, all others go to ``_fold_one``."""
         window, touched, window_us = self.window, self._touched, self.rules.dedupe_window_us
         fresh: list[bytes] = []
+        spent, amounts = self.spenders.spent, self.spenders.nanos
         stream_time, folded = self.stream_time, self.folded
         suspects = window.suspects([call[0] for call in calls])
         for call, is_suspect in zip(calls, suspects, strict=True):
             (
                 digest, lane, offset, arrived, event_time,
-                paid_in, paid_out, cached, written, reported, ms, special, row,
+                paid_in, paid_out, cached, written, reported, ms, special, spender, row,
             ) = call  # fmt: skip
             if lane is None:
                 self.stream_time, self.folded = stream_time, folded
@@ -248,8 +267,12 @@ class PartitionState:
                 lane.latency_histogram[bisect_right(LATENCY_BOUNDS_MS, ms)] += 1
             if special is not None:
                 lane.count_special(*special)
+            if spender:
+                spent.append(spender)
+                amounts.append(nanos)
             folded += 1
         window.note(fresh)
+        self.spenders.drain(spenders.AT_ONCE)
         self.stream_time, self.folded = stream_time, folded
         self.arrived_at = max(self.arrived_at, max([call[3] for call in calls]))
 
@@ -299,6 +322,10 @@ class PartitionState:
         tokens = duration = 0
         failed = isinstance(event, UsageEvent) and event.status != "success"
         if isinstance(event, UsageEvent):
+            who = self.spenders.number(cell), event.key_id, event.user_id
+            if self.spenders.add(who, offset, charge.nanos, self.sure_from):
+                # It may be behind its cell, which is what says that there is something to state.
+                self.changed_cells[id(cell)] = cell
             tokens, duration = event.input_tokens + event.output_tokens, 0 if failed else event.duration_ms or 0
             if tokens > self.rules.runaway_tokens:
                 self.signals.append(runaway_signal(self.source, row, dimensions, charge.nanos))
@@ -308,16 +335,9 @@ class PartitionState:
             if offset <= counter.offset:
                 continue
             counter.offset = offset
-            counter.cost_nanos += charge.nanos
-            counter.requests += 1
-            counter.tokens += tokens
-            add_besides(counter, duration, squared_cs(duration), charge.nanos if charge.estimated else 0)
-            if failed:
-                counter.failures = (counter.failures or 0) + 1
+            count_one(counter, charge, tokens, duration, failed, watched.label)
             counter.stream_time = self.stream_time
             counter.arrived_at = self.arrived_at
-            if charge.nanos:
-                contribute(counter.contributors, watched.label, charge.nanos)
             self.changed_counters[id(counter)] = self.unstated[id(counter)] = counter
 
     def _open_lane(self, plan: Plan, event: UsageEvent, event_time: int, offset: int) -> None:
@@ -335,7 +355,7 @@ class PartitionState:
             counters.append((self._counter(watched, offset), watched.label))
         if len(plan.lanes) >= _LANES_MAX:
             plan.lanes.clear()
-        plan.lane = Lane(start, end, cell, counters, terms, event)
+        plan.lane = Lane(start, end, cell, counters, terms, event, self.spenders.number(cell))
         plan.lanes.append(plan.lane)
 
     def _dead_letter(self, record: Record, refused: Rejected) -> None:
@@ -346,13 +366,13 @@ class PartitionState:
         hour = event_time - event_time % HOUR
         cell = self.cells.get((dimensions, hour))
         if cell is None:
-            admitted = self._admission.decide(dimensions)
+            admitted = self.admission.decide(dimensions)
             if admitted is not dimensions:
                 cell = self.cells.get((admitted, hour))
                 if cell is None:
                     self.overflows[Overflow(dimensions.org_id, dimensions.team_id, hour)] = "opened"
             if cell is None:
-                self._admission.enter(admitted)
+                self.admission.enter(admitted)
                 cell = self.cells[(admitted, hour)] = cells.new_cell(admitted, hour, self.source, offset, self.revision)
         return cell
 
@@ -366,35 +386,11 @@ class PartitionState:
 
     # -- letting go -------------------------------------------------------------------------------------------------
 
-    def evict(self, ledger_offset: int) -> list[CellStatement | ScopeStatement]:
-        """Let go of what is idle, unchanged since the last flush, and below the ledger's own watermark.
-
-        Nothing of this partition may be folded or stated before the deletions are durable, and they follow the
-        watermark: a later event opens a new segment, and two segments may not both hold the same event. A cell is idle
-        by its hour, a counter by its end, that of a single value (a session) also when no event came for long, all in
-        stream time. What an earlier owner stated before it died is stated again first: until then everything stays.
-        """
+    def evict(self, ledger_offset: int) -> list[Statement]:
+        """Let go of what is idle (``streams.core.evicting``)."""
         if self.next_offset < max(self.said_until, self.sure_from):
             return []
-        horizon = self.stream_time - self.rules.cells_idle_us
-        silent_since = self.stream_time - self.rules.counters_idle_us
-        gone: list[CellStatement | ScopeStatement] = []
-        for cell_key, cell in list(self.cells.items()):
-            idle = cell.hour + HOUR < horizon and cell.offset < ledger_offset
-            if idle and id(cell) not in self.changed_cells:
-                gone.append(self.cells.pop(cell_key))
-                self.evicted_until = max(self.evicted_until, cell.offset + 1)
-                self._admission.leave([cell.dimensions])
-                if is_other(cell.dimensions):
-                    self.overflows[Overflow(cell.dimensions.org_id, cell.dimensions.team_id, cell.hour)] = "resolved"
-        for counter_key, counter in list(self.counters.items()):
-            if id(counter) in self.changed_counters:
-                continue
-            is_over = counter.period_end < horizon or not self.openings.is_wanted(counter.scope)
-            is_silent = counter.stream_time < silent_since and counter.offset < ledger_offset
-            if is_over or (is_silent and self.openings.is_one_of_many(counter.scope)):
-                gone.append(self.counters.pop(counter_key))
+        gone, horizon = evicting.idle(self, ledger_offset)
         if gone:
-            # The last lane to a silent counter is that of the hour of an event as far ahead as is believed.
-            self._reader.close_lanes(max(horizon, silent_since + self.rules.limits.future_us_max + HOUR))
+            self._reader.close_lanes(horizon)
         return gone

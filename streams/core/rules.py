@@ -7,13 +7,16 @@ import msgspec
 
 from schemas.events import BillingRecord, GpuSample, UsageEvent
 from schemas.instants import HOUR
-from schemas.statements import Dimensions, ScopeStatement, Source
+from schemas.statements import CellStatement, Dimensions, ScopeStatement, Source, SpenderStatement
 from schemas.versions import Versioned
 from streams.core import cells
 from streams.core.cells import Charge
 from streams.core.dedupe import Mark
 from streams.core.rates import FlatTerms
 from streams.core.reading import Limits, Reason
+
+#: What is kept of a partition, and stated.
+Statement = CellStatement | ScopeStatement | SpenderStatement
 
 
 class Watched(NamedTuple):
@@ -113,6 +116,9 @@ class Rules(NamedTuple):
     #: Live cells of one source partition, and of one team in it; what comes beyond is kept under ``__other__``.
     cells_max: int = 200_000
     team_cells_max: int = 20_000
+    #: Keys with users that live cells tell apart, of one source partition and of one team in it.
+    spenders_max: int = 100_000
+    team_spenders_max: int = 20_000
 
     def dimensions_of(self, event: GpuSample | BillingRecord) -> Dimensions:
         """The cell of what is no call."""

@@ -1,8 +1,9 @@
 """Who spent a budget: where the answer comes from, how exact it is, and that it adds up to what was spent.
 
 Cells know team, feature, model and the like, and the hour. They answer exactly where the budget matches on nothing
-else and its period begins and ends with UTC hours. Keys and users are in no cell: a budget ``per`` key or user knows
-them exactly, and counters know the largest of them. What nobody knows is one row of its own, so the sum always holds.
+else and its period begins and ends with UTC hours. Keys and users are told of each cell, up to bounds
+(``streams.core.spenders``); a budget ``per`` key or user knows them without. Of what neither knows, such as sessions,
+counters know the largest. What nobody knows is one row of its own, so the sum always holds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,14 +11,17 @@ from typing import Literal, NamedTuple
 
 from schemas.budgets import CALL_ATTRIBUTES, CELL_ATTRIBUTES, Budget
 from schemas.instants import HOUR
+from streams.core.admission import OTHER
 from streams.core.definitions import Definitions
 
 #: What showback is asked by: everything that a call or a cell can be told apart by.
 BY = (*CELL_ATTRIBUTES, "hour", *CALL_ATTRIBUTES)
 OPENING = "opening balance"
 REST = "not known"
+#: What is told of each cell.
+SPENDERS = ("key", "user")
 
-Kind = Literal["cells", "values", "contributors"]
+Kind = Literal["cells", "spenders", "values", "contributors"]
 
 
 class Plan(NamedTuple):
@@ -49,26 +53,40 @@ def plan(budget: Budget, by: str, bounds: tuple[int, int], known: Definitions) -
         )
         if twin is not None:
             return Plan("values", True, f"exact: from budget {twin.id}, which counts the same for each {by}", twin.id)
-        return Plan(
-            "contributors", False,
-            f"not known: neither cells nor this budget's counters name a {by}. A budget with the same match and period"
-            f" and `per: {by}` (in mode observe it throttles nobody) counts them exactly from then on",
-        )  # fmt: skip
-    strange = sorted({name for name, _ in budget.match if name not in CELL_ATTRIBUTES})
-    if budget.per and budget.per not in CELL_ATTRIBUTES:
-        strange.append(budget.per)
+        if by not in SPENDERS:
+            return Plan(
+                "contributors", False,
+                f"not known: neither cells nor this budget's counters name a {by}. A budget with the same match and"
+                f" period and `per: {by}` (in mode observe it throttles nobody) counts them exactly from then on",
+            )  # fmt: skip
+    asked = {*(name for name, _ in budget.match), budget.per} - {"", *CELL_ATTRIBUTES}
+    strange = sorted(asked - {*SPENDERS})
     if strange:
         return Plan(
             "contributors", False,
-            f"partial: the budget counts by {', '.join(dict.fromkeys(strange))}, which no cell knows; of a pooled"
+            f"partial: the budget counts by {', '.join(strange)}, which no cell knows; of a pooled"
             " budget these are the largest that its counters know",
         )  # fmt: skip
+    kind: Kind = "spenders" if asked or by in SPENDERS else "cells"
     if bounds[0] % HOUR or bounds[1] % HOUR:
         return Plan(
-            "cells", False,
+            kind, False,
             "exact but for the hours at the period's ends, which belong to two periods: cells are whole UTC hours",
         )  # fmt: skip
-    return Plan("cells", True, "exact: from the ledger's cells")
+    if kind == "spenders":
+        return Plan(kind, True, "exact: from the keys and users of the ledger's cells")
+    return Plan(kind, True, "exact: from the ledger's cells")
+
+
+def judged(planned: Plan, rows: Iterable[Share]) -> Plan:
+    """The plan as it came out: where keys or users found no room, nobody's row is whole for sure."""
+    if planned.kind != "spenders" or all(row.name != OTHER for row in rows):
+        return planned
+    return planned._replace(
+        exact=False,
+        note=f"exact but for {OTHER}: calls from before this release, or of more keys and users than are told apart"
+        " (spenders_max, team_spenders_max)",
+    )
 
 
 def whole_hours(bounds: tuple[int, int]) -> tuple[int, int]:

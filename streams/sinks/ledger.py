@@ -13,11 +13,12 @@ import msgspec
 
 from schemas.commands import JobAck, JobCommand, ThrottleAck, ThrottleCommand
 from schemas.instants import InstantError, parse_instant, to_datetime
-from schemas.statements import CellStatement, Dimensions, Totals, Watermark
+from schemas.statements import CellStatement, Dimensions, SpenderStatement, Totals, Watermark
 from streams.ports import BudgetStatus, Change, SpentRow
 from streams.sinks import jobs, spent
 from streams.sinks.definition_rows import INSERT_DEFINITION, definition_row
 from streams.sinks.postgres import storable, with_retries
+from streams.sinks.spender_rows import UPSERT_SPENDERS, spender_columns
 
 logger = logging.getLogger("sluice.ledger")
 
@@ -101,14 +102,19 @@ class PostgresLedger:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def write_cells(self, cells: Sequence[CellStatement], watermarks: Sequence[Watermark]) -> None:
-        """Upsert cells, then the watermarks that cover them, in one transaction.
+    async def write_cells(
+        self,
+        cells: Sequence[CellStatement],
+        watermarks: Sequence[Watermark],
+        spenders: Sequence[SpenderStatement] = (),
+    ) -> None:
+        """Upsert cells and who spent their money, then the watermarks that cover them, in one transaction.
 
         Raises:
             asyncpg.PostgresError, OSError: the database did not take it after many tries; nothing of
                 this call is visible, and the caller must not go on.
         """
-        columns = _cell_columns(cells)
+        columns, rows = _cell_columns(cells), spender_columns(spenders)
         marks = sorted(
             (
                 mark.source.slot(),
@@ -125,10 +131,12 @@ class PostgresLedger:
             async with self._pool.acquire() as connection, connection.transaction():
                 if cells:
                     await connection.execute(_UPSERT_CELLS, *columns)
+                if rows:
+                    await connection.execute(UPSERT_SPENDERS, *rows)
                 if marks:
                     await connection.executemany(_UPSERT_SOURCE, marks)
 
-        if cells or marks:
+        if cells or rows or marks:
             await with_retries(attempt)
 
     async def durable_offsets(self) -> Mapping[str, int]:

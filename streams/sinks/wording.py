@@ -2,7 +2,7 @@
 
 from decimal import Decimal, InvalidOperation
 
-from schemas.alerts import Alert
+from schemas.alerts import Alert, Drivers
 from schemas.money import display_usd, parse_nanos
 
 RULE_WORDS = {
@@ -87,7 +87,29 @@ def facts(alert: Alert) -> list[tuple[str, str]]:
         ("Since", alert.occurred_at),
         ("Period", f"{alert.period_start} to {alert.period_end}" if alert.period_start else ""),
         ("Drivers", ", ".join(f"{c.name} {amount(c.cost_usd, 'USD')}" for c in alert.top_contributors[:5])),
+        ("Why", _why(alert.drivers)),
+        ("By", _by(alert.drivers)),
         ("Done", alert.action),
         ("Next", "" if alert.status == "resolved" else NEXT_STEPS.get(alert.rule, "")),
     ]
     return [(name, one_line(value)) for name, value in found if value]
+
+
+def _why(drivers: Drivers | None) -> str:
+    """The parts of an excess, the largest first; what had no part in it is left out."""
+    if drivers is None:
+        return ""
+    parts = [
+        ("more requests", drivers.volume),
+        ("dearer models", drivers.model_mix),
+        ("more tokens per request", drivers.tokens_per_request),
+        ("fewer cache hits", drivers.cache),
+        ("dearer tokens", drivers.price),
+    ]
+    found = [(words, text) for words, text in parts if Decimal(text)]
+    found.sort(key=lambda each: -Decimal(each[1]))
+    return ", ".join(f"{words} {amount(text, 'USD')}" for words, text in found)
+
+
+def _by(drivers: Drivers | None) -> str:
+    return ", ".join(f"{one.kind} {one.name} {amount(one.excess_usd, 'USD')}" for one in drivers.by) if drivers else ""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -27,6 +27,10 @@ TIMES: Mapping[str, str] = {
     "hour": "to_char(hour at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
     "day": "to_char(hour at time zone 'UTC', 'YYYY-MM-DD')",
 }
+#: What only the rows of spenders know.
+SPENDERS: Mapping[str, str] = {"key": "key_id", "user": "user_id"}
+#: Bills of models have the category of calls, and no requests.
+_OF_CALLS = "category = 'llm' and requests > 0"
 MONEY = ("cost_nanos", "reported_cost_nanos", "reconciled_cost_nanos", "estimated_cost_nanos")
 COUNTS = (
     "requests",
@@ -134,37 +138,77 @@ async def budget_periods(
     return list(await pool.fetch(sql, list(ids), start, end))
 
 
-async def showback(
-    pool: asyncpg.Pool,
-    bounds: tuple[datetime, datetime],
-    by: str,
-    conditions: Mapping[str, Sequence[str]],
-    *,
-    nobody: tuple[str, Sequence[str]] | None = None,
-    exempt: Sequence[str] = (),
-) -> list[asyncpg.Record]:
-    """Spend of the cells that a budget counts, the dearest first (in order of time by the hour).
+class Counted(NamedTuple):
+    """The cells that a budget counts in some hours."""
 
-    Args:
-        conditions: for each dimension the values that it may have.
-        nobody: a dimension, and its values that are not counted.
-        exempt: LIKE patterns of models whose calls are not counted.
-    """
-    values: list[Any] = [*bounds]
-    where = "hour >= $1 and hour < $2"
-    for name, allowed in conditions.items():
-        values.append(list(allowed))
-        where += f" and {DIMENSIONS[name]} = any(${len(values)})"
-    if nobody is not None:
-        values.append(list(nobody[1]))
-        where += f" and {DIMENSIONS[nobody[0]]} <> all(${len(values)})"
-    if exempt:
-        values.append(list(exempt))
-        where += f" and not (category = 'llm' and model like any(${len(values)}))"
+    bounds: tuple[datetime, datetime]
+    #: For each dimension the values that it may have.
+    conditions: Mapping[str, Sequence[str]]
+    #: A dimension, and its values that are not counted.
+    nobody: tuple[str, Sequence[str]] | None = None
+    #: LIKE patterns of models whose calls are not counted.
+    exempt: Sequence[str] = ()
+
+    def where(self) -> tuple[str, list[Any]]:
+        """SQL after ``where``, of which ``$1`` and ``$2`` are the bounds."""
+        values: list[Any] = [*self.bounds]
+        where = "hour >= $1 and hour < $2"
+        for name, allowed in self.conditions.items():
+            values.append(list(allowed))
+            where += f" and {DIMENSIONS[name]} = any(${len(values)})"
+        if self.nobody is not None:
+            values.append(list(self.nobody[1]))
+            where += f" and {DIMENSIONS[self.nobody[0]]} <> all(${len(values)})"
+        if self.exempt:
+            values.append(list(self.exempt))
+            where += f" and not (category = 'llm' and model like any(${len(values)}))"
+        return where, values
+
+
+async def showback(pool: asyncpg.Pool, by: str, counted: Counted) -> list[asyncpg.Record]:
+    """Spend of the cells that a budget counts, the dearest first (in order of time by the hour)."""
+    where, values = counted.where()
     order = "name" if by in TIMES else "nanos desc, name"
     sql = (
         f"select {(DIMENSIONS | TIMES)[by]} as name, sum(cost_nanos)::numeric as nanos from ledger_cells"
         f" where {where} group by 1 having sum(cost_nanos) <> 0 order by {order}"
+    )
+    return list(await pool.fetch(sql, *values))
+
+
+async def spenders(
+    pool: asyncpg.Pool, by: str, counted: Counted, who: Mapping[str, Sequence[str]], nobody: Sequence[str] = ()
+) -> list[asyncpg.Record]:
+    """The same by keys and users, or of some keys and users alone.
+
+    What the cells of calls hold beyond the keys and users that are known is ``__other__``; GPUs and bills have none.
+
+    Args:
+        who: the values that ``key`` or ``user`` may have.
+        nobody: ``key`` or ``user``, where it may not be empty.
+    """
+    where, values = counted.where()
+    narrowed = "hour >= $1 and hour < $2"
+    for name, allowed in who.items():
+        values.append(list(allowed))
+        narrowed += f" and {SPENDERS[name]} = any(${len(values)})"
+    for name in nobody:
+        narrowed += f" and {SPENDERS[name]} not in ('', '__unattributed__')"
+    rest = ""
+    if by in SPENDERS and not who and not nobody:
+        rest = (
+            f" union all select '__other__', coalesce((select sum(cost_nanos) from counted where {_OF_CALLS}), 0)"
+            " - coalesce((select sum(nanos) from named), 0)"
+            f" union all select '', cost_nanos from counted where not ({_OF_CALLS})"
+        )
+    order = "name" if by in TIMES else "nanos desc, name"
+    sql = (
+        f"with counted as (select * from ledger_cells where {where}), named as ("
+        f"select {(DIMENSIONS | TIMES | SPENDERS)[by]} as name, nanos from counted join ("
+        "select cell_id, slot, segment, revision, key_id, user_id, cost_nanos as nanos from ledger_spenders"
+        f" where {narrowed}) as rows using (cell_id, slot, segment, revision)) "
+        "select name, sum(nanos)::numeric as nanos from"
+        f" (select name, nanos from named{rest}) as shares group by 1 having sum(nanos) <> 0 order by {order}"
     )
     return list(await pool.fetch(sql, *values))
 

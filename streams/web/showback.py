@@ -92,6 +92,7 @@ async def showback_of(
     spent, opening = await _spent(pool, known, budget, bounds, query.value)
     planned = showback.plan(budget, query.by, bounds, known)
     rows = await _rows(pool, budget, planned, bounds, query)
+    planned = showback.judged(planned, rows)
     if spent is None:
         # The budget has stated nothing of that period: what the ledger has is all that is known.
         spent = sum(share.nanos for share in rows) + (0 if planned.budget_id == budget.id else opening)
@@ -148,15 +149,8 @@ async def _spent(
 async def _rows(
     pool: asyncpg.Pool, budget: Budget, planned: Plan, bounds: tuple[int, int], query: ShowbackQuery
 ) -> list[Share]:
-    if planned.kind == "cells":
-        conditions = {name: sorted(values) for name, values in conditions_of(budget.match).items()}
-        if query.value and budget.per:
-            conditions[budget.per] = [query.value]
-        found = await queries.showback(
-            pool, _moments(showback.whole_hours(bounds)), query.by, conditions,
-            nobody=(budget.per, _NOBODY) if budget.per in CELL_ATTRIBUTES and not query.value else None,
-            exempt=[showback.like(pattern) for pattern in budget.exempt_models],
-        )  # fmt: skip
+    if planned.kind in ("cells", "spenders"):
+        found = await _shares(pool, budget, bounds, query, planned.kind == "spenders")
         return [Share(row["name"], int(row["nanos"])) for row in found]
     asked = [planned.budget_id or budget.id]
     rows = await queries.budget_periods(pool, asked, *_moments(_row_bounds(budget, bounds)))
@@ -176,6 +170,26 @@ async def _rows(
             for label, nanos in stated.items():
                 labels[label] = labels.get(label, 0) + int(nanos)
     return showback.of_label(query.by, labels)
+
+
+async def _shares(
+    pool: asyncpg.Pool, budget: Budget, bounds: tuple[int, int], query: ShowbackQuery, of_spenders: bool
+) -> list[asyncpg.Record]:
+    conditions = {name: sorted(values) for name, values in conditions_of(budget.match).items()}
+    if query.value and budget.per:
+        conditions[budget.per] = [query.value]
+    is_pooled = bool(budget.per) and not query.value
+    counted = queries.Counted(
+        _moments(showback.whole_hours(bounds)),
+        {name: values for name, values in conditions.items() if name in CELL_ATTRIBUTES},
+        nobody=(budget.per, _NOBODY) if is_pooled and budget.per in CELL_ATTRIBUTES else None,
+        exempt=[showback.like(pattern) for pattern in budget.exempt_models],
+    )
+    if not of_spenders:
+        return await queries.showback(pool, query.by, counted)
+    who = {name: values for name, values in conditions.items() if name in showback.SPENDERS}
+    nobody = [budget.per] if is_pooled and budget.per in showback.SPENDERS else []
+    return await queries.spenders(pool, query.by, counted, who, nobody)
 
 
 def _row_bounds(budget: Budget, bounds: tuple[int, int]) -> tuple[int, int]:

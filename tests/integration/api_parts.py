@@ -1,5 +1,6 @@
 """What the tests of the API share: the API in this process over a real ledger, and cells to read."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
@@ -8,7 +9,7 @@ import httpx
 from schemas import topics as contract
 from schemas.instants import DAY, HOUR, parse_instant
 from schemas.keys import cell_id
-from schemas.statements import CellStatement, Dimensions, Source, Totals
+from schemas.statements import CellStatement, Dimensions, Source, SpenderRow, SpenderStatement, Totals
 from streams.ports import DefinitionStore, ReleaseSwitch
 from streams.settings import Settings
 from streams.sinks.api_keys import ApiKeys
@@ -62,6 +63,14 @@ def cell(
         offset=segment + 10,
         totals=Totals(requests=1, successes=1, cost_nanos=nanos, **totals),
     )
+
+
+def spent_by(cell: CellStatement, shares: Mapping[tuple[str, str], int], *, revision: int = 0) -> SpenderStatement:
+    """Who spent a cell's money: nanodollars by key and user."""
+    rows = [SpenderRow(key, user, cell.offset, nanos, 1) for (key, user), nanos in shares.items()]
+    return SpenderStatement(
+        cell_id=cell.cell_id, hour=cell.hour, source=cell.source, segment=cell.segment, revision=revision, block=0, rows=rows
+    )  # fmt: skip
 
 
 async def write_cells(pool: asyncpg.Pool) -> None:

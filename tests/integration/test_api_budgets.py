@@ -5,6 +5,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 
 from schemas.instants import DAY, HOUR, format_instant, parse_instant
@@ -13,7 +14,7 @@ from streams.settings import load_settings
 from streams.sinks.api_keys import ApiKeys
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.postgres import migrate, open_pool
-from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, cell, client_of
+from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, cell, client_of, spent_by
 from tests.stores import MemoryDefinitions
 
 TODAY = parse_instant("2026-11-21T00:00:00Z")
@@ -285,9 +286,69 @@ async def test_showback_adds_up_to_what_the_budget_has_spent(api, pool):
 async def test_showback_by_what_no_cell_knows_says_so_and_still_adds_up(api, pool):
     await defined(api)
     await PostgresLedger(pool).write_budget_status([status("search-daily", 15_500_000_000)])
-    found = (await api.get("/v1/budgets/search-daily/showback?by=user")).json()
+    found = (await api.get("/v1/budgets/search-daily/showback?by=session")).json()
     assert (found["exact"], [row["cost"] for row in found["rows"]]) == (False, ["15.5"])
-    assert "per: user" in found["note"]
+    assert "per: session" in found["note"]
+
+
+async def shown(api, budget, by, **query):
+    answer = await api.get(f"/v1/budgets/{budget}/showback", params={"by": by, **query})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    return {row["name"]: row["cost"] for row in found["rows"]}, found["exact"]
+
+
+async def test_every_budget_tells_its_keys_and_users_and_they_add_up(api, pool):
+    await defined(api)
+    await defined(api, "one-key", {"scope": {"key": "k1"}, "amount_usd": "9", "period": "day"})
+    chat, answers = (
+        cell("search", "chat", "gpt-4o", HOUR_14, 6 * 10**9),
+        cell("search", "answers", "gpt-4o", HOUR_14 - HOUR, 3 * 10**9),
+    )
+    other = cell("risk", "chat", "gpt-4o", HOUR_14, 7 * 10**9)
+    later = cell("search", "chat", "gpt-4o", HOUR_14, 1 * 10**9, segment=5)
+    shares = [
+        spent_by(chat, {("k1", "ann"): 1 * 10**9, ("k1", "bob"): 2 * 10**9, ("k2", "ann"): 3 * 10**9}),
+        spent_by(answers, {("k1", "ann"): 2 * 10**9, ("", ""): 1 * 10**9}),
+        spent_by(other, {("k1", "eve"): 7 * 10**9}),
+        spent_by(later, {("k3", "ann"): 1 * 10**9}),
+    ]
+    await PostgresLedger(pool).write_cells([chat, answers, other, later], [], shares)
+    assert await shown(api, "search-daily", "key") == ({"k1": "5", "k2": "3", "k3": "1", "": "1"}, True)
+    assert await shown(api, "search-daily", "user") == ({"ann": "7", "bob": "2", "": "1"}, True)
+    assert await shown(api, "one-key", "team") == ({"risk": "7", "search": "5"}, True)
+    assert await shown(api, "one-key", "user") == ({"eve": "7", "ann": "3", "bob": "2"}, True)
+    assert await shown(api, "one-key", "hour") == ({"2026-11-21T13:00:00Z": "2", "2026-11-21T14:00:00Z": "10"}, True)
+    await defined(api, "users", {"per": "user", "match": {"team": "search"}, "amount_usd": "9", "period": "day"})
+    assert await shown(api, "users", "key") == ({"k1": "5", "k2": "3", "k3": "1"}, True)
+    assert await shown(api, "users", "feature", value="bob") == ({"chat": "2"}, True)
+
+
+async def test_what_found_no_room_among_keys_and_users_is_a_row_of_its_own(api, pool):
+    await defined(api)
+    told, untold = (
+        cell("search", "chat", "gpt-4o", HOUR_14, 9 * 10**9),
+        cell("search", "old", "gpt-4o", HOUR_14, 2 * 10**9),
+    )
+    # Of an earlier revision of the cell: what it says is no part of what the cell says now.
+    shares = [spent_by(told, {("k1", "ann"): 4 * 10**9, ("k1", "__other__"): 3 * 10**9})]
+    shares += [spent_by(untold, {("k9", "zoe"): 2 * 10**9}, revision=-1)]
+    gpu = cell("search", "train", "L40S", HOUR_14, 5 * 10**9)
+    gpu = msgspec.structs.replace(gpu, dimensions=msgspec.structs.replace(gpu.dimensions, category="gpu"))
+    await PostgresLedger(pool).write_cells([told, untold, gpu], [], shares)
+    assert await shown(api, "search-daily", "key") == ({"k1": "7", "": "5", "__other__": "4"}, False)
+    assert await shown(api, "search-daily", "user") == ({"__other__": "7", "": "5", "ann": "4"}, False)
+
+
+async def test_a_row_that_is_not_newer_changes_nothing(api, pool):
+    await defined(api)
+    one, ledger = cell("search", "chat", "gpt-4o", HOUR_14, 2 * 10**9), PostgresLedger(pool)
+    newest = spent_by(one, {("k1", "a\x00b"): 2 * 10**9})
+    older = spent_by(one, {("k1", "a\x00b"): 1 * 10**9})
+    older.rows[0].offset -= 1
+    for said in ([newest], [older], [older, newest, older]):
+        await ledger.write_cells([one], [], said)
+        assert await shown(api, "search-daily", "key") == ({"k1": "2"}, True)
 
 
 async def test_a_budget_per_key_beside_it_makes_showback_by_key_exact(api, pool):

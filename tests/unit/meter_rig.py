@@ -15,7 +15,8 @@ from schemas import topics
 from schemas.cloudevents import binary_headers
 from schemas.events import BILLING_TYPE, GPU_TYPE, USAGE_TYPE, BillingRecord, UsageEvent
 from schemas.instants import HOUR, MINUTE, SECOND, format_instant, parse_instant
-from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS
+from schemas.keys import cell_id
+from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS, SPENDERS
 from schemas.statements import COST_BOUNDS_NANOS, LATENCY_BOUNDS_MS, Dimensions, Totals
 from streams.agents import digests, entries
 from streams.agents.meter import Meter
@@ -173,6 +174,8 @@ class Oracle:
     def __init__(self, rules: Rules, records: Sequence[RawRecord]) -> None:
         self.cells: defaultdict[CellKey, Counter[str]] = defaultdict(Counter)
         self.counters: defaultdict[ScopeKey, Counter[str]] = defaultdict(Counter)
+        #: Nanodollars and calls by cell id, key and user.
+        self.spenders: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
         self.duplicates = self.dead_letters = 0
         self._rules, self._stream_time = rules, 0
         self._window = DedupeWindow(rules.dedupe_window_us, rules.dedupe_ids_max)
@@ -207,6 +210,8 @@ class Oracle:
             actual |= {"key": event.key_id, "user": event.user_id, "session": event.session_id}
             dimensions = cells.usage_dimensions(event, reading.envelope.subject, "org")
             _count_call(found, event, charge.nanos)
+            who = (cell_id(dimensions, at - at % HOUR), event.key_id, event.user_id)
+            self.spenders[who].update(cost_nanos=charge.nanos, requests=1)
         elif isinstance(event, BillingRecord):
             dimensions = cells.bill_dimensions(event, self._rules.pricing.bill_category(event), "org")
         else:
@@ -271,6 +276,8 @@ class Store:
 
     def __init__(self) -> None:
         self.rows: dict[tuple[Any, ...], tuple[tuple[int, int], Counter[str]]] = {}
+        #: By cell id, segment, key and user.
+        self.spenders: dict[tuple[str, int, str, str], tuple[tuple[int, int], Counter[str]]] = {}
         self.watermark = 0
 
     def hear(self, record: Outgoing) -> None:
@@ -279,6 +286,16 @@ class Store:
             return
         if record.topic == topics.SPEND_CELLS and entries.is_watermark(record.key):
             self.watermark = max(self.watermark, msgspec.json.decode(record.value)["next_offset"])
+            return
+        if record.topic == topics.SPEND_CELLS and entries.is_of_spenders(record.key):
+            said = SPENDERS.decode(record.value)
+            for each in said.rows:
+                where = (said.cell_id, said.segment, each.key_id, each.user_id)
+                known, rank = self.spenders.get(where), (said.revision, each.offset)
+                found = Counter(cost_nanos=each.cost_nanos, requests=each.requests)
+                assert known is None or known[0] != rank or known[1] == found, "one rank says one thing"
+                if known is None or known[0] < rank:
+                    self.spenders[where] = (rank, found)
             return
         if record.topic == topics.SPEND_CELLS:
             cell = CELL_STATEMENTS.decode(record.value)
@@ -303,6 +320,13 @@ class Store:
         for (what, when, _), (_, numbers) in self.rows.items():
             if isinstance(what, Dimensions) is of_cells:
                 found[(what, when)].update(numbers)
+        return found
+
+    def spent_by(self) -> dict[Any, Counter[str]]:
+        """The sums over all segments by cell id, key and user."""
+        found: defaultdict[Any, Counter[str]] = defaultdict(Counter)
+        for (cell, _, key, user), (_, numbers) in self.spenders.items():
+            found[(cell, key, user)].update(numbers)
         return found
 
 

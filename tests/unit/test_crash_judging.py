@@ -113,6 +113,7 @@ TOLD = tuple(_alert(percent) for percent in (50, 75, 90, 100))
 def _found(expected: Expected, **changes: Any) -> Found:
     right = Found(
         cells={cell: Counter(totals) for cell, totals in expected.cells.items()},
+        spenders={who: Counter(spent) for who, spent in expected.spenders.items()},
         sources={(EVENTS, 0): (1, 1)},
         letters=[Letter((EVENTS, 0, 2), "empty_value")],
         alerts=list(TOLD),
@@ -143,6 +144,7 @@ def _one_nano_more(expected: Expected) -> dict[Any, Counter[str]]:
     ("change", "words"),
     [
         pytest.param({"cells": {}}, "not in the ledger", id="a cell that is missing"),
+        pytest.param({"spenders": {}}, "key , user", id="a key and user that is missing"),
         pytest.param({"sources": {(EVENTS, 0): (1, 2)}}, "duplicates", id="a duplicate too many"),
         pytest.param({"letters": []}, "refused as None", id="a dead letter that is missing"),
         pytest.param({"letters": [Letter((EVENTS, 0, 2), "not_json")]}, "not_json", id="another reason"),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from schemas.alerts import Alert, Contributor
+from schemas.alerts import Alert, Contributor, Driver, Drivers
 from streams.sinks import mail, slack, wording
 from streams.sinks.pagerduty import PagerDutyReceiver
 from streams.standins import slack as slack_standin
@@ -53,6 +53,14 @@ def test_the_title(changes, first):
 def test_the_facts_come_in_the_order_of_reading():
     order = [name for name, _ in wording.facts(spike(period_start="p", period_end="q", action="asked nobody"))]
     assert order == ["Where", "Observed", "Expected", "Threshold", "Since", "Period", "Drivers", "Done", "Next"]
+
+
+def test_an_excess_says_why_and_by_whom_the_largest_part_first():
+    parts = {"volume": "1.5", "model_mix": "-0.25", "tokens_per_request": "0", "cache": "0", "price": "30"}
+    by = [Driver("team", "search", "31"), Driver("key", "k1", "0.5")]
+    said = dict(wording.facts(spike(drivers=Drivers(**parts, by=by))))
+    assert said["Why"] == "dearer tokens $30.00, more requests $1.50, dearer models -$0.25"
+    assert said["By"] == "team search $31.00, key k1 $0.50"
 
 
 def test_a_resolution_asks_for_nothing():

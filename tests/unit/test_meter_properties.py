@@ -105,6 +105,7 @@ def test_whatever_happens_cells_and_counters_end_at_the_oracles_totals(plan, wha
     _play(rig, what)
     assert plain(rig.store.sums(of_cells=True)) == plain(oracle.cells)
     assert plain(rig.store.sums(of_cells=False)) == plain(oracle.counters)
+    assert plain(rig.store.spent_by()) == plain(oracle.spenders)
     assert (rig.state.duplicates, rig.state.dead_letters) == (oracle.duplicates, oracle.dead_letters)
     # A ledger that hears it all in another order, and much of it twice, ends at the same.
     muddled = [*rig.said, *rig.said[::2]]
@@ -112,7 +113,7 @@ def test_whatever_happens_cells_and_counters_end_at_the_oracles_totals(plan, wha
     other = Store()
     for record in muddled:
         other.hear(record)
-    assert other.rows == rig.store.rows
+    assert (other.rows, other.spenders) == (rig.store.rows, rig.store.spenders)
 
 
 @settings(max_examples=150, deadline=None)

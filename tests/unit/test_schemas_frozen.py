@@ -14,12 +14,22 @@ import pytest
 import yaml
 
 from schemas import topics
-from schemas.alerts import Alert, Contributor
+from schemas.alerts import Alert, Contributor, Driver, Drivers
 from schemas.budgets import Budget, Grant, Limit, OpeningBalance, Override, Period, Run, Rung
 from schemas.commands import JobAck, JobCommand, Measure, Target, ThrottleAck, ThrottleCommand
 from schemas.events import BillingRecord, GpuSample, UsageEvent
 from schemas.generate import ERROR_HEADERS, FOLDER, PAYLOADS, RECEIVED, documents, main
-from schemas.statements import CellStatement, Dimensions, ScopeStatement, Signal, Source, Totals, Watermark
+from schemas.statements import (
+    CellStatement,
+    Dimensions,
+    ScopeStatement,
+    Signal,
+    Source,
+    SpenderRow,
+    SpenderStatement,
+    Totals,
+    Watermark,
+)
 
 FROZEN = {
     "json/usage_event.v1.json": "8a0cfbe6c1d2bf4c0fba6c9477eacd56202c85479dfcac5718e58f7d7006c5a4",
@@ -27,9 +37,10 @@ FROZEN = {
     "json/billing_record.v1.json": "3a55eb7666db644f8c70a3828b24aef3b47b1966520c4c3e3c0c3ed7c6f66094",
     "json/cell_statement.v1.json": "0ad391a206e29f2d9576181b4e96595359be20403af7b1f8bc155216ef85f82b",
     "json/scope_statement.v1.json": "bf3608bab7ed6377edae20f6c9428590bf5534d23f918efbce388b7244060125",
+    "json/spender_statement.v1.json": "b058b6d360312d94fcb0206f017161a642a10788be72065a54cf4e9b745940a0",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "06f08860e4c9c694099bfafe1c787c4389db9538ca83f159e4491f4f7bc8bc7a",
-    "json/alert.v1.json": "4d9e59b2891c53c04b0b9d63b88d550fb36ea010a8facf4336baed08948055cd",
+    "json/alert.v1.json": "af6e1bf6fdfbde46a9ad7c4a573d08a8d2383ac7bfd5ed3e39bbef60f16a27ae",
     "json/throttle_command.v1.json": "3f33b3d0a1d0323b315ec830664866ea3e57484e7aa72045ee907818b8fc246c",
     "json/throttle_ack.v1.json": "6f8348c81eb536cee54516963bd3473ebb27077f5a1d894629b0eead82a9dd4f",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
@@ -40,7 +51,7 @@ FROZEN = {
     "json/balance.v1.json": "7e369d9bc88bef3fb85d342d4841c22c77e4a14f58de401d7a40ee48c216d794",
     "json/run.v1.json": "2a7531c39662908ed8e9a2f27b25e7a05f8a1123cff01b7899a57bdb2b814c15",
     "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
-    "asyncapi.yaml": "3743bd692940d5b3e57898ec44555151f1e76a4c27d3ba5d311b5f587fb761be",
+    "asyncapi.yaml": "e6e4deff336842f4142e30af20e3b3fb8066604bfd5c8f6f2ae584bee5e1496a",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
 EXAMPLES = {
@@ -84,6 +95,9 @@ EXAMPLES = {
         arrived_at=1,
         contributors={"chat": 1},
     ),
+    "spender_statement": SpenderStatement(
+        cell_id="c", hour=0, source=SOURCE, segment=0, revision=0, block=0, rows=[SpenderRow("k", "u", 5, -5, 1)]
+    ),
     "watermark": Watermark(source=SOURCE, revision=0, next_offset=6, stream_time=1),
     "signal": Signal(
         kind="runaway_request",
@@ -113,6 +127,14 @@ EXAMPLES = {
         occurred_at="2026-11-21T00:00:00Z",
         stated_at="2026-11-21T00:00:00Z",
         top_contributors=[Contributor("chat", "1.5")],
+        drivers=Drivers(
+            volume="1.5",
+            model_mix="-0.5",
+            tokens_per_request="0",
+            cache="0",
+            price="0",
+            by=[Driver("team", "search", "1")],
+        ),
     ),
     "throttle_command": ThrottleCommand(
         command_id="c",
