@@ -17,8 +17,8 @@ STEP = 57 * SECOND
 WITHIN = 62 * MINUTE
 OWNER_PODS = 10
 #: The idle piece on each side of a gap, and the gap: only together they are an hour.
-BESIDE_GAP, GAP = 50 * MINUTE, 10 * MINUTE
-IDLE_FOR = 90 * MINUTE
+BESIDE_GAP, GAP = 40 * MINUTE, 10 * MINUTE
+WORKS_FOR, WORK, IDLE_FOR = 2 * HOUR, 0.9, 90 * MINUTE
 BAR, EXIT = 0.2, 0.3
 
 
@@ -52,7 +52,7 @@ JUDGES: Mapping[str, Callable[[], Judge]] = {
 
 @dataclass(frozen=True, slots=True)
 class Fall:
-    """A GPU that falls strictly idle right after it was busy."""
+    """A GPU that works, and falls strictly idle behind the sample of ``since``."""
 
     pod: str
     since: int
@@ -60,20 +60,22 @@ class Fall:
 
 
 def falls(pods: Mapping[str, Samples], seeds: Sequence[int]) -> list[Fall]:
-    """One fall for each pod and seed, where the pod has a busy sample with enough before and behind it."""
+    """One fall for each pod and seed. The pod is put to work for the two hours before: most pods of the trace are idle
+    already, or so nearly that the alert of an earlier idleness would still be open.
+    """
     found = []
     for pod, samples in pods.items():
-        first, last = samples.at_us[0] + 2 * HOUR, samples.at_us[-1] - IDLE_FOR
-        busy = [place for place, at in enumerate(samples.at_us) if first <= at <= last and samples.busy[place] >= BAR]
-        for seed in seeds if busy else ():
+        first, last = samples.at_us[0] + WORKS_FOR, samples.at_us[-1] - IDLE_FOR
+        possible = [at for at in samples.at_us if first <= at <= last]
+        for seed in seeds if possible else ():
             dice = random.Random(f"{pod}|{seed}")
-            since = samples.at_us[dice.choice(busy)]
-            level = dice.choice((0.0, 0.01, 0.05))
-            idle = [
-                level if since < at <= since + IDLE_FOR else value
-                for at, value in zip(samples.at_us, samples.busy, strict=True)
-            ]
-            found.append(Fall(pod, since, Samples(samples.at_us, idle)))
+            since, level = dice.choice(possible), dice.choice((0.0, 0.01, 0.05, 0.15))
+            times, values = [], []
+            for at, value in zip(samples.at_us, samples.busy, strict=True):
+                if since - WORKS_FOR < at <= since + IDLE_FOR:
+                    times.append(at)
+                    values.append(level if at > since else max(value, WORK))
+            found.append(Fall(pod, since, Samples(times, values)))
     return found
 
 
