@@ -55,6 +55,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     threshold: str = ""
     unit: str = "USD"
     top_contributors: list[Contributor] = []
+    #: The fixed rules that the observed number breaks, by name; empty where a rule is not about such a number.
+    rules: tuple[str, ...] = ()
     #: What Sluice did about it, in words; empty where it only told.
     action: str = ""
     runbook: str = ""

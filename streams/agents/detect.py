@@ -11,7 +11,8 @@ from streams.clock import Clock
 from streams.core.detect_gpu import GPU_STATES, GpuPolicy, GpuState, gpu_scope_id, step_gpu, tick_gpu
 from streams.core.detect_runaway import RUNAWAY_STATES, RunawayPolicy, RunawayState, step_runaway, tick_runaway
 from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_state import SPIKE_STATES, SpikePolicy, SpikeState
+from streams.core.detect_spike_policy import SpikePolicy
+from streams.core.detect_spike_state import SPIKE_STATES, SpikeState
 from streams.core.reading import Limits, Reading, Rejected, read
 from streams.core.scopes import FEATURE, TEAM
 from streams.transport import Outgoing, RecordBatch, StateTable

@@ -12,6 +12,7 @@ from detectors.hourly_spend import HourlySpend
 from detectors.registry import DETECTORS, create
 from detectors.runaway_request import RunawayRequest
 from detectors.seasonal_spend import SeasonalSpend
+from detectors.spend_spike import SpendSpike
 from schemas.instants import HOUR, MINUTE, SECOND
 
 START = 1_800_000_000_000_000 // HOUR * HOUR
@@ -23,6 +24,7 @@ SHAPES = {
     RunawayRequest.name: (0, lambda level: int(level * 200_000)),
     GpuUtilisation.name: (MINUTE, lambda level: level),
     SeasonalSpend.name: (HOUR, lambda level: int(level * 100_000_000_000)),
+    SpendSpike.name: (HOUR, lambda level: int(level * 100_000_000_000)),
 }
 
 

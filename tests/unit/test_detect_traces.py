@@ -17,7 +17,7 @@ from schemas.money import parse_nanos
 from schemas.statements import ScopeStatement, Source
 from streams.core.detect_gpu import GpuPolicy, step_gpu
 from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_state import SpikePolicy
+from streams.core.detect_spike_policy import SpikePolicy
 
 TRACES = Path(os.environ.get("SLUICE_TRACES", Path(__file__).resolve().parents[3] / "shared" / "data"))
 SERVEGEN = TRACES / "servegen" / "servegen_hourly.csv.gz"

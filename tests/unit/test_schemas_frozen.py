@@ -29,7 +29,7 @@ FROZEN = {
     "json/scope_statement.v1.json": "01e7d97729ebb085eb34f9d66e0fda79d5425dc245aebed20853ccd02016579f",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "06f08860e4c9c694099bfafe1c787c4389db9538ca83f159e4491f4f7bc8bc7a",
-    "json/alert.v1.json": "4d9e59b2891c53c04b0b9d63b88d550fb36ea010a8facf4336baed08948055cd",
+    "json/alert.v1.json": "228ab9ea5259a1f2c35add41acc42d47f85027c7b82091b9b64913d6fc3268cc",
     "json/throttle_command.v1.json": "a54d0a27de5066aebfd300231bbfd42ea4f2e4783fe7eaf16805f961932e9579",
     "json/throttle_ack.v1.json": "ec7e4fe4a05e111a350966fdb32989d1afa7b8302eb0c57b641685754fc43571",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
