@@ -1,5 +1,6 @@
 """Idle GPUs on recorded pods: what pages on an ordinary day, whether a GPU that falls idle is found, and gaps."""
 
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ OWNER_PODS = 10
 BESIDE_GAP, GAP = 40 * MINUTE, 10 * MINUTE
 WORKS_FOR, WORK, IDLE_FOR = 2 * HOUR, 0.9, 90 * MINUTE
 BAR, EXIT = 0.2, 0.3
+#: A longer time between two samples is a gap.
+LONGEST = 180 * SECOND
 
 
 class LiteralRule:
@@ -66,7 +69,7 @@ def falls(pods: Mapping[str, Samples], seeds: Sequence[int]) -> list[Fall]:
     found = []
     for pod, samples in pods.items():
         first, last = samples.at_us[0] + WORKS_FOR, samples.at_us[-1] - IDLE_FOR
-        possible = [at for at in samples.at_us if first <= at <= last]
+        possible = [at for at in samples.at_us if first <= at <= last and not _is_silent(samples, at, at + IDLE_FOR)]
         for seed in seeds if possible else ():
             dice = random.Random(f"{pod}|{seed}")
             since, level = dice.choice(possible), dice.choice((0.0, 0.01, 0.05, 0.15))
@@ -77,6 +80,12 @@ def falls(pods: Mapping[str, Samples], seeds: Sequence[int]) -> list[Fall]:
                     values.append(level if at > since else max(value, WORK))
             found.append(Fall(pod, since, Samples(times, values)))
     return found
+
+
+def _is_silent(samples: Samples, start: int, end: int) -> bool:
+    """Whether the recording itself has a gap there: what nobody measured cannot be found."""
+    times = [at for at in samples.at_us if start <= at <= end]
+    return any(after - before > LONGEST for before, after in itertools.pairwise(times))
 
 
 def with_gap(fall: Fall) -> Samples:

@@ -32,6 +32,7 @@ def show(result: dict[str, Any], out: Console) -> None:
 def _panel(name: str, panel: dict[str, Any], out: Console) -> None:
     print_line(out, f"\n{name}: {panel['series']} series, {panel['injections']} injections", "bold")
     print_line(out, "bar: its own, or for so many pages per series-week, set on one half and measured on the other")
+    print_line(out, "(seen: set on the very series on which it is measured, with hindsight)")
     rows, kinds = [], []
     for contender, found in panel["contenders"].items():
         for bar, figures in _bars(found):
@@ -57,7 +58,8 @@ def _bars(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     with_tickets = found.get("with_tickets")
     if with_tickets and with_tickets["pages_per_series_week"] > found["as_shipped"]["pages_per_series_week"]:
         own.append(("+ tickets", with_tickets))
-    return [*own, *((budget, each) for budget, each in found["held_out"].items() if each is not None)]
+    held_out = [(budget, each) for budget, each in found["held_out"].items() if each is not None]
+    return [*own, *held_out, *((f"{budget} seen", each) for budget, each in found.get("in_sample", {}).items())]
 
 
 def _recalls(figures: dict[str, Any]) -> list[Cell]:

@@ -57,6 +57,8 @@ def judge_panel(panel: traces.Panel, rivals: Sequence[Contender], seeds: Iterabl
             own["as_shipped"] = figures(as_shipped(trials), 0)
             own["with_tickets"] = figures(as_shipped(trials, tickets=True), 0)
         tally = at_bars(trials)
+        everyone = range(len(tally.names))
+        own["in_sample"] = {str(b): figures(tally, for_pages(tally, everyone, b)) for b in BUDGETS}
         own["held_out"] = {str(budget): _at_budget(tally, budget) for budget in BUDGETS}
         own["pages_at_recall"] = {str(recall): _at_recall(tally, recall) for recall in RECALLS}
         found["contenders"][rival.name] = own
