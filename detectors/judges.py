@@ -6,7 +6,7 @@ from detectors.base import Observation, whole
 from detectors.gpu_utilisation import FULL, GpuUtilisation
 from detectors.hourly_spend import HourlySpend
 from detectors.judging import UNKNOWN, Judge, Kind, Verdict
-from detectors.runaway_request import RunawayRequest
+from detectors.request_judge import RequestJudge
 from schemas.instants import HOUR, SECOND, hour_of
 
 NANOS = 1_000_000_000
@@ -30,7 +30,7 @@ def make_judge(kind: Kind, step_us: int, floor: float | None = None) -> Judge:
     if kind == "gpu":
         return GpuRule(step_us)
     if kind == "requests":
-        return RequestRule()
+        return RequestJudge()
     raise ValueError(f"a series is of spend, gpu or requests, and not of {kind!r}")
 
 
@@ -101,22 +101,3 @@ class GpuRule:
         self._said = "page" if page else "ticket" if ticket else self._said
         strangeness = 1 - (score.observed + score.peak) / (2 * FULL)
         return Verdict(None, strangeness, page, ticket)
-
-
-class RequestRule:
-    """More than 50 000 tokens is a ticket; a page where it is above 1.5 times the usual oversized request."""
-
-    def __init__(self) -> None:
-        self._requests = RunawayRequest()
-
-    def step(self, timestamp_us: int, value: float | None) -> Verdict:
-        """Judge one request."""
-        seen = Observation(timestamp_us, timestamp_us, value)
-        score = self._requests.score_one(seen)
-        self._requests.learn_one(seen)
-        if score is None:
-            return UNKNOWN
-        expected = None if score.expected is None else float(score.expected)
-        is_over = score.excess > 0
-        page = is_over and (expected is None or score.observed > RATIO * expected)
-        return Verdict(expected, score.observed / max(50_000, expected or 0), page, is_over and not page)

@@ -11,6 +11,7 @@ RESOLVED_TYPE = "ai.alert.resolved.v1"
 Rule = Literal[
     "budget_threshold", "spend_spike", "runaway_request", "gpu_idle", "cells_overflow",
     "budget_forecast", "enforcement_gap", "run_estimate", "approval_wanted",
+    "runaway_loop", "retry_storm", "token_cost", "regime_change",
 ]  # fmt: skip
 Severity = Literal["info", "warning", "critical", "emergency"]
 Status = Literal["opened", "updated", "resolved"]

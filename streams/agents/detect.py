@@ -54,11 +54,12 @@ class RunawayAgent(KeyedAgent[RunawayState]):
 
     def key_of(self, message: Signal) -> str | None:
         """One state per feature."""
-        return message.scope if message.kind == "runaway_request" else None
+        return message.scope if message.kind in ("runaway_request", "request_sample") else None
 
     def step(self, state: RunawayState | None, message: Signal) -> tuple[RunawayState, list[Outgoing]]:
-        """Every one is recorded."""
-        self.clock.observe(message.event_time, message.source.slot())
+        """Every one is recorded; a sample of the ordinary ones is learned."""
+        if message.kind == "runaway_request":
+            self.clock.observe(message.event_time, message.source.slot())
         after, alerts = step_runaway(state, message, self.clock.now(), self._policy)
         return after, [alert_record(alert) for alert in alerts]
 

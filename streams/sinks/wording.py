@@ -11,6 +11,10 @@ RULE_WORDS = {
     "runaway_request": "Runaway request",
     "gpu_idle": "Idle GPU",
     "cells_overflow": "Too many cells",
+    "runaway_loop": "Runaway loop",
+    "retry_storm": "Retry storm",
+    "token_cost": "Cost of a success",
+    "regime_change": "Changed habits",
 }
 NEXT_STEPS = {
     "budget_threshold": "Find who spends it. The gates open once the budget is raised or the period is over.",
@@ -18,6 +22,10 @@ NEXT_STEPS = {
     "runaway_request": "Find the caller by key or session and check what it puts into its prompts.",
     "gpu_idle": "Release the GPU, or give it work; check whether its job hangs.",
     "cells_overflow": "Find the producer that invents features, models or projects; or raise team_cells_max.",
+    "runaway_loop": "Find the session, task or key and stop it; block the key if nobody answers.",
+    "retry_storm": "Look at what the errors say; see that retries back off and give up.",
+    "token_cost": "Look at what fails or is asked again, and at what prompts carry along.",
+    "regime_change": "Ask what was released: prompts, a cache, a model, a price.",
 }
 
 

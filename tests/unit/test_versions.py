@@ -53,6 +53,7 @@ FROZEN = {
     "forecast_state.v1.json": "d607b89076beb728",
     "gpu_state.v1.json": "a79a2f16bab4ec1a",
     "runaway_state.v1.json": "247e303c25fdb662",
+    "runaway_state.v2.json": "6e935be7e4630cf4",
     "scope_statement.v1.json": "71673d4545f7c994",
     "signal.v1.json": "6e8763e383f8b360",
     "spike_state.v1.json": "1cae42048e004ece",
