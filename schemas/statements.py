@@ -128,11 +128,32 @@ class ScopeStatement(msgspec.Struct, kw_only=True):
     duration_ms: int | msgspec.UnsetType = msgspec.UNSET
 
 
+class GpuStanding(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """How one GPU stands with its owner; of a GPU the largest revision holds."""
+
+    gpu: str
+    revision: int
+    #: strict: no sample of the trailing hour reached the bar. low: its mean did not, but it works in bursts. Empty:
+    #: neither, or it is not this owner's any more.
+    kind: Literal["", "strict", "low"]
+    #: Since when that is so, microseconds since 1970.
+    since: int = 0
+    mean_millionths: int = 0
+    #: None where the rate card has no price for the model.
+    nanos_per_hour: int | None = None
+    #: What people know it by: the pod that holds it, else the GPU's own id.
+    name: str = ""
+    model: str = ""
+    node: str = ""
+    deployment: str = ""
+    pool: str = ""
+
+
 class Signal(msgspec.Struct, kw_only=True):
     """A single event that a per-event detector must see."""
 
     v: int = 1
-    kind: Literal["runaway_request"]
+    kind: Literal["runaway_request", "gpu_standing"]
     scope: str
     event_id: str
     event_source: str
@@ -146,3 +167,5 @@ class Signal(msgspec.Struct, kw_only=True):
     cost_nanos: int
     key_id: str = ""
     session_id: str = ""
+    #: Only of a ``gpu_standing``.
+    gpu: GpuStanding | msgspec.UnsetType = msgspec.UNSET

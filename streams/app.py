@@ -12,7 +12,7 @@ from schemas.instants import SECOND
 from schemas.keys import digest
 from streams.agents.budgets import BudgetAgent
 from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNow
-from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
+from streams.agents.detect import GpuAgent, IdleAgent, RunawayAgent, SpikeAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
 from streams.agents.ledger import LedgerAgent
@@ -130,7 +130,7 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
 
 
 def _bind_detect(app: App, settings: Settings, prices: PriceBook) -> list[Loop]:
-    tables = {name: _table(app, name) for name in ("spikes", "runaways", "gpus")}
+    tables = {name: _table(app, name) for name in ("spikes", "runaways", "gpus", "idles")}
     detectors = _detectors(settings, tables, prices)
     for topic, detector in detectors:
         _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
@@ -175,7 +175,15 @@ class _GpuRates(Mapping[str, int]):
         self._clock = clock
 
     def __getitem__(self, model: str) -> int:
-        hour = GpuSample(gpu_uuid="", window_start="", window_end="", allocated_seconds=Decimal(3600), model=model)
+        name, _, profile = model.partition("|")
+        hour = GpuSample(
+            gpu_uuid="",
+            window_start="",
+            window_end="",
+            allocated_seconds=Decimal(3600),
+            model=name,
+            mig_profile=profile,
+        )
         nanos = self._prices.price_gpu(hour, self._clock.now()).nanos
         if not nanos:
             raise KeyError(model)
@@ -199,6 +207,9 @@ def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: Pri
         gpu_idle_exit_percent=settings.gpu_idle_exit_percent,
         gpu_idle_s=settings.gpu_idle_s,
         gpu_gap_s=settings.gpu_gap_s,
+        gpu_page_usd=settings.gpu_page_usd,
+        gpu_ticket_usd_per_day=settings.gpu_ticket_usd_per_day,
+        gpu_quiet_s=settings.gpu_quiet_s,
     )
     gpu_clock = clock_for(kind)
     # Signals are rare: only what is spent says how time passes until the next one.
@@ -208,6 +219,7 @@ def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: Pri
         (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike)),
         (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),
+        (topics.USAGE_SIGNALS, IdleAgent(tables["idles"], gpu_clock, policy.idle)),
     ]
 
 
