@@ -128,7 +128,7 @@ def test_a_ticket_that_nobody_acts_on_pages_once_it_has_cost_the_amount_in_its_o
     assert [(a.status, a.tier) for a in owner.alerts] == [("opened", "ticket")]
     owner.wait(HOUR)
     assert [(a.status, a.tier, a.severity) for a in owner.alerts[1:]] == [("updated", "page", "critical")]
-    assert [owner.wait(HOUR) for _ in range(3)] == [[]] * 3
+    assert [owner.wait(HOUR) for _ in range(2)] == [[]] * 2
 
 
 def test_bursts_are_reported_and_neither_page_nor_hold_idleness_open():
