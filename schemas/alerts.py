@@ -12,6 +12,8 @@ Rule = Literal[
     "budget_threshold", "spend_spike", "runaway_request", "gpu_idle", "cells_overflow",
     "budget_forecast", "enforcement_gap", "run_estimate", "approval_wanted",
     "runaway_loop", "retry_storm", "token_cost", "regime_change",
+    "gpu_below", "gpu_bursty", "run_overdue",
+    "week_over_week", "resource_unused", "nonprod_spend", "recurring_job", "ci_growth",
 ]  # fmt: skip
 Severity = Literal["info", "warning", "critical", "emergency"]
 Status = Literal["opened", "updated", "resolved"]
@@ -38,7 +40,7 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     severity: Severity
     tier: Tier
     rule: Rule
-    #: ``team``, ``feature``, ``budget`` or ``gpu``.
+    #: ``team``, ``feature``, ``budget``, ``resource``; of GPUs ``gpu``, ``deployment``, ``pool`` or ``owner``.
     scope_type: str
     scope_id: str
     #: One line with the cause in it; at most 1024 characters.

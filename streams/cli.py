@@ -208,6 +208,21 @@ def doctor(
     raise typer.Exit(_run(examine(settings(), WallClock(), out, as_json=as_json, **bounds)))
 
 
+@app.command()
+def inventory(
+    team: Annotated[str, typer.Option(help="Only this team's.")] = "",
+    unused_days: Annotated[int, typer.Option(min=0, help="Only what was not used for so many days.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=5_000, help="The dearest first.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Every resource that costs money: when it was last used, what it costs, and how that changed."""
+    from streams.commands.inventory import show
+    from streams.web.inventory import InventoryQuery
+
+    query = InventoryQuery(team=team, unused_days=unused_days, limit=limit)
+    raise typer.Exit(_run(show(settings(), query, out, as_json)))
+
+
 @topics_app.command("create")
 def topics_create() -> None:
     """Create the topics that are missing; check those that are there."""

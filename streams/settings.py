@@ -131,6 +131,12 @@ class Settings(BaseSettings):
     gpu_idle_exit_percent: int = Field(30, ge=1, le=100)
     gpu_idle_s: int = Field(3600, ge=60)
     gpu_gap_s: int = Field(180, ge=30)
+    gpu_page_usd: DollarAmount = Field("500", description="An owner's idle GPUs page once they have cost so much.")
+    gpu_ticket_usd_per_day: DollarAmount = Field("1", description="Below it idle GPUs are only shown.")
+    gpu_quiet_s: int = Field(3600, ge=0, description="So long none has idled when an incident ends.")
+    waste_floor_usd_per_month: DollarAmount = Field("50", description="Waste below it is only in the inventory.")
+    unused_days: int = Field(30, ge=1, le=3_650, description="A resource unused for so long is a ticket.")
+    unused_stop_days: int = Field(60, ge=8, le=3_650, description="Its stop is proposed, a week after a warning.")
 
     # NOTIFY
     pagerduty_routing_key: RoutingKey | None = None

@@ -107,6 +107,8 @@ class Checked(Protocol):
     kafka_ca_file: Path | None
     gpu_idle_percent: int
     gpu_idle_exit_percent: int
+    unused_days: int
+    unused_stop_days: int
     smtp_host: str | None
     smtp_username: str | None
     smtp_password: SecretStr | None
@@ -143,6 +145,11 @@ def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
             s.gpu_idle_exit_percent <= s.gpu_idle_percent,
             ("gpu_idle_exit_percent", "gpu_idle_percent"),
             f"must be above gpu_idle_percent ({s.gpu_idle_percent}), or alerts would flap",
+        ),
+        (
+            s.unused_stop_days < s.unused_days + 7,
+            ("unused_days", "unused_stop_days"),
+            f"must be at least 7 above unused_days ({s.unused_days}): the owner is warned for a week before",
         ),
         (
             bool(s.smtp_host) and not s.mail_to,

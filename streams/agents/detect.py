@@ -1,14 +1,18 @@
-"""DETECT's shells: spend spikes and runaway requests from METER's statements, idle GPUs from their samples."""
+"""DETECT's shells: spend spikes and runaway requests from METER's statements, GPUs from their samples."""
 
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
+from schemas import topics
 from schemas.events import GpuSample
 from schemas.readers import SCOPE_STATEMENTS, SIGNALS
 from schemas.statements import ScopeStatement, Signal
 from streams.agents.keyed import KeyedAgent, alert_record, newest_of_each_key
 from streams.clock import Clock
-from streams.core.detect_gpu import GPU_STATES, GpuPolicy, GpuState, gpu_scope_id, step_gpu, tick_gpu
+from streams.core.detect_gpu import GPU_STATES, GpuPolicy, GpuState, GpuStep, gpu_scope_id, step_gpu, tick_gpu
+from streams.core.detect_idle import IDLE_STATES, IdlePolicy, IdleState, step_idle, tick_idle
 from streams.core.detect_runaway import RUNAWAY_STATES, RunawayPolicy, RunawayState, step_runaway, tick_runaway
 from streams.core.detect_spike import step_spike, tick_spike
 from streams.core.detect_spike_policy import SpikePolicy
@@ -16,6 +20,8 @@ from streams.core.detect_spike_state import SPIKE_STATES, SpikeState
 from streams.core.reading import Limits, Reading, Rejected, read
 from streams.core.scopes import FEATURE, TEAM
 from streams.transport import Outgoing, RecordBatch, StateTable
+
+_encode = msgspec.json.Encoder().encode
 
 
 class SpikeAgent(KeyedAgent[SpikeState]):
@@ -97,10 +103,36 @@ class GpuAgent(KeyedAgent[GpuState]):
         """Take one window in."""
         assert isinstance(message.event, GpuSample)
         self.clock.observe(message.event_time)
-        after, alerts = step_gpu(state, message.event, message.event_time, self.clock.now(), self._policy)
-        return after, [alert_record(alert) for alert in alerts]
+        return _said(step_gpu(state, message.event, message.event_time, self.clock.now(), self._policy))
 
     def tick(self, state: GpuState) -> tuple[GpuState | None, list[Outgoing]]:
         """A GPU that is not heard of any more is unknown, and not idle."""
-        after, alerts = tick_gpu(state, self.clock.now(), self._policy)
+        return _said(tick_gpu(state, self.clock.now(), self._policy))
+
+
+def _said(step: GpuStep) -> tuple[GpuState, list[Outgoing]]:
+    standings = [Outgoing(topics.USAGE_SIGNALS, None, each.scope.encode(), _encode(each)) for each in step.standings]
+    return step.state, [*map(alert_record, step.alerts), *standings]
+
+
+class IdleAgent(KeyedAgent[IdleState]):
+    """Idle GPUs of each owner, from how each GPU stands."""
+
+    def __init__(self, table: StateTable, clock: Clock, policy: IdlePolicy) -> None:
+        super().__init__("IDLES", table, IDLE_STATES, SIGNALS.decode, clock)
+        self._policy = policy
+
+    def key_of(self, message: Signal) -> str | None:
+        """One state per owner."""
+        return message.scope if message.kind == "gpu_standing" else None
+
+    def step(self, state: IdleState | None, message: Signal) -> tuple[IdleState, list[Outgoing]]:
+        """One GPU stands otherwise."""
+        self.clock.observe(message.event_time)
+        after, alerts = step_idle(state, message, self.clock.now(), self._policy)
+        return after, [alert_record(alert) for alert in alerts]
+
+    def tick(self, state: IdleState) -> tuple[IdleState | None, list[Outgoing]]:
+        """Those that fell idle together are told together, and an incident ends."""
+        after, alerts = tick_idle(state, self.clock.now(), self._policy)
         return after, [alert_record(alert) for alert in alerts]

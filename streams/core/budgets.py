@@ -27,7 +27,7 @@ from streams.core.budget_account import (
 from streams.core.budget_commands import answerer
 from streams.core.budget_ladder import Told, cross, foresee, leave
 from streams.core.budget_measures import hold, pace, strictest, wanted
-from streams.core.budget_runs import approval, stop
+from streams.core.budget_runs import approval, overdue, stop
 from streams.core.budget_terms import FOREVER, Policy, Terms
 from streams.core.budget_watch import DELAY_UNKNOWN_US, watch
 
@@ -117,7 +117,7 @@ def decide(
     job = stop(told, before)
     pace(state, terms, stands, len(around.live))
     command, again = _commanded(told, others if others is not None else siblings, around)
-    alerts += watch(told, around.live, around.delay_us) + approval(told)
+    alerts += watch(told, around.live, around.delay_us) + approval(told) + overdue(told)
     return Decision(alerts, command, again, job)
 
 

@@ -23,13 +23,13 @@ from schemas.statements import CellStatement, Dimensions, ScopeStatement, Signal
 
 FROZEN = {
     "json/usage_event.v1.json": "8a0cfbe6c1d2bf4c0fba6c9477eacd56202c85479dfcac5718e58f7d7006c5a4",
-    "json/gpu_sample.v1.json": "8f766c137f2f2bf9a86f321b42493d024ff99dc3a836c538a0e269a19d18f1fe",
+    "json/gpu_sample.v1.json": "5ad19cae47e3749f80f22ea51b97eaf33b31a557d0507b67ac4f06fe5c4ce90b",
     "json/billing_record.v1.json": "3a55eb7666db644f8c70a3828b24aef3b47b1966520c4c3e3c0c3ed7c6f66094",
     "json/cell_statement.v1.json": "0ad391a206e29f2d9576181b4e96595359be20403af7b1f8bc155216ef85f82b",
     "json/scope_statement.v1.json": "01e7d97729ebb085eb34f9d66e0fda79d5425dc245aebed20853ccd02016579f",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
-    "json/signal.v1.json": "16ef874a2b14fadcc66cf68be4db482ca41d58183543319afc7b630ed7e0eb6a",
-    "json/alert.v1.json": "53e2978428b59b7639c9cba1c08e5d126eccd177a352965f2c567e3d61234c9c",
+    "json/signal.v1.json": "45bd4f6fce9e4d2b1edfc89bbc170155d68758a345f7f546f0833b1757686be0",
+    "json/alert.v1.json": "85a939f0bb147797ed49b1ea27921a4d62bb61c64f3747be87639873025da0d5",
     "json/throttle_command.v1.json": "a54d0a27de5066aebfd300231bbfd42ea4f2e4783fe7eaf16805f961932e9579",
     "json/throttle_ack.v1.json": "ec7e4fe4a05e111a350966fdb32989d1afa7b8302eb0c57b641685754fc43571",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",

@@ -20,6 +20,7 @@ from streams.agents.ledger import _acks
 from streams.core.budget_account import Hold
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.detect_gpu import GPU_STATES
+from streams.core.detect_idle import IDLE_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
 from streams.core.detect_spike_state import SPIKE_STATES, contributors, total
 from streams.core.forecast_state import FORECAST_STATES
@@ -34,6 +35,7 @@ READERS: dict[str, Versioned] = {
     "checkpoint": CHECKPOINTS,
     "forecast_state": FORECAST_STATES,
     "gpu_state": GPU_STATES,
+    "idle_state": IDLE_STATES,
     "runaway_state": RUNAWAY_STATES,
     "scope_statement": readers.SCOPE_STATEMENTS,
     "signal": readers.SIGNALS,
@@ -52,6 +54,8 @@ FROZEN = {
     "checkpoint.v2.json": "6375e75972be4524",
     "forecast_state.v1.json": "d607b89076beb728",
     "gpu_state.v1.json": "a79a2f16bab4ec1a",
+    "gpu_state.v2.json": "a38f50d30da7bbe2",
+    "idle_state.v1.json": "b01e77902f1deb67",
     "runaway_state.v1.json": "247e303c25fdb662",
     "runaway_state.v2.json": "6e935be7e4630cf4",
     "scope_statement.v1.json": "71673d4545f7c994",
