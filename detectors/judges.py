@@ -7,6 +7,7 @@ from detectors.gpu_utilisation import FULL, GpuUtilisation
 from detectors.hourly_spend import HourlySpend
 from detectors.judging import UNKNOWN, Judge, Kind, Verdict
 from detectors.runaway_request import RunawayRequest
+from detectors.spend_judge import SpendJudge
 from schemas.instants import HOUR, SECOND, hour_of
 
 NANOS = 1_000_000_000
@@ -26,7 +27,7 @@ def make_judge(kind: Kind, step_us: int, floor: float | None = None) -> Judge:
     if step_us <= 0:
         raise ValueError("the step of a series is a time above zero")
     if kind == "spend":
-        return HourlyRule(step_us, floor)
+        return SpendJudge(step_us, floor)
     if kind == "gpu":
         return GpuRule(step_us)
     if kind == "requests":
