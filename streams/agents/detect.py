@@ -20,7 +20,6 @@ from streams.core.detect_spike_state import SPIKE_STATES, SpikeState
 from streams.core.reading import Limits, Reading, Rejected, read
 from streams.transport import Outgoing, RecordBatch, StateTable
 
-
 #: Of so many days and kinds the siblings are remembered.
 SIBLINGS_KEPT = 1_000
 

@@ -229,15 +229,9 @@ def _end(
     return (replace(state, last=said[-1]) if said else state), said
 
 
-def _last_hot(
-    state: SpikeState, memory: Memory, incident: SpikeIncident, policy: SpikePolicy
-) -> tuple[int, bool]:
+def _last_hot(state: SpikeState, memory: Memory, incident: SpikeIncident, policy: SpikePolicy) -> tuple[int, bool]:
     """The newest hour of the incident that is still above the bar, and whether corrections have left none at all."""
-    hot = [
-        hour
-        for hour in state.hours
-        if hour >= incident.hour and goes_on(memory.score(hour), policy)
-    ]
+    hot = [hour for hour in state.hours if hour >= incident.hour and goes_on(memory.score(hour), policy)]
     if hot:
         return max(hot), False
     if incident.last_hot < state.frozen_before:

@@ -43,6 +43,9 @@ class SpikePolicy:
     hours_max: int = 12
     #: After this long, what is still high is learned: a new level, and no incident for ever.
     accept_after_us: int = 24 * HOUR
+    #: An incident goes on while hours are this strange, in thousandths of the bar: it does not flutter, and the bar
+    #: gets used to it while it lasts.
+    stays_at: int = 400
     #: An open incident is said again when its hour first passes so many percent of what is expected.
     steps: tuple[int, ...] = (300, 1_000)
     #: It pages where its excess by the owner's morning is above so many nanodollars,
@@ -96,11 +99,10 @@ def is_strange(score: SpendScore | None, policy: SpikePolicy) -> bool:
 
 
 def goes_on(score: SpendScore | None, policy: SpikePolicy) -> bool:
-    """Whether an incident goes on: its hours are above the fixed rule, and nobody said that this is as it should be.
-
-    The learned bar gets used to an incident while it lasts.
+    """Whether an incident goes on: it ends at a lower bar than it begins at, and where somebody said that this is as it
+    should be.
     """
-    return score is not None and is_hot(score, policy) and not score.is_answered
+    return score is not None and is_hot(score, policy) and score.strangeness >= policy.stays_at
 
 
 def bar(expected: int, policy: SpikePolicy) -> int:
