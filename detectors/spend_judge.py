@@ -16,8 +16,8 @@ from schemas.instants import HOUR
 RATIO_PERCENT = 150
 #: An open incident pages again at so many percent of what is expected; at three times it is only brought up to date.
 STEP_PERCENT = 1_000
-#: An incident is over after so many hours below the bar, and goes on while hours are this strange.
-QUIET_HOURS, STAYS_AT = 3, 400
+#: An incident is over after so many hours that are neither strange nor one in so many parts of its peak.
+QUIET_HOURS, STAYS_PARTS = 3, 3
 #: After so many hours what is still high is the new level.
 ACCEPT_AFTER = 24
 #: Nanodollars in a dollar; of another unit, what makes its first amount a hundred dollars.
@@ -43,6 +43,8 @@ class SpendJudge:
         self._sum, self._is_known = 0.0, False
         self._opened: int | None = None
         self._last_hot, self._is_stepped = 0, False
+        #: The largest excess of the open incident; 0 where none is.
+        self._peak = 0
         #: The strangest of late, and its hour.
         self._alarm, self._alarm_hour = 0.0, 0
 
@@ -68,8 +70,11 @@ class SpendJudge:
             below = self._score(self._sides[1]) if is_whole else None
             strange = max(strange, LOW_SHARE * below.strangeness / 1_000 if below is not None else 0.0)
             strange = self._calmed(hour, strange)
+        return Verdict(self._expected(outlook), strange, self._is_paged(hour, above, outlook), False)
+
+    def _expected(self, outlook: Outlook) -> float | None:
         expected = outlook.usual[0] / self._unit if self._unit else 0.0
-        return Verdict(expected if math.isfinite(expected) else None, strange, self._is_paged(hour, above, outlook), False)
+        return expected if math.isfinite(expected) else None
 
     def _nanos(self) -> int:
         # A sum of finite numbers may be infinite.
@@ -98,8 +103,10 @@ class SpendJudge:
     def _is_paged(self, hour: int, found: SpendScore, outlook: Outlook) -> bool:
         least, expected = self._least(outlook), found.expected or 0
         is_hot = found.excess > least and found.observed * 100 > RATIO_PERCENT * expected
-        if not is_hot or found.strangeness < (1_000 if self._opened is None else STAYS_AT):
+        is_strange = found.strangeness >= 1_000
+        if not is_hot or not (is_strange or found.excess * STAYS_PARTS >= self._peak > 0):
             return False
+        self._peak = max(self._peak, found.excess)
         self._last_hot = hour
         is_tenfold = found.observed * 100 >= STEP_PERCENT * max(expected, least, 1)
         is_new = self._opened is None or (is_tenfold and not self._is_stepped)
@@ -119,7 +126,7 @@ class SpendJudge:
             if is_new_level:
                 self._sides[0].spend.accept(self._opened, hour)
             if is_new_level or hour - self._last_hot > QUIET_HOURS * HOUR:
-                self._opened, self._is_stepped = None, False
+                self._opened, self._is_stepped, self._peak = None, False, 0
         self._hour, self._sum, self._is_known = hour, 0.0, False
         for side in self._sides:
             side.look_at(hour)
