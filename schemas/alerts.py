@@ -11,6 +11,9 @@ RESOLVED_TYPE = "ai.alert.resolved.v1"
 Rule = Literal[
     "budget_threshold", "spend_spike", "runaway_request", "gpu_idle", "cells_overflow",
     "budget_forecast", "enforcement_gap", "run_estimate", "approval_wanted",
+    "runaway_loop", "retry_storm", "token_cost", "regime_change",
+    "gpu_below", "gpu_bursty", "run_overdue",
+    "week_over_week", "resource_unused", "nonprod_spend", "recurring_job", "ci_growth",
 ]  # fmt: skip
 Severity = Literal["info", "warning", "critical", "emergency"]
 Status = Literal["opened", "updated", "resolved"]
@@ -61,7 +64,7 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     severity: Severity
     tier: Tier
     rule: Rule
-    #: ``team``, ``feature``, ``budget`` or ``gpu``.
+    #: ``team``, ``feature``, ``budget``, ``resource``; of GPUs ``gpu``, ``deployment``, ``pool`` or ``owner``.
     scope_type: str
     scope_id: str
     #: One line with the cause in it; at most 1024 characters.
@@ -81,6 +84,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     top_contributors: list[Contributor] = []
     #: Of an excess of spend: what it is made of.
     drivers: Drivers | None = None
+    #: The fixed rules that the observed number breaks, by name; empty where a rule is not about such a number.
+    rules: tuple[str, ...] = ()
     #: What Sluice did about it, in words; empty where it only told.
     action: str = ""
     runbook: str = ""

@@ -88,6 +88,10 @@ class GpuSample(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     pod: str = ""
     container: str = ""
     hpc_job: str = ""
+    #: What the pod is a replica of, where the exporter says so; else it is read off the pod's name.
+    deployment: str = ""
+    #: The node pool or queue that the GPU belongs to; empty: its model stands for it.
+    pool: str = ""
     #: How many pods share the GPU by time-slicing; each pays one part.
     shared_by: int = 1
     #: 0..1; None where the exporter gave a blank: missing, and not idle.

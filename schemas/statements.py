@@ -163,11 +163,47 @@ class ScopeStatement(msgspec.Struct, kw_only=True):
     failures: int | msgspec.UnsetType = msgspec.UNSET
 
 
+class CallerWindow(msgspec.Struct, kw_only=True, frozen=True):
+    """What one caller did in a window so far, estimated from a sample of its calls."""
+
+    kind: Literal["task", "session", "key"]
+    id: str
+    #: Start and end of the window in event time, microseconds since 1970.
+    start: int
+    end: int
+    requests: int
+    errors: int
+    input_tokens: int
+    cost_nanos: int
+
+
+class GpuStanding(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """How one GPU stands with its owner; of a GPU the largest revision holds."""
+
+    gpu: str
+    revision: int
+    #: strict: no sample of the trailing hour reached the bar. low: its mean did not, but it works in bursts. Empty:
+    #: neither, or it is not this owner's any more.
+    kind: Literal["", "strict", "low"]
+    #: Since when that is so, microseconds since 1970.
+    since: int = 0
+    mean_millionths: int = 0
+    #: None where the rate card has no price for the model.
+    nanos_per_hour: int | None = None
+    #: What people know it by: the pod that holds it, else the GPU's own id.
+    name: str = ""
+    model: str = ""
+    node: str = ""
+    deployment: str = ""
+    pool: str = ""
+
+
 class Signal(msgspec.Struct, kw_only=True):
-    """A single event that a per-event detector must see."""
+    """A single event that a per-event detector must see, or what a sample of events adds up to."""
 
     v: int = 1
-    kind: Literal["runaway_request"]
+    #: ``request_sample`` is an ordinary request that stands for ``times`` of them; ``busy_caller`` has a ``caller``.
+    kind: Literal["runaway_request", "request_sample", "busy_caller", "gpu_standing"]
     scope: str
     event_id: str
     event_source: str
@@ -181,3 +217,7 @@ class Signal(msgspec.Struct, kw_only=True):
     cost_nanos: int
     key_id: str = ""
     session_id: str = ""
+    times: int | msgspec.UnsetType = msgspec.UNSET
+    caller: CallerWindow | msgspec.UnsetType = msgspec.UNSET
+    #: Only of a ``gpu_standing``.
+    gpu: GpuStanding | msgspec.UnsetType = msgspec.UNSET

@@ -1,7 +1,7 @@
 """The composition root of a worker: the only place that picks real parts and binds them to each other."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -12,14 +12,15 @@ from schemas.instants import DAY, SECOND
 from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
-from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNow
-from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
+from streams.agents.definitions import AncestorsNow, KnownDefinitions, MonthlyNow, WatchedNow
+from streams.agents.detect import GpuAgent, IdleAgent, RunawayAgent, SpikeAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
 from streams.agents.shell import Loop
+from streams.agents.waste import WasteLoop
 from streams.clock import Clock, clock_for
 from streams.core.budget_terms import Policy
 from streams.core.charging import Charging
@@ -28,12 +29,13 @@ from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, definition_scope
+from streams.core.waste import WastePolicy
 from streams.kafka_connection import connection
-from streams.ports import Forecasts, Ledger, Outbox, Receiver
+from streams.ports import Forecasts, Ledger, Outbox, Receiver, Resources
 from streams.settings import Settings
 from streams.settings_checks import STAGES
 from streams.sinks.definition_rows import change_of
-from streams.transport import BatchSchema, StateTable, make_app
+from streams.transport import BatchSchema, Outgoing, StateTable, make_app
 from streams.transport.driver import App
 
 
@@ -45,6 +47,8 @@ class Outside(NamedTuple):
     receivers: Mapping[str, Receiver]
     #: None: nothing is forecast.
     forecasts: Forecasts | None = None
+    #: None: nobody looks for waste.
+    resources: Resources | None = None
 
 
 class Worker(NamedTuple):
@@ -73,7 +77,7 @@ def create_app(settings: Settings, outside: Outside, definitions: KnownDefinitio
     for stage, bind in (
         ("meter", lambda: _bind_meter(app, settings, outside, definitions, prices)),
         ("budget", lambda: _bind_budget(app, settings, outside, definitions)),
-        ("detect", lambda: _bind_detect(app, settings, prices)),
+        ("detect", lambda: _bind_detect(app, settings, outside, definitions, prices)),
         ("ledger", lambda: _bind_ledger(app, outside)),
         ("notify", lambda: _bind_notify(app, outside)),
     ):
@@ -136,12 +140,34 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
     return [budget, *forecasts]
 
 
-def _bind_detect(app: App, settings: Settings, prices: PriceBook) -> list[Loop]:
-    tables = {name: _table(app, name) for name in ("spikes", "runaways", "gpus")}
-    detectors = _detectors(settings, tables, prices)
+def _bind_detect(
+    app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions, prices: PriceBook
+) -> list[Loop]:
+    tables = {name: _table(app, name) for name in ("spikes", "runaways", "gpus", "idles")}
+    detectors = _detectors(settings, tables, MonthlyNow(definitions), prices)
     for topic, detector in detectors:
         _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
-    return [detector for _, detector in detectors]
+    loops: list[Loop] = [detector for _, detector in detectors]
+    if outside.resources is not None:
+        loops.append(WasteLoop(outside.resources, _said_by(app), clock_for("wall"), waste_policy(settings)))
+    return loops
+
+
+def _said_by(app: App) -> Callable[[Sequence[Outgoing]], Awaitable[None]]:
+    async def say(records: Sequence[Outgoing]) -> None:
+        producer: Any = app.producer
+        await producer.write(list(records), app.partitions)
+
+    return say
+
+
+def waste_policy(settings: Settings) -> WastePolicy:
+    """When waste is worth a ticket, as the settings say."""
+    return WastePolicy(
+        floor_nanos_per_month=parse_nanos(settings.waste_floor_usd_per_month),
+        unused_days=settings.unused_days,
+        stop_days=settings.unused_stop_days,
+    )
 
 
 def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
@@ -185,7 +211,15 @@ class _GpuRates(Mapping[str, int]):
         self._clock = clock
 
     def __getitem__(self, model: str) -> int:
-        hour = GpuSample(gpu_uuid="", window_start="", window_end="", allocated_seconds=Decimal(3600), model=model)
+        name, _, profile = model.partition("|")
+        hour = GpuSample(
+            gpu_uuid="",
+            window_start="",
+            window_end="",
+            allocated_seconds=Decimal(3600),
+            model=name,
+            mig_profile=profile,
+        )
         nanos = self._prices.price_gpu(hour, self._clock.now()).nanos
         if not nanos:
             raise KeyError(model)
@@ -198,17 +232,24 @@ class _GpuRates(Mapping[str, int]):
         return 0
 
 
-def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: PriceBook) -> list[tuple[str, Any]]:
+def _detectors(
+    settings: Settings, tables: Mapping[str, StateTable], monthly_nanos: Mapping[str, int], prices: PriceBook
+) -> list[tuple[str, Any]]:
     kind = settings.clock
     policy = detection_policy(
         live_within_s=settings.live_within_s,
         spike_ratio_percent=settings.spike_ratio_percent,
         spike_floor_usd=settings.spike_floor_usd,
+        spike_monthly_nanos=monthly_nanos,
+        morning_timezone=settings.morning_timezone,
         runaway_tokens=settings.runaway_tokens,
         gpu_idle_percent=settings.gpu_idle_percent,
         gpu_idle_exit_percent=settings.gpu_idle_exit_percent,
         gpu_idle_s=settings.gpu_idle_s,
         gpu_gap_s=settings.gpu_gap_s,
+        gpu_page_usd=settings.gpu_page_usd,
+        gpu_ticket_usd_per_day=settings.gpu_ticket_usd_per_day,
+        gpu_quiet_s=settings.gpu_quiet_s,
     )
     gpu_clock = clock_for(kind)
     # Signals are rare: only what is spent says how time passes until the next one.
@@ -218,6 +259,7 @@ def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: Pri
         (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike)),
         (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),
+        (topics.USAGE_SIGNALS, IdleAgent(tables["idles"], gpu_clock, policy.idle)),
     ]
 
 

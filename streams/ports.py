@@ -210,6 +210,45 @@ class Forecasts(Protocol):
         ...
 
 
+class ResourceRow(NamedTuple):
+    """One resource of the inventory; days count from 1970, each ``(day, nanodollars, requests, interactive ones,
+    nanodollars of jobs, a bit for each hour of jobs)``."""
+
+    #: Organisation, team, project, feature, category, provider, model, environment.
+    names: tuple[str, str, str, str, str, str, str, str]
+    first_day: int
+    last_use: int | None
+    days: Sequence[tuple[int, int, int, int, int, int]]
+
+
+class Resources(Protocol):
+    """The inventory in the ledger's database. All methods raise StoreError where the database does not answer."""
+
+    async def take_turn(self, now: int, hold_us: int) -> bool:
+        """Whether this hour was not looked at yet and nobody else is at it; then it is held for so long."""
+        ...
+
+    async def end_turn(self, now: int) -> None:
+        """This hour was looked at."""
+        ...
+
+    async def heard_until(self) -> int | None:
+        """The newest event time of any source; None before any was heard."""
+        ...
+
+    async def refresh(self, since_day: int) -> None:
+        """Make the days from ``since_day`` on anew from the cells, and the inventory of them."""
+        ...
+
+    async def read(self, since_day: int) -> Sequence[ResourceRow]:
+        """Every resource, with its days from ``since_day`` on."""
+        ...
+
+    async def told(self, rules: Sequence[str], since: int) -> Sequence[tuple[Alert, int]]:
+        """Alerts of these rules that are open, or were stated since, each with when it was."""
+        ...
+
+
 class Ledger(Protocol):
     """The system of record (PostgreSQL)."""
 

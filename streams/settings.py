@@ -25,6 +25,7 @@ from streams.settings_checks import (
     StageList,
     TextList,
     TextMapping,
+    TimeZone,
     WebhookSecret,
     WebUrl,
     WebUrlList,
@@ -133,11 +134,18 @@ class Settings(BaseSettings):
     live_within_s: int = Field(3 * 3600, ge=60, description="Older findings are recorded, never paged.")
     spike_ratio_percent: int = Field(150, ge=101, le=10_000)
     spike_floor_usd: DollarAmount = Field("5", description="Excess below this is never a spike.")
+    morning_timezone: TimeZone = Field("UTC", description="Where owners see at 09:00 what did not have to wake them.")
     runaway_tokens: int = Field(50_000, ge=1)
     gpu_idle_percent: int = Field(20, ge=1, le=99)
     gpu_idle_exit_percent: int = Field(30, ge=1, le=100)
     gpu_idle_s: int = Field(3600, ge=60)
     gpu_gap_s: int = Field(180, ge=30)
+    gpu_page_usd: DollarAmount = Field("500", description="An owner's idle GPUs page once they have cost so much.")
+    gpu_ticket_usd_per_day: DollarAmount = Field("1", description="Below it idle GPUs are only shown.")
+    gpu_quiet_s: int = Field(3600, ge=0, description="So long none has idled when an incident ends.")
+    waste_floor_usd_per_month: DollarAmount = Field("50", description="Waste below it is only in the inventory.")
+    unused_days: int = Field(30, ge=1, le=3_650, description="A resource unused for so long is a ticket.")
+    unused_stop_days: int = Field(60, ge=8, le=3_650, description="Its stop is proposed, a week after a warning.")
 
     # NOTIFY
     pagerduty_routing_key: RoutingKey | None = None

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Protocol
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, PostgresDsn, SecretStr, TypeAdapter, ValidationError
 
@@ -52,6 +53,14 @@ def _web(value: str) -> str:
 
 def _secret_web(value: SecretStr) -> SecretStr:
     _web(value.get_secret_value())
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (LookupError, ValueError, OSError):
+        raise ValueError(f"{value[:64]!r} is no time zone; write an IANA name such as UTC or Europe/Paris") from None
     return value
 
 
@@ -104,6 +113,7 @@ WebUrl = Annotated[str, AfterValidator(_web)]
 SecretWebUrl = Annotated[SecretStr, AfterValidator(_secret_web)]
 WebUrlList = Annotated[list[WebUrl], BeforeValidator(split_list)]
 DollarAmount = Annotated[str, AfterValidator(_amount)]
+TimeZone = Annotated[str, AfterValidator(_zone)]
 RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
 
@@ -117,6 +127,8 @@ class Checked(Protocol):
     kafka_ca_file: Path | None
     gpu_idle_percent: int
     gpu_idle_exit_percent: int
+    unused_days: int
+    unused_stop_days: int
     smtp_host: str | None
     smtp_username: str | None
     smtp_password: SecretStr | None
@@ -153,6 +165,11 @@ def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
             s.gpu_idle_exit_percent <= s.gpu_idle_percent,
             ("gpu_idle_exit_percent", "gpu_idle_percent"),
             f"must be above gpu_idle_percent ({s.gpu_idle_percent}), or alerts would flap",
+        ),
+        (
+            s.unused_stop_days < s.unused_days + 7,
+            ("unused_days", "unused_stop_days"),
+            f"must be at least 7 above unused_days ({s.unused_days}): the owner is warned for a week before",
         ),
         (
             bool(s.smtp_host) and not s.mail_to,

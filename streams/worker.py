@@ -35,6 +35,7 @@ from streams.sinks.ledger import PostgresLedger
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.receivers import receivers
+from streams.sinks.resources import PostgresResources
 from streams.transport.following import TopicFollower
 
 logger = logging.getLogger("sluice.worker")
@@ -62,7 +63,9 @@ async def serve(settings: Settings) -> int:
         reach = receivers(settings, inviting(settings, known))
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
-        outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach, PostgresForecasts(pool))
+        outside = Outside(
+            PostgresLedger(pool), PostgresOutbox(pool), reach, PostgresForecasts(pool), PostgresResources(pool)
+        )
         entries = read_budgets(settings)
         worker = create_app(settings, outside, known, read_prices(settings))
         if entries is not None and settings.budgets is not None:

@@ -29,6 +29,7 @@ from streams.core.budget_account import (
 from streams.core.budget_commands import answerer
 from streams.core.budget_ladder import Told, cross, foresee, leave
 from streams.core.budget_measures import glide, hold, pace, strictest, wanted
+from streams.core.budget_overdue import overdue
 from streams.core.budget_runs import answered, approval, stop, unanswered, waits_until
 from streams.core.budget_terms import FOREVER, Policy, Terms
 from streams.core.budget_watch import DELAY_UNKNOWN_US, watch
@@ -137,6 +138,7 @@ def decide(
     alerts += (
         watch(told, around.live if around.owing is None else around.owing, around.delay_us)
         + approval(told)
+        + overdue(told)
         + unanswered(told, job)
     )
     return Decision(alerts, command, again, job)

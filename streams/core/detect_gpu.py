@@ -1,101 +1,47 @@
-"""Idle GPUs: a trailing hour of utilisation below the bar, in money.
+"""One GPU: the fixed rule exactly, and how it stands with its owner.
 
-Two findings, one alert. *Strictly idle*: no sample of the hour reached the bar; the GPU can be taken back, and this
-pages. *Low mean*: the mean of the hour has been below the bar for an hour, but the GPU works in bursts; on real traces
-that is nearly every GPU (96 % of pod-hours), so it is a ticket to right-size. A low mean that becomes strictly idle is
-an update that pages. The low mean waits for its hour so that a busy GPU that falls idle, whose mean passes the bar
-before the hour is full, is said once, as what it is.
+The *fixed rule* is a trailing hour whose mean is below the bar, until it is above the exit bar. On real traces that is
+nearly every GPU (96 % of pod-hours), so it is recorded and shown (``gpu_below``, a note), and wakes nobody. What people
+are told is the owner's matter (``detect_idle``), and this file only says how each GPU stands: *strict*, when no sample
+of the hour reached the bar, so that the GPU can be taken back; *low*, when the mean has been below the bar for an hour
+and the GPU works in bursts, so that a smaller one would do.
 
-A GPU that stops reporting is unknown, not idle: the run restarts behind a gap, and nothing opens. An open alert
-outlives a short gap (an exporter that restarts must not resolve and page again), and is resolved as *gone quiet* when
-the GPU has said nothing for ``gone_us``: nobody can act on a GPU that is no longer there.
+A GPU that stops reporting is unknown, not idle: the run restarts behind a gap, and nothing opens. What is open outlives
+a short gap (an exporter that restarts must not resolve and tell again), and ends as *gone quiet* when the GPU has said
+nothing for ``gone_us``: nobody can act on a GPU that is no longer there. A GPU that changes hands begins its hour anew:
+its new owner did not let it idle.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, NamedTuple, cast
 
-import msgspec
 from msgspec.structs import replace
 
 from detectors.base import Observation
-from detectors.gpu_utilisation import FULL, GpuUtilisation, GpuUtilisationState, IdleScore
-from schemas import keys
-from schemas.alerts import Alert, Rule, Severity, Status, Tier
-from schemas.events import GpuSample
-from schemas.instants import HOUR, MINUTE, SECOND, format_instant, hour_of, parse_instant
+from detectors.gpu_utilisation import FULL, GpuUtilisation, IdleScore
+from schemas import keys, topics
+from schemas.alerts import Alert, Rule, Severity, Status
+from schemas.events import UNATTRIBUTED, GpuSample
+from schemas.instants import HOUR, MINUTE, format_instant, hour_of, parse_instant
 from schemas.money import display_usd
-from schemas.versions import Versioned
+from schemas.statements import GpuStanding, Signal, Source
 from streams.core import detect_words as words
+from streams.core.detect_gpu_state import GPU_STATES, GpuIncident, GpuPolicy, GpuState, ToldOwner, deployment_of
 
-RULE: Rule = "gpu_idle"
-_PERCENT = FULL // 100
+__all__ = ["GPU_STATES", "GpuPolicy", "GpuState", "GpuStep", "gpu_scope_id", "owner_scope", "step_gpu", "tick_gpu"]
 
-
-@dataclass(frozen=True, slots=True)
-class GpuPolicy:
-    """Idle is a mean below ``enter_percent`` over ``idle_us``; it ends above ``exit_percent``."""
-
-    enter_percent: int = 20
-    exit_percent: int = 30
-    idle_us: int = HOUR
-    #: A longer time without a sample is unknown: the run restarts.
-    gap_us: int = 180 * SECOND
-    #: After this long without a sample an open alert is resolved.
-    gone_us: int = HOUR
-    #: How much of the trailing window must be known before an alert may end: one busy sample is not work.
-    settle_us: int = 10 * MINUTE
-    #: A finding older than this is history: a note, never a page.
-    live_within_us: int = 3 * HOUR
-    #: Price of an hour by GPU model, in nanodollars; a model that is not there has no money in its alert.
-    nanos_per_hour: Mapping[str, int] = field(default_factory=dict)
-    runbook: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.enter_percent < self.exit_percent <= 100:
-            raise ValueError("a GPU needs 0 < enter_percent < exit_percent <= 100, or alerts would flap")
+RULE: Rule = "gpu_below"
+Kind = Literal["", "strict", "low"]
+#: A standing is said again this often, so that one found in a backlog is heard of live.
+AGAIN_US = HOUR
 
 
-class GpuIncident(msgspec.Struct, frozen=True):
-    """An open alert; ``hour`` is the one in which it opened and gives it its name."""
+class GpuStep(NamedTuple):
+    """What a window or the passing of time leaves behind."""
 
-    hour: int
-    episode: int
-    opened_at: int
-    occurred_at: int
-    #: Start of the trailing window that was found idle.
-    idle_since: int
-    is_strict: bool
-    updates: int
-    tier: Tier
-    historic: bool
-
-
-class GpuState(msgspec.Struct, frozen=True):
-    """All of one GPU (or MIG instance)."""
-
-    scope_id: str
-    v: int = 1
-    detector: GpuUtilisationState = GpuUtilisationState()
-    #: End of the newest window seen, missing ones included, and what ``now`` was when the newest known one
-    #: came.
-    newest_end: int = 0
-    seen_at: int = 0
-    model: str = ""
-    node: str = ""
-    team_id: str = ""
-    feature: str = ""
-    #: The hour and episode of the newest incident, so that two in one hour have two names.
-    last_hour: int = 0
-    last_episode: int = 0
-    #: Since when the trailing mean has been below the bar without a break; 0 while it is not.
-    low_since: int = 0
-    incident: GpuIncident | None = None
-    #: The last thing said, to be said again under the same id after a restart.
-    last: Alert | None = None
-
-
-GPU_STATES = Versioned("a GPU's state", GpuState)
+    state: GpuState
+    alerts: list[Alert]
+    #: For the scopes that group owners' GPUs.
+    standings: list[Signal]
 
 
 def gpu_scope_id(sample: GpuSample) -> str:
@@ -110,10 +56,17 @@ def gpu_scope_id(sample: GpuSample) -> str:
     return f"{sample.gpu_uuid}/{sample.mig_id}" if sample.mig_id else sample.gpu_uuid
 
 
-def step_gpu(
-    state: GpuState | None, sample: GpuSample, event_time: int, now: int, policy: GpuPolicy
-) -> tuple[GpuState, list[Alert]]:
-    """Take in one window of one GPU; returns the new state and what there is to say.
+def owner_scope(org_id: str, team_id: str) -> str:
+    """The scope in which an owner's GPUs meet.
+
+    >>> owner_scope("", "search"), owner_scope("acme", "")
+    ('gpus:/search', 'gpus:acme/__unattributed__')
+    """
+    return f"gpus:{words.clip(org_id)}/{words.clip(team_id) or UNATTRIBUTED}"
+
+
+def step_gpu(state: GpuState | None, sample: GpuSample, event_time: int, now: int, policy: GpuPolicy) -> GpuStep:
+    """Take in one window of one GPU.
 
     ``event_time`` is when it was measured (the envelope's time), and becomes the alert's. A window that ends
     at or before the newest one seen returns the very state given, and so does each further pod of a shared
@@ -130,40 +83,65 @@ def step_gpu(
         raise ValueError(f"sample of GPU {scope_id!r} given to the state of {state.scope_id!r}")
     start, end = parse_instant(sample.window_start), parse_instant(sample.window_end)
     if end <= state.newest_end or start >= end:
-        return state, []
+        return GpuStep(state, [], [])
     seen = Observation(start, end, sample.util_ratio if sample.scrape_ok else None)
     detector = _detector(state, policy)
     score = detector.score_one(seen)
     detector.learn_one(seen)
     learned = detector.state()
     is_known = learned.end == end
-    state = replace(
-        state,
-        detector=learned,
-        newest_end=end,
-        seen_at=now if is_known else state.seen_at,
-        model=words.clip(sample.model) or state.model,
-        node=words.clip(sample.node) or state.node,
-        # Who has it now: a GPU that was handed back has no team, whoever had it before.
-        team_id=sample.team_id,
-        feature=sample.feature,
-    )
+    state = _placed(replace(state, detector=learned, newest_end=end), sample, start)
     if not is_known:
-        return state, []
+        return GpuStep(state, [], [])
+    busy = round(cast(float, seen.value) * FULL) >= policy.enter
+    state = replace(state, seen_at=now, busy_until=end if busy else state.busy_until)
+    recent = detector.recent()
+    is_over = _is_over(recent, policy)
     if state.incident is None:
-        return _open(state, score, event_time, now, policy)
-    return _go_on(state, score, detector.recent(), now, policy)
+        state, alerts = _open(state, score, event_time, now, policy)
+    else:
+        state, alerts = _resolve(state, recent, now, policy) if is_over else (state, [])
+    state, standings = _tell(state, "" if is_over else _kind(state, policy), recent, policy)
+    return GpuStep(state, alerts, standings)
 
 
-def tick_gpu(state: GpuState, now: int, policy: GpuPolicy) -> tuple[GpuState, list[Alert]]:
-    """Resolve the alert of a GPU that has said nothing for ``gone_us``; returns the very state given
-    otherwise.
-    """
+def tick_gpu(state: GpuState, now: int, policy: GpuPolicy) -> GpuStep:
+    """End what is open of a GPU that has said nothing for ``gone_us``; returns the very state given otherwise."""
     # The distance to its last word, not to event time: in a backlog event time is far behind and nobody is
     # gone.
-    if state.incident is None or now - state.seen_at < policy.gone_us:
-        return state, []
-    return _resolve(state, None, now, policy)
+    if (state.incident is None and not state.told.kind) or now - state.seen_at < policy.gone_us:
+        return GpuStep(state, [], [])
+    alerts: list[Alert] = []
+    if state.incident is not None:
+        state, alerts = _resolve(state, None, now, policy)
+    state, standings = _tell(state, "", None, policy)
+    return GpuStep(state, alerts, standings)
+
+
+def _placed(state: GpuState, sample: GpuSample, start: int) -> GpuState:
+    """Where it is and who has it now: a GPU that was handed back has no team, whoever had it before."""
+    is_handed_over = (sample.org_id, sample.team_id) != (state.org_id, state.team_id)
+    if sample.shared_by > 1 and state.owned_since:
+        # The first of those who share it speaks for all, and may be another one in each window.
+        is_handed_over = False
+    state = replace(
+        state,
+        model=words.clip(sample.model) or state.model,
+        mig_profile=words.clip(sample.mig_profile) or state.mig_profile,
+        node=words.clip(sample.node) or state.node,
+        pod=words.clip(sample.pod),
+        deployment=_deployment(sample),
+        pool=words.clip(sample.pool or sample.model) or state.pool,
+    )
+    if is_handed_over or not state.owned_since:
+        owner = (sample.org_id, sample.team_id)
+        state = replace(state, org_id=owner[0], team_id=owner[1], feature=sample.feature, owned_since=start)
+    return state
+
+
+def _deployment(sample: GpuSample) -> str:
+    name = sample.deployment or deployment_of(sample.pod)
+    return words.clip(f"{sample.namespace}/{name}" if sample.namespace and name else name)
 
 
 def _detector(state: GpuState, policy: GpuPolicy) -> GpuUtilisation:
@@ -174,43 +152,50 @@ def _detector(state: GpuState, policy: GpuPolicy) -> GpuUtilisation:
     return GpuUtilisation(policy.idle_us, policy.gap_us)
 
 
+def _is_over(recent: IdleScore | None, policy: GpuPolicy) -> bool:
+    is_settled = recent is not None and recent.known_us >= min(policy.settle_us, policy.idle_us)
+    return recent is not None and is_settled and recent.observed > policy.exit
+
+
+def _idle_since(state: GpuState) -> int:
+    """Since when no sample reached the bar, without a gap, with this owner."""
+    return max(state.detector.since, state.busy_until, state.owned_since)
+
+
+def _kind(state: GpuState, policy: GpuPolicy) -> Kind:
+    end, told = state.detector.end, state.told
+    if state.incident is not None and state.incident.rule != RULE:
+        return ""  # an earlier release told of it already
+    if end - _idle_since(state) >= policy.idle_us:
+        return "strict"
+    is_same = told.kind and told.scope == owner_scope(state.org_id, state.team_id)
+    if is_same and told.kind == "strict" and state.busy_until <= told.since:
+        return "strict"  # a gap, behind which it goes on to idle
+    is_low = state.low_since and end - max(state.low_since, state.owned_since) >= policy.idle_us
+    return "low" if is_same or is_low else ""
+
+
 def _open(
     state: GpuState, score: IdleScore | None, event_time: int, now: int, policy: GpuPolicy
 ) -> tuple[GpuState, list[Alert]]:
-    if score is None or score.observed >= policy.enter_percent * _PERCENT:
+    if score is None or score.observed >= policy.enter:
         return (replace(state, low_since=0) if state.low_since else state), []
-    end, is_strict = state.detector.end, _is_strict(score, policy)
-    state = replace(state, low_since=state.low_since or end)
-    if not is_strict and end - state.low_since < policy.idle_us:
-        return state, []
-    hour, historic = hour_of(end), now - end > policy.live_within_us
+    end = state.detector.end
+    hour = hour_of(end)
     incident = GpuIncident(
         hour=hour,
         episode=state.last_episode + 1 if hour == state.last_hour else 1,
         opened_at=now,
         occurred_at=event_time,
         idle_since=end - policy.idle_us,
-        is_strict=is_strict,
+        is_strict=False,
         updates=0,
-        tier="note" if historic else _tier(is_strict),
-        historic=historic,
+        tier="note",
+        historic=now - end > policy.live_within_us,
+        rule=RULE,
     )
-    state = replace(state, incident=incident, last_hour=hour, last_episode=incident.episode)
+    state = replace(state, incident=incident, low_since=end, last_hour=hour, last_episode=incident.episode)
     return _say(state, incident, "opened", score, now, policy)
-
-
-def _go_on(
-    state: GpuState, score: IdleScore | None, recent: IdleScore | None, now: int, policy: GpuPolicy
-) -> tuple[GpuState, list[Alert]]:
-    incident = cast(GpuIncident, state.incident)
-    is_settled = recent is not None and recent.known_us >= min(policy.settle_us, policy.idle_us)
-    if recent is not None and is_settled and recent.observed > policy.exit_percent * _PERCENT:
-        return _resolve(state, recent, now, policy)
-    if score is None or incident.is_strict or not _is_strict(score, policy):
-        return state, []
-    tier: Tier = "note" if incident.historic else _tier(True)
-    incident = replace(incident, is_strict=True, updates=incident.updates + 1, tier=tier)
-    return _say(replace(state, incident=incident), incident, "updated", score, now, policy)
 
 
 def _resolve(state: GpuState, recent: IdleScore | None, now: int, policy: GpuPolicy) -> tuple[GpuState, list[Alert]]:
@@ -218,29 +203,70 @@ def _resolve(state: GpuState, recent: IdleScore | None, now: int, policy: GpuPol
     return _say(replace(state, incident=None, low_since=0), incident, "resolved", recent, now, policy)
 
 
-def _is_strict(score: IdleScore, policy: GpuPolicy) -> bool:
-    return score.peak < policy.enter_percent * _PERCENT
+def _rate(state: GpuState, policy: GpuPolicy) -> int | None:
+    name = f"{state.model}|{state.mig_profile}" if state.mig_profile else state.model
+    return policy.nanos_per_hour.get(name)
 
 
-def _tier(is_strict: bool) -> Tier:
-    return "page" if is_strict else "ticket"
+def _tell(state: GpuState, kind: Kind, recent: IdleScore | None, policy: GpuPolicy) -> tuple[GpuState, list[Signal]]:
+    """Say how it stands where that is news, or was said an hour ago; a former owner hears that it is gone."""
+    scope, told, end = owner_scope(state.org_id, state.team_id), state.told, state.detector.end
+    said: list[Signal] = []
+    if told.kind and told.scope != scope:
+        told = ToldOwner(told.scope, "", told.revision + 1, end, end)
+        said.append(_standing(state, told, None, policy))
+    if kind != told.kind or (kind and end - told.at >= AGAIN_US):
+        since = _idle_since(state) if kind == "strict" else state.low_since
+        since = told.since if kind == told.kind and told.since else since
+        told = ToldOwner(scope, kind, told.revision + 1, since or end, end)
+        said.append(_standing(state, told, recent, policy))
+    return (replace(state, told=told) if said else state), said
+
+
+def _standing(state: GpuState, told: ToldOwner, recent: IdleScore | None, policy: GpuPolicy) -> Signal:
+    return Signal(
+        kind="gpu_standing",
+        scope=told.scope,
+        event_id=keys.digest("gpu_standing", state.scope_id, str(told.revision)),
+        event_source="//sluice",
+        event_time=told.at,
+        source=Source(topics.USAGE_GPU, 0, 0),
+        offset=told.revision,
+        team_id=state.team_id,
+        feature=state.feature,
+        model=state.model,
+        tokens=0,
+        cost_nanos=0,
+        gpu=GpuStanding(
+            gpu=state.scope_id,
+            revision=told.revision,
+            kind=cast(Kind, told.kind),
+            since=told.since,
+            mean_millionths=recent.observed if recent else 0,
+            nanos_per_hour=_rate(state, policy) if told.kind else None,
+            name=state.pod or state.scope_id,
+            model=state.model,
+            node=state.node,
+            deployment=state.deployment,
+            pool=state.pool,
+        ),
+    )
 
 
 def _say(
     state: GpuState, incident: GpuIncident, status: Status, score: IdleScore | None, now: int, policy: GpuPolicy
 ) -> tuple[GpuState, list[Alert]]:
     opened_in = format_instant(incident.hour)
-    dedup_key = keys.alert_dedup_key(RULE, f"gpu:{state.scope_id}", opened_in)
-    severity: Severity = "critical" if incident.is_strict else "warning"
-    step = incident.updates if status == "updated" else 0
+    dedup_key = keys.alert_dedup_key(incident.rule, f"gpu:{state.scope_id}", opened_in)
+    told_as: Severity = "critical" if incident.is_strict else "warning"
     alert = Alert(
-        alert_id=keys.alert_id(dedup_key, incident.episode, status, step),
+        alert_id=keys.alert_id(dedup_key, incident.episode, status, incident.updates if status == "updated" else 0),
         dedup_key=dedup_key,
         episode=incident.episode,
         status=status,
-        severity=severity,
+        severity="info" if incident.rule == RULE else told_as,
         tier=incident.tier,
-        rule=RULE,
+        rule=incident.rule,
         scope_type="gpu",
         scope_id=state.scope_id,
         summary=_summary(state, incident, status, score, policy)[: words.SUMMARY_MAX],
@@ -263,23 +289,27 @@ def _summary(state: GpuState, incident: GpuIncident, status: Status, score: Idle
     place = " ".join(part for part in (state.model, f"on {state.node}" if state.node else "") if part)
     owner = f" of team {words.clip(state.team_id)}" if state.team_id else ""
     subject = f"GPU {words.clip(state.scope_id)}{f' ({place})' if place else ''}{owner}"
-    hours = policy.nanos_per_hour.get(state.model)
+    hours = _rate(state, policy)
     idle_us = state.detector.end - incident.idle_since
     if status == "resolved":
         lost = f", {display_usd(hours * idle_us // HOUR)} of it" if hours else ""
         ending = "reports no more: gone quiet" if score is None else f"works again at {_percent(score)} %"
-        return f"{subject} {ending}, after {_duration(idle_us)} below {policy.enter_percent} %{lost}"
-    how = "idles" if incident.is_strict else "works only in bursts"
+        return f"{subject} {ending}, after {duration(idle_us)} below {policy.enter_percent} %{lost}"
     mean = "" if score is None else f" at {_percent(score)} % on average"
     cost = f", and costs {display_usd(hours * 24)} a day" if hours else ""
-    return f"{subject} {how}{mean} over the last {_duration(policy.idle_us)}{cost}"
+    return f"{subject} was below {policy.enter_percent} %{mean} over the last {duration(policy.idle_us)}{cost}"
 
 
 def _percent(score: IdleScore) -> str:
     return words.percent_words(score.observed)
 
 
-def _duration(micros: int) -> str:
+def duration(micros: int) -> str:
+    """A stretch of time for people.
+
+    >>> duration(90 * MINUTE), duration(59 * MINUTE), duration(2 * HOUR)
+    ('1 h 30 min', '59 min', '2 h')
+    """
     hours, minutes = divmod(micros // MINUTE, 60)
     if not hours:
         return f"{minutes} min"

@@ -7,8 +7,10 @@ from schemas.alerts import Alert
 from schemas.instants import SECOND
 from schemas.money import parse_nanos
 from streams.core.detect_gpu import GpuPolicy, GpuState
+from streams.core.detect_idle_state import IdlePolicy, IdleState
 from streams.core.detect_runaway import RunawayPolicy, RunawayState
-from streams.core.detect_spike_state import SpikePolicy, SpikeState
+from streams.core.detect_spike_policy import SpikePolicy
+from streams.core.detect_spike_state import SpikeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Policy:
     spike: SpikePolicy
     runaway: RunawayPolicy
     gpu: GpuPolicy
+    idle: IdlePolicy
 
 
 def detection_policy(
@@ -25,12 +28,17 @@ def detection_policy(
     live_within_s: int = 3 * 3600,
     spike_ratio_percent: int = 150,
     spike_floor_usd: str = "5",
-    spike_quiet_hours: int = 1,
+    spike_quiet_hours: int = 3,
+    spike_monthly_nanos: Mapping[str, int] | None = None,
+    morning_timezone: str = "UTC",
     runaway_tokens: int = 50_000,
     gpu_idle_percent: int = 20,
     gpu_idle_exit_percent: int = 30,
     gpu_idle_s: int = 3600,
     gpu_gap_s: int = 180,
+    gpu_page_usd: str = "500",
+    gpu_ticket_usd_per_day: str = "1",
+    gpu_quiet_s: int = 3600,
     gpu_nanos_per_hour: Mapping[str, int] | None = None,
     runbooks: Mapping[str, str] | None = None,
 ) -> Policy:
@@ -40,7 +48,7 @@ def detection_policy(
     2500000000
 
     Raises:
-        MoneyError: ``spike_floor_usd`` is not an amount.
+        MoneyError: what is named ``_usd`` is not an amount.
         ValueError: values that do not go together; the message says which.
     """
     live_within_us = live_within_s * SECOND
@@ -51,6 +59,8 @@ def detection_policy(
             floor_nanos=parse_nanos(spike_floor_usd),
             live_within_us=live_within_us,
             quiet_hours=spike_quiet_hours,
+            monthly_nanos={} if spike_monthly_nanos is None else spike_monthly_nanos,
+            timezone=morning_timezone,
             runbook=books.get("spend_spike", ""),
         ),
         runaway=RunawayPolicy(
@@ -65,10 +75,19 @@ def detection_policy(
             nanos_per_hour=dict(gpu_nanos_per_hour or {}),
             runbook=books.get("gpu_idle", ""),
         ),
+        idle=IdlePolicy(
+            page_nanos=parse_nanos(gpu_page_usd),
+            ticket_nanos_per_day=parse_nanos(gpu_ticket_usd_per_day),
+            quiet_us=gpu_quiet_s * SECOND,
+            live_within_us=live_within_us,
+            enter_percent=gpu_idle_percent,
+            idle_us=gpu_idle_s * SECOND,
+            runbook=books.get("gpu_idle", ""),
+        ),
     )
 
 
-def standing_alerts(state: SpikeState | RunawayState | GpuState) -> list[Alert]:
+def standing_alerts(state: SpikeState | RunawayState | GpuState | IdleState) -> list[Alert]:
     """What was said last, byte for byte: to be said again after a restart, in case it was not delivered (rule
     2).
 
@@ -80,4 +99,6 @@ def standing_alerts(state: SpikeState | RunawayState | GpuState) -> list[Alert]:
     if isinstance(state, RunawayState):
         standing = [incident.last for _, incident in sorted(state.incidents.items())]
         return [*state.resolved, *(alert for alert in standing if alert is not None)]
+    if isinstance(state, IdleState):
+        return [alert for _, alert in sorted(state.last.items())]
     return [state.last] if state.last is not None else []

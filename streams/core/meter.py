@@ -33,16 +33,8 @@ from streams.core.matching import values_of
 from streams.core.openings import Openings
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
-from streams.core.rules import (
-    Checkpoint,
-    DeadLetter,
-    Rules,
-    Statement,
-    Watched,
-    Watchlist,
-    evicted_until,
-    new_counter,
-)
+from streams.core.rules import Checkpoint, DeadLetter, Rules, Statement, Watched, Watchlist, evicted_until, new_counter
+from streams.core.sampling import Sampler
 from streams.core.signals import runaway as runaway_signal
 
 _LANES_MAX = 64
@@ -77,6 +69,7 @@ class PartitionState:
         self.unpriced = 0
         self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.attributes)
         self._values = values_of(rules.watchlist.attributes)
+        self._sampler = Sampler(source, rules.pricing, rules.runaway_tokens)
         self._touched: list[Lane] = []
         self.admission = Admission(rules.cells_max, rules.team_cells_max)
         self.spenders = spenders.Spenders(rules.spenders_max, rules.team_spenders_max)
@@ -176,10 +169,12 @@ class PartitionState:
             rows, refused = self._reader.read(records[first:])
             for record, reason in refused:
                 self._dead_letter(record, reason)
+            self.signals += self._sampler.take(rows)
             calls += calls_of(rows, self.sure_from, self.rules.runaway_tokens, self._rows)
             end = records[-1].offset + 1
         if calls:
             self._fold_calls(calls)
+            self.signals.sort(key=_offset_of)  # as if all had been found one by one
         self.skip_to(end)
         return count
 

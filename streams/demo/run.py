@@ -135,6 +135,8 @@ class Demo:
             "budgets": budgets,
             "rate_card": RATE_CARD,
             "clock": "stream",
+            # The demo's GPU costs a dollar an hour; a real company would not be woken by that.
+            "gpu_page_usd": "1",
             "org_id": budgeting.ORG,
             "api_port": port,
             "public_url": f"http://127.0.0.1:{port}",

@@ -45,7 +45,8 @@ where budget_id = $1 and value = $2 and period_start = $3
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def store_errors() -> Iterator[None]:
+    """Turn what the driver raises into ``StoreError``."""
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
@@ -61,7 +62,7 @@ class PostgresForecasts:
     async def load(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], bytes]:
         """The states of these (budget, value) pairs, as far as there are any."""
         names = [[storable(key[place]) for key in keys] for place in (0, 1)]
-        with _told():
+        with store_errors():
             rows = await self._pool.fetch(
                 "select s.* from forecast_states s join unnest($1::text[], $2::text[]) as k(budget_id, value)"
                 " using (budget_id, value)",
@@ -91,12 +92,12 @@ class PostgresForecasts:
                     await connection.execute(_OUTCOME, *names, start, outcome.nanos, outcome.was_held)
 
         if states or rows or outcomes:
-            with _told():
+            with store_errors():
                 await with_retries(attempt, retries=2)
 
     async def forget(self, now: int) -> int:
         """Delete what was said too long ago; returns how many rows went."""
-        with _told():
+        with store_errors():
             status = await self._pool.execute(
                 "delete from budget_forecasts where said_at < $1", to_datetime(now - KEPT_US)
             )
@@ -110,7 +111,7 @@ class PostgresForecasts:
                 return None
             wanted.setdefault(_COLUMNS[attribute], []).append(value)
         where = "".join(f" and {column} = any(${place})" for place, column in enumerate(wanted, 3))
-        with _told():
+        with store_errors():
             rows = await self._pool.fetch(
                 "select hour, sum(cost_nanos)::numeric as nanos from ledger_cells where hour >= $1 and hour < $2"
                 f"{where} group by hour",

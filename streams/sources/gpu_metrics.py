@@ -56,6 +56,8 @@ LABELS: dict[str, tuple[str, ...]] = {
     "pod": ("exported_pod", "pod", "pod_name"),
     "container": ("exported_container", "container", "container_name"),
     "hpc_job": ("hpc_job",),
+    "deployment": ("exported_deployment", "deployment"),
+    "pool": ("node_pool", "nodepool", "pool"),
 }
 
 
@@ -228,6 +230,8 @@ def _sample(reading: Reading, earlier: Reading, holder: Holder, shared_by: int, 
         pod=holder.pod,
         container=labels.get("container", "") if holder.pod else "",
         hpc_job=labels.get("hpc_job", ""),
+        deployment=labels.get("deployment", "") if holder.pod else "",
+        pool=labels.get("pool", ""),
         shared_by=shared_by,
         util_ratio=_mean(earlier.util_ratio, reading.util_ratio),
         memory_used_bytes=None if reading.memory is None else round(reading.memory),

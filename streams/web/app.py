@@ -23,6 +23,7 @@ from streams.web import (
     budgets,
     forecasts,
     health,
+    inventory,
     limits,
     problems,
     releasing,
@@ -41,7 +42,7 @@ CONTENT_SECURITY_POLICY = (
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 #: In this order: a run's id may have slashes in it.
-ROUTED = (health, spend, views, budgets, budget_changes, showback, forecasts, limits, runs, releasing)
+ROUTED = (health, spend, views, budgets, budget_changes, showback, forecasts, inventory, limits, runs, releasing)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

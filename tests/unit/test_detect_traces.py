@@ -5,23 +5,28 @@ import gzip
 import os
 from collections import defaultdict
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from detectors.base import Observation
 from detectors.gpu_utilisation import GpuUtilisation
+from detectors.request_judge import RequestJudge
+from schemas.alerts import Alert
 from schemas.events import GpuSample
 from schemas.instants import HOUR, MINUTE, SECOND, format_instant, parse_instant
 from schemas.money import parse_nanos
-from schemas.statements import ScopeStatement, Source
-from streams.core.detect_gpu import GpuPolicy, step_gpu
+from schemas.statements import ScopeStatement, Signal, Source
+from streams.core.detect_gpu import GpuPolicy, GpuState, step_gpu, tick_gpu
+from streams.core.detect_idle import IdlePolicy, IdleState, step_idle, tick_idle
 from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_state import SpikePolicy
+from streams.core.detect_spike_policy import SpikePolicy
 
 TRACES = Path(os.environ.get("SLUICE_TRACES", Path(__file__).resolve().parents[3] / "shared" / "data"))
 SERVEGEN = TRACES / "servegen" / "servegen_hourly.csv.gz"
 GPUS = TRACES / "alibaba-genai-2026" / "pod_gpu_duty_cycle.csv.gz"
+MOONCAKE = TRACES / "mooncake" / "synthetic_requests.csv.gz"
 START = parse_instant("2026-11-02T00:00:00Z")
 WARM_UP = 168
 SOURCE = Source("usage.events.v1", 0, 0)
@@ -82,13 +87,14 @@ def test_real_features_page_less_than_half_as_often_as_the_rule_of_yesterday():
 
 
 @pytest.mark.skipif(not SERVEGEN.is_file(), reason="the ServeGen trace is not here")
-def test_a_tenfold_hour_put_into_a_real_feature_is_found_while_it_runs():
+def test_a_tenfold_hour_put_into_a_feature_that_hardly_ever_rests_is_found_while_it_runs():
     found = tried = 0
     for name, hours in servegen().items():
         at = WARM_UP + 60
         mean = sum(hours.get(at - n, 0) for n in range(1, WARM_UP + 1)) // WARM_UP
         spike = 10 * mean + hours.get(at, 0)
-        if spike < 10 * POLICY.floor_nanos:
+        is_dense = sum(nanos == 0 for nanos in hours.values()) * 20 < len(hours)
+        if spike < 2 * POLICY.floor_nanos or not is_dense:
             continue
         tried += 1
         state = None
@@ -104,40 +110,156 @@ def test_a_tenfold_hour_put_into_a_real_feature_is_found_while_it_runs():
             if state.incident is not None:
                 found += 1
                 break
-    assert tried >= 20
+    assert tried >= 10
     assert found >= 0.9 * tried
 
 
-@pytest.mark.skipif(not GPUS.is_file(), reason="the GPU trace is not here")
-def test_real_gpus_page_less_often_than_the_literal_rule_and_only_where_no_sample_reached_the_bar():
-    by_pod: dict[str, list[tuple[int, float]]] = defaultdict(list)
+#: An H100's price: ten pods are 840 dollars a day.
+GPU_POLICY = GpuPolicy(nanos_per_hour={"": 3_500_000_000})
+
+
+def pods() -> dict[str, list[tuple[int, float]]]:
+    """Samples ``(seconds, utilisation)`` by pod, in order."""
+    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
     with gzip.open(GPUS, "rt") as lines:
         for row in csv.DictReader(lines):
-            by_pod[row["pod"]].append((int(row["unix_s"]), float(row["duty_cycle_percent"]) / 100))
-    pages = tickets = literal = 0
-    for pod, samples in sorted(by_pod.items())[:40]:
-        state, literal_detector, is_below = None, GpuUtilisation(), False
-        for (before, _), (at, util) in zip(sorted(samples), sorted(samples)[1:], strict=False):
-            each = GpuSample(
+            found[row["pod"]].append((int(row["unix_s"]), float(row["duty_cycle_percent"]) / 100))
+    return {pod: sorted(samples) for pod, samples in sorted(found.items())}
+
+
+class Fleet:
+    """Pods in tens, each ten a team's, through both stages of detection; ``standings`` by pod."""
+
+    def __init__(self, gpu: GpuPolicy = GPU_POLICY, idle: IdlePolicy | None = None) -> None:
+        self.gpu, self.idle = gpu, idle or IdlePolicy()
+        self.alerts: list[Alert] = []
+        self.standings: dict[str, list[Signal]] = defaultdict(list)
+        self._gpus: dict[str, GpuState] = {}
+        self._owners: dict[str, IdleState] = {}
+        self._ticked = 0
+
+    def play(self, series: dict[str, list[tuple[int, float]]]) -> None:
+        teams = {pod: f"team-{n // 10}" for n, pod in enumerate(sorted(series))}
+        events = sorted(
+            (at, pod, before, util) for pod, samples in series.items() for (before, _), (at, util) in pairwise(samples)
+        )
+        for at, pod, before, util in events:
+            while self._ticked + 60 <= at:
+                self._tick(at if not self._ticked else self._ticked + 60)
+            # A window is what was seen since the sample before, and at most two intervals.
+            sample = GpuSample(
                 gpu_uuid=pod,
                 window_start=format_instant(max(before, at - 120) * SECOND),
                 window_end=format_instant(at * SECOND),
                 allocated_seconds=Decimal(1),
                 util_ratio=util,
+                team_id=teams[pod],
             )
+            step = step_gpu(self._gpus.get(pod), sample, at * SECOND, at * SECOND, self.gpu)
+            self._gpus[pod] = step.state
+            self.alerts += step.alerts
+            self._hear(pod, step.standings, at)
+
+    def _hear(self, pod: str, standings: list[Signal], at: int) -> None:
+        self.standings[pod] += standings
+        for signal in standings:
+            self._owners[signal.scope], said = step_idle(self._owners.get(signal.scope), signal, at * SECOND, self.idle)
+            self.alerts += said
+
+    def _tick(self, at: int) -> None:
+        self._ticked = at
+        for scope, owner in list(self._owners.items()):
+            state, said = tick_idle(owner, at * SECOND, self.idle)
+            self.alerts += said
+            if state is None:
+                del self._owners[scope]
+            else:
+                self._owners[scope] = state
+        for pod, state in list(self._gpus.items()):
+            step = tick_gpu(state, at * SECOND, self.gpu)
+            self._gpus[pod] = step.state
+            self.alerts += step.alerts
+            self._hear(pod, step.standings, at)
+
+    def told(self, rule: str, tier: str) -> int:
+        """How often people were told so: opened, or stepped up to that tier."""
+        found, tiers = 0, {}
+        for alert in self.alerts:
+            if alert.rule == rule and alert.status != "resolved":
+                key = (alert.dedup_key, alert.episode)
+                found += alert.tier == tier != tiers.get(key)
+                tiers[key] = alert.tier
+        return found
+
+
+def owner_days(series: dict[str, list[tuple[int, float]]]) -> float:
+    """Days of ten pods."""
+    return sum(samples[-1][0] - samples[0][0] for samples in series.values()) / 86_400 / 10
+
+
+@pytest.mark.skipif(not GPUS.is_file(), reason="the GPU trace is not here")
+def test_real_owners_of_ten_pods_are_paged_at_most_once_in_ten_days_and_the_fixed_rule_is_all_recorded():
+    series = dict(list(pods().items())[:40])
+    fleet = Fleet()
+    fleet.play(series)
+    literal = 0
+    for samples in series.values():
+        detector, is_below = GpuUtilisation(), False
+        for (before, _), (at, util) in pairwise(samples):
             seen = Observation(max(before, at - 120) * SECOND, at * SECOND, util)
-            score = literal_detector.score_one(seen)
-            literal_detector.learn_one(seen)
+            score = detector.score_one(seen)
+            detector.learn_one(seen)
+            recent = detector.recent()
             if score is not None and not is_below and score.observed < 200_000:
                 literal, is_below = literal + 1, True
-            elif score is not None and score.observed > 300_000:
+            elif is_below and recent.known_us >= 10 * MINUTE and recent.observed > 300_000:
                 is_below = False
-            state, said = step_gpu(state, each, at * SECOND, at * SECOND, GpuPolicy())
-            for alert in said:
-                if alert.status != "resolved" and alert.tier == "page":
-                    pages += 1
-                    hour = [u for t, u in samples if at - 3600 < t <= at]
-                    assert max(hour) < 0.20
-            tickets += sum(a.status == "opened" and a.tier == "ticket" for a in said)
-    assert tickets > 0
-    assert 0 < pages < literal, "most of these pods are below 20 % all day; only the strictly idle ones page"
+    assert literal > 20, "the trace has changed"
+    assert fleet.told("gpu_below", "note") == literal
+    assert fleet.told("gpu_idle", "page") <= 0.1 * owner_days(series)
+    assert fleet.told("gpu_idle", "ticket") > 0, "what can be taken back is a ticket"
+    assert fleet.told("gpu_bursty", "ticket") == fleet.told("gpu_bursty", "page") == 0
+
+
+@pytest.mark.skipif(not GPUS.is_file(), reason="the GPU trace is not here")
+def test_every_idleness_put_into_real_pods_is_found_within_62_minutes_and_none_across_a_gap():
+    found = tried = 0
+    whole = [(pod, samples) for pod, samples in pods().items() if len(samples) > 300]
+    for n, (pod, samples) in enumerate(whole[:30]):
+        begins = samples[len(samples) // 2][0]
+        # Busy for a quarter of an hour before, so that it is known when its idleness began.
+        made = [(at, 0.8 if begins - 900 <= at <= begins else 0.03 if at > begins else util) for at, util in samples]
+        made = [each for each in made if each[0] <= begins + 2 * 3600]
+        gap = [each for each in made if not begins + 1500 < each[0] < begins + 1900]
+        for series, is_whole in ((made, True), (gap, False)):
+            fleet = Fleet()
+            fleet.play({pod: series})
+            after = [s.event_time // SECOND - begins for s in fleet.standings[pod] if s.gpu.kind == "strict"]
+            after = [seconds for seconds in after if seconds > 0]
+            if is_whole:
+                tried += 1
+                found += bool(after) and 3_600 <= after[0] <= 62 * 60
+            else:
+                assert not after or after[0] >= 1900 + 3600 - 120, f"{n}: across a gap"
+    assert (found, tried) == (30, 30)
+
+
+def long_contexts() -> list[tuple[int, int]]:
+    with gzip.open(MOONCAKE, "rt") as lines:
+        return [
+            (START + int(row["timestamp_ms"]) * 1_000, int(row["input_length"]) + int(row["output_length"]))
+            for row in csv.DictReader(lines)
+        ]
+
+
+@pytest.mark.skipif(not MOONCAKE.is_file(), reason="the long-context trace is not here")
+def test_a_service_with_long_contexts_never_pages_for_them_and_a_runaway_among_them_is_found_with_its_event():
+    requests = long_contexts()
+    oversized = sum(tokens > 50_000 for _, tokens in requests)
+    assert oversized > 100, "the trace has changed"
+    judge = RequestJudge()
+    said = [judge.step(at, tokens) for at, tokens in requests]
+    assert (sum(each.page for each in said), sum(each.ticket for each in said)) == (0, oversized)
+    found = judge.step(requests[-1][0] + SECOND, 400_000)
+    assert found.page
+    assert found.score > 1

@@ -33,14 +33,14 @@ from schemas.statements import (
 
 FROZEN = {
     "json/usage_event.v1.json": "8a0cfbe6c1d2bf4c0fba6c9477eacd56202c85479dfcac5718e58f7d7006c5a4",
-    "json/gpu_sample.v1.json": "8f766c137f2f2bf9a86f321b42493d024ff99dc3a836c538a0e269a19d18f1fe",
+    "json/gpu_sample.v1.json": "5ad19cae47e3749f80f22ea51b97eaf33b31a557d0507b67ac4f06fe5c4ce90b",
     "json/billing_record.v1.json": "3a55eb7666db644f8c70a3828b24aef3b47b1966520c4c3e3c0c3ed7c6f66094",
     "json/cell_statement.v1.json": "0ad391a206e29f2d9576181b4e96595359be20403af7b1f8bc155216ef85f82b",
     "json/scope_statement.v1.json": "bf3608bab7ed6377edae20f6c9428590bf5534d23f918efbce388b7244060125",
     "json/spender_statement.v1.json": "b058b6d360312d94fcb0206f017161a642a10788be72065a54cf4e9b745940a0",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
-    "json/signal.v1.json": "06f08860e4c9c694099bfafe1c787c4389db9538ca83f159e4491f4f7bc8bc7a",
-    "json/alert.v1.json": "af6e1bf6fdfbde46a9ad7c4a573d08a8d2383ac7bfd5ed3e39bbef60f16a27ae",
+    "json/signal.v1.json": "45bd4f6fce9e4d2b1edfc89bbc170155d68758a345f7f546f0833b1757686be0",
+    "json/alert.v1.json": "09df3851b5852cd42e54302c6abdda9f3ad7c5f4c2690367496dc4290619d9c2",
     "json/throttle_command.v1.json": "3f33b3d0a1d0323b315ec830664866ea3e57484e7aa72045ee907818b8fc246c",
     "json/throttle_ack.v1.json": "6f8348c81eb536cee54516963bd3473ebb27077f5a1d894629b0eead82a9dd4f",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
@@ -51,7 +51,7 @@ FROZEN = {
     "json/balance.v1.json": "7e369d9bc88bef3fb85d342d4841c22c77e4a14f58de401d7a40ee48c216d794",
     "json/run.v1.json": "2a7531c39662908ed8e9a2f27b25e7a05f8a1123cff01b7899a57bdb2b814c15",
     "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
-    "asyncapi.yaml": "e6e4deff336842f4142e30af20e3b3fb8066604bfd5c8f6f2ae584bee5e1496a",
+    "asyncapi.yaml": "35595c65dd63895574925dfcbcac9fabd29578a372aa206c602271b20474c744",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
 EXAMPLES = {

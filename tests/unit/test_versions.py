@@ -11,13 +11,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from detectors.spend_spike import SpendSpike
 from schemas import readers
 from schemas.commands import Measure
+from schemas.instants import HOUR
 from schemas.versions import UnknownVersionError, Versioned
 from streams.agents.ledger import _readable
 from streams.core.budget_account import Hold
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.detect_gpu import GPU_STATES
+from streams.core.detect_idle import IDLE_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
 from streams.core.detect_spike_state import SPIKE_STATES, contributors, total
 from streams.core.forecast_state import FORECAST_STATES
@@ -32,6 +35,7 @@ READERS: dict[str, Versioned] = {
     "checkpoint": CHECKPOINTS,
     "forecast_state": FORECAST_STATES,
     "gpu_state": GPU_STATES,
+    "idle_state": IDLE_STATES,
     "runaway_state": RUNAWAY_STATES,
     "scope_statement": readers.SCOPE_STATEMENTS,
     "signal": readers.SIGNALS,
@@ -51,12 +55,16 @@ FROZEN = {
     "checkpoint.v2.json": "6375e75972be4524",
     "forecast_state.v1.json": "d607b89076beb728",
     "gpu_state.v1.json": "a79a2f16bab4ec1a",
+    "gpu_state.v2.json": "a38f50d30da7bbe2",
+    "idle_state.v1.json": "b01e77902f1deb67",
     "runaway_state.v1.json": "247e303c25fdb662",
+    "runaway_state.v2.json": "6e935be7e4630cf4",
     "scope_statement.v1.json": "71673d4545f7c994",
     "signal.v1.json": "6e8763e383f8b360",
     "spender_statement.v1.json": "26c94591e628eae6",
     "spike_state.v1.json": "1cae42048e004ece",
     "spike_state.v2.json": "ca7911e2bdb7beda",
+    "spike_state.v3.json": "0d3a3433f6c542c1",
     "throttle_ack.v1.json": "f893fc3cb541c3de",
     "throttle_command.v1.json": "1c0275c21edb13d6",
     "watermark.v1.json": "38bacbcc2e1bab6f",
@@ -140,7 +148,9 @@ def test_a_scope_of_version_1_comes_over_with_every_dollar_and_its_incident():
         int(hour): sum(slot[2] for slot in slots.values()) for hour, slots in old["hours"].items()
     }
     assert state.incident is not None
-    assert msgspec.to_builtins(state.history) == old["history"]
+    ring = SpendSpike.from_state(state.history).ring
+    first = ring.end - len(old["history"]["nanos"]) * HOUR
+    assert [ring.at(first + n * HOUR) for n in range(len(old["history"]["nanos"]))] == old["history"]["nanos"]
     assert contributors(state.hours[max(state.hours)]) == [("chat", 30_000_000_000)]
 
 
