@@ -30,8 +30,9 @@ from streams.core.reading import Limits
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, definition_scope
 from streams.core.waste import WastePolicy
+from streams.history_ports import Forecasts, Resources
 from streams.kafka_connection import connection
-from streams.ports import Forecasts, Ledger, Outbox, Receiver, Resources
+from streams.ports import Ledger, Outbox, Receiver
 from streams.settings import Settings
 from streams.settings_checks import STAGES
 from streams.sinks.definition_rows import change_of

@@ -19,7 +19,7 @@ from streams.agents.shell import fail_stop
 from streams.clock import Clock, elapsed_s
 from streams.core.forecast import Projection, Standing
 from streams.core.forecast_state import FORECAST_STATES, Forecaster, new_forecaster
-from streams.ports import ForecastRow, Forecasts, Outcome, StoredForecast, StoreError
+from streams.history_ports import ForecastRow, Forecasts, Outcome, StoredForecast, StoreError
 
 logger = logging.getLogger("sluice.forecast")
 

@@ -2,7 +2,7 @@
 
 from schemas.instants import DAY, HOUR, MINUTE
 from streams.core.forecast import Projection, Standing
-from streams.ports import ForecastRow
+from streams.history_ports import ForecastRow
 
 
 def rows_of(standing: Standing, projection: Projection) -> list[ForecastRow]:

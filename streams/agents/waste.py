@@ -14,7 +14,7 @@ from streams.agents.shell import fail_stop
 from streams.clock import Clock
 from streams.core.resources import DAYS_KEPT, Day, History, Resource, day_of
 from streams.core.waste import RULES, WastePolicy, find, of_alerts, stated
-from streams.ports import ResourceRow, Resources, StoreError
+from streams.history_ports import ResourceRow, Resources, StoreError
 from streams.transport import Outgoing
 
 logger = logging.getLogger("sluice.waste")

@@ -8,7 +8,7 @@ import asyncpg
 
 from schemas.budgets import CELL_ATTRIBUTES
 from schemas.instants import DAY, to_datetime, to_micros
-from streams.ports import ForecastRow, Outcome, StoredForecast, StoreError
+from streams.history_ports import ForecastRow, Outcome, StoredForecast, StoreError
 from streams.sinks.postgres import storable, with_retries
 
 #: What was said longer ago is deleted: four quarters, and one more to compare with.

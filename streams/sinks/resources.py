@@ -8,7 +8,7 @@ import asyncpg
 from schemas.alerts import Alert
 from schemas.instants import HOUR, hour_of, to_datetime, to_micros
 from schemas.readers import ALERTS
-from streams.ports import ResourceRow
+from streams.history_ports import ResourceRow
 from streams.sinks.forecasts import store_errors
 from streams.sinks.postgres import with_retries
 

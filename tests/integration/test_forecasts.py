@@ -3,7 +3,8 @@
 import pytest
 
 from schemas.instants import DAY, HOUR, parse_instant
-from streams.ports import BudgetStatus, ForecastRow, Outcome, StoredForecast, StoreError
+from streams.history_ports import ForecastRow, Outcome, StoredForecast, StoreError
+from streams.ports import BudgetStatus
 from streams.settings import Settings
 from streams.sinks.api_keys import ApiKeys
 from streams.sinks.forecasts import KEPT_US, PostgresForecasts

@@ -16,7 +16,7 @@ from schemas.statements import CellStatement, Dimensions, Source, Totals, Waterm
 from streams.agents.waste import WasteLoop
 from streams.commands.inventory import show
 from streams.core.waste import RULES, WastePolicy
-from streams.ports import StoreError
+from streams.history_ports import StoreError
 from streams.settings import load_settings
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.outbox import PostgresOutbox

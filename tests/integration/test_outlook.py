@@ -5,7 +5,8 @@ import pytest
 from schemas.commands import Measure, Target, ThrottleCommand
 from schemas.instants import DAY, HOUR, MINUTE, format_instant, parse_instant
 from schemas.money import NANOS
-from streams.ports import BudgetStatus, ForecastRow
+from streams.history_ports import ForecastRow
+from streams.ports import BudgetStatus
 from streams.settings import load_settings
 from streams.sinks.forecasts import PostgresForecasts
 from streams.sinks.ledger import PostgresLedger

@@ -17,7 +17,7 @@ from streams.core.budgets import Policy, decide, take_in
 from streams.core.definitions import Definitions
 from streams.core.forecast import Counter, Standing
 from streams.core.scopes import definition_scope
-from streams.ports import StoreError
+from streams.history_ports import StoreError
 
 USD = 1_000_000_000
 START = parse_instant("2026-03-01T00:00:00Z")

@@ -9,7 +9,7 @@ from schemas.topics import ALERTS
 from streams.agents.waste import WasteLoop
 from streams.core.resources import Day, History, Resource, last_uses
 from streams.core.waste import Told, WastePolicy, find, of_alerts, stated, week_of
-from streams.ports import ResourceRow
+from streams.history_ports import ResourceRow
 
 #: A Saturday, the day number 20 778.
 NOW = parse_instant("2026-11-21T12:00:00Z")
