@@ -22,7 +22,7 @@ endif
 unexport SECONDS SEED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean e2e-gateway bench-forecast
+.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean e2e-gateway bench-forecast eval
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ bench-fold: setup ## Measure METER's own work step by step, without a broker
 
 bench-forecast: setup ## Judge the forecasts on recorded traces, and measure what they cost; ARGS='--data …'
 	@$(BIN)/python -m loadtest.forecast $(ARGS)
+
+eval: setup ## Judge the detectors and what they must beat on recorded traces; a minute with ARGS='--quick'
+	@$(BIN)/python -m loadtest.evaluation $(ARGS)
 
 soak: setup ## Watch a worker's memory under constant load, then its restart; MINUTES=60
 	@$(BIN)/python -m loadtest.soak.run $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)

@@ -3,11 +3,11 @@
 import math
 
 from detectors.base import Observation, whole
-from detectors.gpu_utilisation import FULL, GpuUtilisation
+from detectors.gpu_judge import GpuJudge
 from detectors.hourly_spend import HourlySpend
 from detectors.judging import UNKNOWN, Judge, Kind, Verdict
-from detectors.runaway_request import RunawayRequest
-from schemas.instants import HOUR, SECOND, hour_of
+from detectors.request_judge import RequestJudge
+from schemas.instants import HOUR, hour_of
 
 NANOS = 1_000_000_000
 RATIO = 1.5
@@ -28,9 +28,9 @@ def make_judge(kind: Kind, step_us: int, floor: float | None = None) -> Judge:
     if kind == "spend":
         return HourlyRule(step_us, floor)
     if kind == "gpu":
-        return GpuRule(step_us)
+        return GpuJudge(step_us)
     if kind == "requests":
-        return RequestRule()
+        return RequestJudge()
     raise ValueError(f"a series is of spend, gpu or requests, and not of {kind!r}")
 
 
@@ -68,55 +68,3 @@ class HourlyRule:
         self._history.learn_one(
             Observation(self._hour, self._hour + HOUR, whole(self._sum * NANOS) if self._has_known else None)
         )
-
-
-class GpuRule:
-    """Strictly idle for the trailing hour pages; a mean below 20 % for an hour is a ticket; both end above 30 %."""
-
-    def __init__(self, step_us: int, enter: float = 0.2, leave: float = 0.3) -> None:
-        self._gpu, self._enter, self._leave = GpuUtilisation(), enter * FULL, leave * FULL
-        self._longest = max(180 * SECOND, step_us)
-        self._before: int | None = None
-        self._said = ""
-        self._low_since: int | None = None
-
-    def step(self, timestamp_us: int, value: float | None) -> Verdict:
-        """Judge a sample: it stands for the time since the sample before, where that is no gap."""
-        before, self._before = self._before, timestamp_us
-        if before is None or timestamp_us - before > self._longest:
-            before = timestamp_us - min(self._longest, 60 * SECOND)
-        seen = Observation(before, timestamp_us, value)
-        score = self._gpu.score_one(seen)
-        self._gpu.learn_one(seen)
-        if score is None:
-            self._low_since = None
-            return UNKNOWN
-        is_low, is_strict = score.observed < self._enter, score.peak < self._enter
-        self._low_since = (timestamp_us if self._low_since is None else self._low_since) if is_low else None
-        if score.observed > self._leave:
-            self._said = ""
-        page = is_strict and self._said != "page"
-        lasts = self._low_since is not None and timestamp_us - self._low_since >= HOUR
-        ticket = not page and lasts and not self._said
-        self._said = "page" if page else "ticket" if ticket else self._said
-        strangeness = 1 - (score.observed + score.peak) / (2 * FULL)
-        return Verdict(None, strangeness, page, ticket)
-
-
-class RequestRule:
-    """More than 50 000 tokens is a ticket; a page where it is above 1.5 times the usual oversized request."""
-
-    def __init__(self) -> None:
-        self._requests = RunawayRequest()
-
-    def step(self, timestamp_us: int, value: float | None) -> Verdict:
-        """Judge one request."""
-        seen = Observation(timestamp_us, timestamp_us, value)
-        score = self._requests.score_one(seen)
-        self._requests.learn_one(seen)
-        if score is None:
-            return UNKNOWN
-        expected = None if score.expected is None else float(score.expected)
-        is_over = score.excess > 0
-        page = is_over and (expected is None or score.observed > RATIO * expected)
-        return Verdict(expected, score.observed / max(50_000, expected or 0), page, is_over and not page)

@@ -8,9 +8,10 @@ from detectors.gpu_utilisation import GpuUtilisation
 from detectors.hourly_spend import HourlySpend
 from detectors.runaway_request import RunawayRequest
 from detectors.seasonal_spend import SeasonalSpend
+from detectors.spend_spike import SpendSpike
 
 DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
-    {detector.name: detector for detector in (HourlySpend, RunawayRequest, GpuUtilisation, SeasonalSpend)}
+    {detector.name: detector for detector in (HourlySpend, RunawayRequest, GpuUtilisation, SeasonalSpend, SpendSpike)}
 )
 
 

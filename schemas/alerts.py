@@ -10,7 +10,9 @@ RESOLVED_TYPE = "ai.alert.resolved.v1"
 
 Rule = Literal[
     "budget_threshold", "spend_spike", "runaway_request", "gpu_idle", "cells_overflow",
-    "budget_forecast", "enforcement_gap", "run_estimate", "approval_wanted", "gpu_below", "gpu_bursty", "run_overdue",
+    "budget_forecast", "enforcement_gap", "run_estimate", "approval_wanted",
+    "runaway_loop", "retry_storm", "token_cost", "regime_change",
+    "gpu_below", "gpu_bursty", "run_overdue",
     "week_over_week", "resource_unused", "nonprod_spend", "recurring_job", "ci_growth",
 ]  # fmt: skip
 Severity = Literal["info", "warning", "critical", "emergency"]
@@ -56,6 +58,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     threshold: str = ""
     unit: str = "USD"
     top_contributors: list[Contributor] = []
+    #: The fixed rules that the observed number breaks, by name; empty where a rule is not about such a number.
+    rules: tuple[str, ...] = ()
     #: What Sluice did about it, in words; empty where it only told.
     action: str = ""
     runbook: str = ""

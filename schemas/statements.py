@@ -128,6 +128,20 @@ class ScopeStatement(msgspec.Struct, kw_only=True):
     duration_ms: int | msgspec.UnsetType = msgspec.UNSET
 
 
+class CallerWindow(msgspec.Struct, kw_only=True, frozen=True):
+    """What one caller did in a window so far, estimated from a sample of its calls."""
+
+    kind: Literal["task", "session", "key"]
+    id: str
+    #: Start and end of the window in event time, microseconds since 1970.
+    start: int
+    end: int
+    requests: int
+    errors: int
+    input_tokens: int
+    cost_nanos: int
+
+
 class GpuStanding(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """How one GPU stands with its owner; of a GPU the largest revision holds."""
 
@@ -150,10 +164,11 @@ class GpuStanding(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True)
 
 
 class Signal(msgspec.Struct, kw_only=True):
-    """A single event that a per-event detector must see."""
+    """A single event that a per-event detector must see, or what a sample of events adds up to."""
 
     v: int = 1
-    kind: Literal["runaway_request", "gpu_standing"]
+    #: ``request_sample`` is an ordinary request that stands for ``times`` of them; ``busy_caller`` has a ``caller``.
+    kind: Literal["runaway_request", "request_sample", "busy_caller", "gpu_standing"]
     scope: str
     event_id: str
     event_source: str
@@ -167,5 +182,7 @@ class Signal(msgspec.Struct, kw_only=True):
     cost_nanos: int
     key_id: str = ""
     session_id: str = ""
+    times: int | msgspec.UnsetType = msgspec.UNSET
+    caller: CallerWindow | msgspec.UnsetType = msgspec.UNSET
     #: Only of a ``gpu_standing``.
     gpu: GpuStanding | msgspec.UnsetType = msgspec.UNSET

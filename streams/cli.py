@@ -148,6 +148,34 @@ def simulate(
     raise typer.Exit(_run(run(settings(), budgets, trace, since, until, delay_s, as_written, as_json, out)))
 
 
+class SeriesKind(StrEnum):
+    """What the values of a series are."""
+
+    SPEND = "spend"
+    GPU = "gpu"
+    REQUESTS = "requests"
+
+
+@app.command("eval")
+def evaluate(
+    series: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="CSV: timestamp,value.")] = None,
+    kind: Annotated[SeriesKind, typer.Option(help="What the values of --series are.")] = SeriesKind.SPEND,
+    scores: Annotated[Path | None, typer.Option("--out", help="CSV to write for --series.")] = None,
+    floor: Annotated[float | None, typer.Option(min=0, help="Excess to tell of; else it goes with --series.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder of recorded traces.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One injection of each kind, fewer baselines.")] = False,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the result here too.")] = None,
+) -> None:
+    """Judge the detectors on recorded traces with injected incidents; or score any --series, row by row."""
+    from streams.commands.evaluate import judge_file, run
+
+    if (series is None) != (scores is None):
+        raise typer.BadParameter("--series goes with --out")
+    if series is not None and scores is not None:
+        raise typer.Exit(judge_file(series, kind.value, floor, scores, out))
+    raise typer.Exit(run(data, quick, as_json, out))
+
+
 @app.command("check-config")
 def check_config(
     config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,

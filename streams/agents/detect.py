@@ -15,7 +15,8 @@ from streams.core.detect_gpu import GPU_STATES, GpuPolicy, GpuState, GpuStep, gp
 from streams.core.detect_idle import IDLE_STATES, IdlePolicy, IdleState, step_idle, tick_idle
 from streams.core.detect_runaway import RUNAWAY_STATES, RunawayPolicy, RunawayState, step_runaway, tick_runaway
 from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_state import SPIKE_STATES, SpikePolicy, SpikeState
+from streams.core.detect_spike_policy import SpikePolicy
+from streams.core.detect_spike_state import SPIKE_STATES, SpikeState
 from streams.core.reading import Limits, Reading, Rejected, read
 from streams.core.scopes import FEATURE, TEAM
 from streams.transport import Outgoing, RecordBatch, StateTable
@@ -59,11 +60,12 @@ class RunawayAgent(KeyedAgent[RunawayState]):
 
     def key_of(self, message: Signal) -> str | None:
         """One state per feature."""
-        return message.scope if message.kind == "runaway_request" else None
+        return message.scope if message.kind in ("runaway_request", "request_sample") else None
 
     def step(self, state: RunawayState | None, message: Signal) -> tuple[RunawayState, list[Outgoing]]:
-        """Every one is recorded."""
-        self.clock.observe(message.event_time, message.source.slot())
+        """Every one is recorded; a sample of the ordinary ones is learned."""
+        if message.kind == "runaway_request":
+            self.clock.observe(message.event_time, message.source.slot())
         after, alerts = step_runaway(state, message, self.clock.now(), self._policy)
         return after, [alert_record(alert) for alert in alerts]
 

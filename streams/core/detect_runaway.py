@@ -1,8 +1,10 @@
-"""Runaway requests: a single request above the token limit, said within one event.
+"""Runaway requests: every single request above the token limit is recorded within one event, and a strange one pages.
 
-One alert per feature and UTC hour: the first request opens it, it is updated when the count has doubled, and
-it is resolved an hour after the last one. Every request is counted. METER signals each request once, in the
-order of its source partition, so what is not above a partition's highest offset has been counted before.
+One alert per feature and UTC hour: the first request opens it, a ticket, or a page where its size or the number of
+such requests is strange for the feature (detectors/runaway_request.py). A strange one makes the open ticket a page;
+more of the same page again only when they are larger by half, or twice as many, or after hours without one. It is
+updated when the count has doubled, and resolved an hour after the last one. Every request is counted. METER signals
+each once, in the order of its source partition, so what is not above a partition's highest offset was counted before.
 """
 
 from dataclasses import dataclass
@@ -10,8 +12,8 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from detectors.base import Observation, Score
-from detectors.runaway_request import RunawayRequest, RunawayRequestState
+from detectors.base import Observation
+from detectors.runaway_request import RequestScore, RunawayRequest, RunawayRequestState, Woken, news, of_recent
 from schemas import keys
 from schemas.alerts import Alert, Contributor, Rule, Status, Tier
 from schemas.instants import DAY, HOUR, format_instant, hour_of
@@ -26,6 +28,7 @@ RULE: Rule = "runaway_request"
 LARGEST_KEPT = 5
 #: Hours of one feature that may have an open alert at once; the oldest is resolved to make room.
 OPEN_MAX = 24
+_SAMPLE = "request_sample"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     feature: str
     event_id: str
     key_id: str
-    #: Median tokens of the oversized requests before it; 0 while there are too few.
+    #: What 99.9 % of the feature's requests stay within; 0 while too few are known.
     usual: int
 
 
@@ -74,7 +77,7 @@ class RunawayState(msgspec.Struct, frozen=True):
     """All of one feature: open alerts by hour, and the highest offset of each source partition."""
 
     scope: str
-    v: int = 1
+    v: int = 2
     offsets: dict[str, int] = {}
     reaches: dict[str, Reach] = {}
     incidents: dict[int, RunawayIncident] = {}
@@ -83,15 +86,27 @@ class RunawayState(msgspec.Struct, frozen=True):
     detector: RunawayRequestState = RunawayRequestState()
     #: What was resolved last, to be said again under the same ids after a restart.
     resolved: list[Alert] = []
+    #: The highest offset of each source partition whose sample was learned.
+    sampled: dict[str, int] = {}
+    woken: Woken | None = None
 
 
-RUNAWAY_STATES = Versioned("a feature's runaways", RunawayState)
+def _of_v1(value: bytes) -> RunawayState:
+    """Version 1 had learned the newest requests above the limit, and nothing of the others."""
+    old = msgspec.json.decode(value)
+    learned = old["detector"]
+    old["detector"] = msgspec.to_builtins(of_recent(learned["limit"], learned["recent"]), str_keys=True)
+    return msgspec.json.decode(msgspec.json.encode(old | {"v": 2}), type=RunawayState)
+
+
+RUNAWAY_STATES = Versioned("a feature's runaways", RunawayState, {1: _of_v1})
 
 
 def step_runaway(
     state: RunawayState | None, signal: Signal, now: int, policy: RunawayPolicy
 ) -> tuple[RunawayState, list[Alert]]:
-    """Take in one signal; returns the new state and what there is to say.
+    """Take in one signal, of a request above the limit or a sample of the others; returns the new state and what
+    there is to say.
 
     A signal that was counted before returns the very state given. One that is not above the limit is not
     counted.
@@ -101,16 +116,20 @@ def step_runaway(
     """
     if state is None:
         state = RunawayState(scope=signal.scope, detector=RunawayRequest(policy.limit).state())
-    if signal.kind != RULE or signal.scope != state.scope:
+    if signal.kind not in (RULE, _SAMPLE) or signal.scope != state.scope:
         raise ValueError(f"signal {signal.kind} of {signal.scope!r} given to the runaways of {state.scope!r}")
     slot = signal.source.slot()
-    if signal.offset <= state.offsets.get(slot, -1):
+    known = state.offsets if signal.kind == RULE else state.sampled
+    if signal.offset <= known.get(slot, -1):
         return state, []
     # The limit is the operator's and may have changed since the state was written; what was learned stays.
     detector = RunawayRequest.from_state(replace(state.detector, limit=policy.limit))
     seen = Observation(signal.event_time, signal.event_time, signal.tokens)
+    if signal.kind == _SAMPLE:
+        detector.learn_many(seen, signal.times or 1)
+        return replace(state, sampled={**known, slot: signal.offset}, detector=detector.state()), []
     score = detector.score_one(seen)
-    state = replace(state, offsets={**state.offsets, slot: signal.offset})
+    state = replace(state, offsets={**known, slot: signal.offset})
     if score is None or score.excess <= 0:
         return state, []
     detector.learn_one(seen)
@@ -126,6 +145,8 @@ def step_runaway(
 
 def tick_runaway(state: RunawayState, now: int, policy: RunawayPolicy) -> tuple[RunawayState, list[Alert]]:
     """Resolve the alerts whose last request is ``quiet_us`` ago; returns the very state given where none is."""
+    if not state.incidents:
+        return state, []
     at = reached(state.reaches, now)
     over = [hour for hour, found in state.incidents.items() if at - found.newest >= policy.quiet_us]
     excess = len(state.incidents) - OPEN_MAX
@@ -142,9 +163,14 @@ def tick_runaway(state: RunawayState, now: int, policy: RunawayPolicy) -> tuple[
 
 
 def _count(
-    state: RunawayState, signal: Signal, score: Score, now: int, policy: RunawayPolicy
+    state: RunawayState, signal: Signal, score: RequestScore, now: int, policy: RunawayPolicy
 ) -> tuple[RunawayState, list[Alert]]:
     hour = hour_of(signal.event_time)
+    historic = now - (hour + HOUR) > policy.live_within_us
+    pages = False
+    if not historic:
+        woken, pages = news(state.woken, signal.event_time, score)
+        state = replace(state, woken=woken)
     request = Request(
         tokens=signal.tokens,
         cost_nanos=signal.cost_nanos,
@@ -157,7 +183,6 @@ def _count(
     )
     known = state.incidents.get(hour)
     if known is None:
-        historic = now - (hour + HOUR) > policy.live_within_us
         incident = RunawayIncident(
             episode=state.episodes.get(hour, 0) + 1,
             occurred_at=signal.event_time,
@@ -167,12 +192,13 @@ def _count(
             largest=[request],
             said_count=1,
             updates=0,
-            tier="note" if historic else "page",
+            tier="note" if historic else "page" if pages else "ticket",
             historic=historic,
         )
     else:
         count = known.count + 1
-        speaks = count >= 2 * known.said_count
+        pages = pages and not known.historic
+        speaks = pages or count >= 2 * known.said_count
         largest = sorted([*known.largest, request], key=lambda each: (-each.tokens, each.event_id))
         incident = replace(
             known,
@@ -182,6 +208,7 @@ def _count(
             largest=largest[:LARGEST_KEPT],
             said_count=count if speaks else known.said_count,
             updates=known.updates + speaks,
+            tier="page" if pages else known.tier,
         )
     said: list[Alert] = []
     if known is None or incident.updates > known.updates:
@@ -206,7 +233,7 @@ def _alert(scope: str, hour: int, incident: RunawayIncident, status: Status, now
         dedup_key=dedup_key,
         episode=incident.episode,
         status=status,
-        severity="critical",
+        severity="critical" if incident.tier == "page" else "warning",
         tier=incident.tier,
         rule=RULE,
         scope_type=scope_type,
@@ -244,7 +271,7 @@ def _summary(scope_type: str, scope_id: str, incident: RunawayIncident, status: 
             f"{display_usd(incident.cost_nanos)} in all"
         )
     if incident.count == 1:
-        usual = f", usually {largest.usual:,} when it is above" if largest.usual else ""
+        usual = f"; 99.9 % of its requests have at most {largest.usual:,}" if largest.usual else ""
         return (
             f"{subject} sent one request of {largest.tokens:,} tokens (limit {policy.limit:,}{usual}): "
             f"{display_usd(largest.cost_nanos)} on {largest.model}"

@@ -1,40 +1,39 @@
-"""Spend spikes: the running hour of a team or feature against the median of the same hour.
+"""Spend spikes: the running hour of a scope against what its own history says, on every statement.
 
 Pure steps over one scope. Statements carry cumulative totals, so the partial sum of an hour is a lower bound
-of it: it is tested on every statement, and an incident opens as soon as the bar is passed. Statements of a
+of it: it is tested on every statement, and an incident opens as soon as the bars are passed. Statements of a
 slot that are not newer change nothing; statements of an hour commute. A step that changes nothing returns the
 very state it was given.
 """
 
 from msgspec.structs import replace
 
-from detectors.base import Observation, Score
-from detectors.hourly_spend import HOURS_KEPT, HourlySpend
-from schemas.alerts import Alert
+from detectors.hour_ring import HOURS_KEPT
+from detectors.spend_spike import SpendScore
+from schemas.alerts import Alert, Tier
 from schemas.instants import HOUR, hour_of
 from schemas.statements import ScopeStatement
-from streams.core.detect_reach import advance
-from streams.core.detect_spike_alert import Finding, falling, rising, tier_of
-from streams.core.detect_spike_state import (
-    SpikeIncident,
-    SpikePolicy,
-    SpikeState,
-    contributors,
-    is_hot,
-    scope_time,
-    score_hour,
-    slot_with,
-    total,
-)
+from streams.core.detect_reach import advance, reached
+from streams.core.detect_spike_alert import Finding, falling, rising
+from streams.core.detect_spike_memory import Memory, SiblingsOf
+from streams.core.detect_spike_policy import RANK, SpikePolicy, is_strange, step_of, tier_of
+from streams.core.detect_spike_state import SpikeIncident, SpikeState, contributors, slot_with, total
+
+#: An hour's excess counts in the twelve that end with it.
+_REACH = 12 * HOUR
 
 
 def step_spike(
-    state: SpikeState | None, statement: ScopeStatement, now: int, policy: SpikePolicy
+    state: SpikeState | None,
+    statement: ScopeStatement,
+    now: int,
+    policy: SpikePolicy,
+    siblings: SiblingsOf | None = None,
 ) -> tuple[SpikeState, list[Alert]]:
-    """Take in one statement of a team's or feature's hour; returns the new state and what there is to say.
+    """Take in one statement of a scope's hour; returns the new state and what there is to say.
 
     A statement whose (revision, offset) is not above its slot's, or whose hour can no longer change, changes
-    nothing.
+    nothing. ``siblings`` says what scopes of its kind are like, for one that is too young to know for itself.
 
     Raises:
         ValueError: the statement is of another scope, or its period is no UTC hour.
@@ -59,66 +58,85 @@ def step_spike(
         reaches=advance(state.reaches, name, statement.stream_time, now),
     )
     at = scope_time(state, now, policy)
-    state, history = _close(state, hour, at, policy)
-    score = score_hour(history, hour, total(state.hours[hour]))
+    memory = Memory(state, policy, siblings)
+    state = _close(state, memory, hour, at, policy)
     said: list[Alert] = []
-    if score is not None and is_hot(score, policy):
-        state, said = _raise(state, hour, score, statement.stream_time, now, policy)
-    return _end(state, history, said, at, now, policy)
+    for each in sorted(other for other in state.hours if hour <= other < hour + _REACH):
+        state, new = _judge(state, memory, each, statement.stream_time, now, policy)
+        said += new
+    return _end(state, memory, said, at, now, policy)
 
 
-def tick_spike(state: SpikeState, now: int, policy: SpikePolicy) -> tuple[SpikeState, list[Alert]]:
+def tick_spike(
+    state: SpikeState, now: int, policy: SpikePolicy, siblings: SiblingsOf | None = None
+) -> tuple[SpikeState, list[Alert]]:
     """Let time pass: close hours, learn them, end what is over. A scope that spends nothing sends nothing.
 
     Returns the very state given where nothing is due; cheap enough to call for every scope every second.
     """
+    # First what a glance tells: ten thousand scopes are asked every second.
+    if not state.next_close or now < state.next_close + HOUR + policy.grace_us:
+        return state, []
     at = scope_time(state, now, policy)
-    if not state.next_close or at < state.next_close + HOUR + policy.grace_us:
+    if at < state.next_close + HOUR + policy.grace_us:
         return state, []
-    if not state.hours and state.incident is None and not any(state.history.nanos):
-        # A scope that has spent nothing for a week sleeps until its next statement.
+    if not state.hours and state.incident is None and state.history.is_quiet:
+        # A scope that has spent nothing for as long as it remembers sleeps until its next statement.
         return state, []
-    state, history = _close(state, None, at, policy)
-    return _end(state, history, [], at, now, policy)
+    memory = Memory(state, policy, siblings)
+    state = _close(state, memory, None, at, policy)
+    return _end(state, memory, [], at, now, policy)
 
 
-def _close(state: SpikeState, changed: int | None, at: int, policy: SpikePolicy) -> tuple[SpikeState, HourlySpend]:
-    """Learn the hours that are over, and once more the one that a late statement has changed."""
-    history = HourlySpend.from_state(state.history)
+def scope_time(state: SpikeState, now: int, policy: SpikePolicy) -> int:
+    """How far event time has come for this scope; at most ``hours_max`` hours behind its newest hour."""
+    newest = max(state.hours, default=0)
+    return max(reached(state.reaches, now), newest - policy.hours_max * HOUR)
+
+
+def _close(state: SpikeState, memory: Memory, changed: int | None, at: int, policy: SpikePolicy) -> SpikeState:
+    """Learn the hours that are over, and once more those that a late statement has changed, or whose score it may
+    have changed."""
     next_close = state.next_close or min(state.hours)
-    has_learned = False
     if changed is not None and changed < next_close:
-        if state.history.nanos:
-            _learn(state, history, changed, policy)
-            has_learned = True
-        else:
+        if memory.is_empty:
             next_close = changed
+        else:
+            for hour in range(changed, next_close, HOUR):
+                if hour >= state.frozen_before:
+                    memory.learn(hour)
     # After a long silence only what fits into the detector's memory is worth a step; it fills the rest with
     # zeros.
     remembered = hour_of(at) - HOURS_KEPT * HOUR
     while next_close + HOUR + policy.grace_us <= at:
         if next_close >= remembered or next_close in state.hours:
-            _learn(state, history, next_close, policy)
-            has_learned = True
+            memory.learn(next_close)
             next_close += HOUR
         else:
             next_close = min([remembered, *(hour for hour in state.hours if hour > next_close)])
-    learned = history.state() if has_learned else state.history
-    return replace(state, next_close=next_close, history=learned), history
+    return replace(state, next_close=next_close)
 
 
-def _learn(state: SpikeState, history: HourlySpend, hour: int, policy: SpikePolicy) -> None:
-    """Score first, learn after, and never learn the anomaly: it would raise the bar for the next one."""
-    nanos, incident = total(state.hours.get(hour, {})), state.incident
-    is_new_level = incident is not None and hour - incident.hour >= policy.accept_after_us
-    is_left_out = is_hot(score_hour(history, hour, nanos), policy) and not is_new_level
-    history.learn_one(Observation(hour, hour + HOUR, None if is_left_out else nanos))
+def _judge(
+    state: SpikeState, memory: Memory, hour: int, stream_time: int, now: int, policy: SpikePolicy
+) -> tuple[SpikeState, list[Alert]]:
+    """Score an hour, record the fixed rules that it breaks, and raise it where it is strange."""
+    score = memory.score(hour)
+    if score is None:
+        return state, []
+    broken = score.rules(policy.ratio_percent)
+    if broken != state.broken.get(hour, ()):
+        others = {other: rules for other, rules in state.broken.items() if other != hour}
+        state = replace(state, broken={**others, hour: broken} if broken else others)
+    if not is_strange(score, policy, was_strange=state.incident is not None):
+        return state, []
+    return _raise(state, memory, hour, score, stream_time, now, policy)
 
 
 def _raise(
-    state: SpikeState, hour: int, score: Score, stream_time: int, now: int, policy: SpikePolicy
+    state: SpikeState, memory: Memory, hour: int, score: SpendScore, stream_time: int, now: int, policy: SpikePolicy
 ) -> tuple[SpikeState, list[Alert]]:
-    """An hour is above the bar: open an incident, or make the open one larger."""
+    """An hour is strange: open an incident, or make the open one larger."""
     incident, told = state.incident, state.told.get(hour)
     if incident is None:
         if told is not None and score.excess < 2 * told:
@@ -127,15 +145,18 @@ def _raise(
         incident = _open(state, hour, score, stream_time, now, policy)
         speaks = True
     else:
-        speaks = score.excess >= 2 * incident.said_excess
+        step, tier = step_of(score, policy), _tier(state, hour, score, now, policy)
+        is_higher = RANK[tier] > RANK[incident.tier] and not incident.historic
+        speaks = step > incident.step or is_higher
         peaks = score.excess > incident.peak.excess
         incident = replace(
             incident,
             last_hot=max(incident.last_hot, hour),
             peak_hour=hour if peaks else incident.peak_hour,
             peak=score if peaks else incident.peak,
-            said_excess=score.excess if speaks else incident.said_excess,
+            step=max(step, incident.step),
             updates=incident.updates + speaks,
+            tier=tier if is_higher else incident.tier,
         )
     state = replace(
         state,
@@ -151,8 +172,14 @@ def _raise(
     return state, [rising(state.scope, incident, finding, is_running, now, policy)]
 
 
-def _open(state: SpikeState, hour: int, score: Score, stream_time: int, now: int, policy: SpikePolicy) -> SpikeIncident:
-    historic = now - (hour + HOUR) > policy.live_within_us
+def _tier(state: SpikeState, hour: int, score: SpendScore, now: int, policy: SpikePolicy) -> Tier:
+    is_historic = now - (hour + HOUR) > policy.live_within_us
+    return "note" if is_historic else tier_of(state.scope, hour, score, policy)
+
+
+def _open(
+    state: SpikeState, hour: int, score: SpendScore, stream_time: int, now: int, policy: SpikePolicy
+) -> SpikeIncident:
     return SpikeIncident(
         hour=hour,
         episode=state.episodes.get(hour, 0) + 1,
@@ -161,23 +188,27 @@ def _open(state: SpikeState, hour: int, score: Score, stream_time: int, now: int
         last_hot=hour,
         peak_hour=hour,
         peak=score,
-        said_excess=score.excess,
+        step=step_of(score, policy),
         updates=0,
-        tier="note" if historic else tier_of(state.scope),
-        historic=historic,
+        tier=_tier(state, hour, score, now, policy),
+        historic=now - (hour + HOUR) > policy.live_within_us,
     )
 
 
 def _end(
-    state: SpikeState, history: HourlySpend, said: list[Alert], at: int, now: int, policy: SpikePolicy
+    state: SpikeState, memory: Memory, said: list[Alert], at: int, now: int, policy: SpikePolicy
 ) -> tuple[SpikeState, list[Alert]]:
     """Resolve what is over, freeze what is old, and remember what was said last."""
     incident = state.incident
     if incident is not None:
-        last_hot, is_corrected = _last_hot(state, incident, history, policy)
+        last_hot, is_corrected = _last_hot(state, memory, incident, policy)
         closed = state.next_close - HOUR
-        if is_corrected or closed >= last_hot + policy.quiet_hours * HOUR:
-            corrected = score_hour(history, incident.hour, total(state.hours.get(incident.hour, {})))
+        is_accepted = not is_corrected and min(closed, last_hot) - incident.hour >= policy.accept_after_us
+        if is_accepted:
+            memory.accept(incident.hour, state.next_close)
+        if is_corrected or is_accepted or closed >= last_hot + policy.quiet_hours * HOUR:
+            corrected = memory.score(incident.hour) if is_corrected else None
+            incident = replace(incident, last_hot=last_hot)
             said = [*said, falling(state.scope, incident, corrected, is_corrected, now, policy)]
             # An hour that was undone may become an incident again; one that was simply over may not.
             told = {h: n for h, n in state.told.items() if not (is_corrected and h >= incident.hour)}
@@ -190,20 +221,22 @@ def _end(
             state,
             frozen_before=frozen_before,
             hours={hour: slots for hour, slots in state.hours.items() if hour >= frozen_before},
+            broken={hour: rules for hour, rules in state.broken.items() if hour >= frozen_before},
             episodes={hour: n for hour, n in state.episodes.items() if hour >= frozen_before},
             told={hour: n for hour, n in state.told.items() if hour >= frozen_before},
         )
+    state = memory.kept(state)
     return (replace(state, last=said[-1]) if said else state), said
 
 
 def _last_hot(
-    state: SpikeState, incident: SpikeIncident, history: HourlySpend, policy: SpikePolicy
+    state: SpikeState, memory: Memory, incident: SpikeIncident, policy: SpikePolicy
 ) -> tuple[int, bool]:
-    """The newest hour of the incident above the bar, and whether corrections have left none at all."""
+    """The newest hour of the incident that is still strange, and whether corrections have left none at all."""
     hot = [
         hour
-        for hour, slots in state.hours.items()
-        if hour >= incident.hour and is_hot(score_hour(history, hour, total(slots)), policy)
+        for hour in state.hours
+        if hour >= incident.hour and is_strange(memory.score(hour), policy, was_strange=True)
     ]
     if hot:
         return max(hot), False

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from detectors.base import Score
+from detectors.spend_spike import SpendScore
 from schemas import keys
-from schemas.alerts import Alert, Contributor, Rule, Severity, Status, Tier
+from schemas.alerts import Alert, Contributor, Rule, Severity, Status
 from schemas.instants import HOUR, format_instant
 from schemas.money import display_usd, format_usd
 from streams.core import detect_words as words
-from streams.core.detect_spike_state import SpikeIncident, SpikePolicy, bar
+from streams.core.detect_spike_policy import SpikePolicy, bar, kind_of
+from streams.core.detect_spike_state import SpikeIncident
 from streams.core.lanes import OTHERS
 
 RULE: Rule = "spend_spike"
@@ -19,24 +20,15 @@ class Finding:
     """One hour as it was judged: what it cost, against what, and who drives it."""
 
     hour: int
-    score: Score
+    score: SpendScore
     total: int
     contributors: tuple[tuple[str, int], ...]
-
-
-def tier_of(scope: str) -> Tier:
-    """A team's spike wakes somebody, a feature's is for working hours: one cause must not page twice.
-
-    >>> tier_of("team:search"), tier_of("feature:chat")
-    ('page', 'ticket')
-    """
-    return "page" if scope.startswith("team:") else "ticket"
 
 
 def rising(
     scope: str, incident: SpikeIncident, finding: Finding, is_running: bool, now: int, policy: SpikePolicy
 ) -> Alert:
-    """``opened``, or ``updated`` once the excess has doubled since it was last said."""
+    """``opened``, or ``updated`` once it is a step more severe, or asks more of people."""
     score = finding.score
     verb, when = ("spends", "this hour") if is_running else ("spent", words.hour_words(finding.hour))
     summary = (
@@ -51,7 +43,7 @@ def rising(
 def falling(
     scope: str,
     incident: SpikeIncident,
-    corrected: Score | None,
+    corrected: SpendScore | None,
     is_corrected: bool,
     now: int,
     policy: SpikePolicy,
@@ -78,12 +70,19 @@ def falling(
     return _alert(scope, incident, "resolved", summary, score, now, policy, [])
 
 
+def answered(scope: str, incident: SpikeIncident, answer: str, now: int, policy: SpikePolicy) -> Alert:
+    """``resolved``: people said that it is normal, or planned."""
+    score, why = incident.peak, "is what was planned" if answer == "planned" else "is normal here, as was answered"
+    summary = f"{_subject(scope)}: {display_usd(score.observed)} {words.hour_words(incident.peak_hour)} {why}"
+    return _alert(scope, incident, "resolved", summary, score, now, policy, [])
+
+
 def _alert(
     scope: str,
     incident: SpikeIncident,
     status: Status,
     summary: str,
-    score: Score,
+    score: SpendScore,
     now: int,
     policy: SpikePolicy,
     drivers: list[Contributor],
@@ -91,7 +90,7 @@ def _alert(
     scope_type, _, scope_id = scope.partition(":")
     opened_in = format_instant(incident.hour)
     dedup_key = keys.alert_dedup_key(RULE, scope, opened_in)
-    severity: Severity = "critical" if scope_type == "team" else "warning"
+    severity: Severity = "critical" if incident.tier == "page" else "warning"
     expected = score.expected or 0
     step = incident.updates if status == "updated" else 0
     return Alert(
@@ -115,6 +114,7 @@ def _alert(
         expected=format_usd(expected),
         threshold=format_usd(bar(expected, policy)),
         top_contributors=drivers,
+        rules=score.rules(policy.ratio_percent),
         runbook=policy.runbook,
         historic=incident.historic,
     )
@@ -126,12 +126,10 @@ def _subject(scope: str) -> str:
 
 
 def _driver(scope: str, finding: Finding) -> str:
-    """Who drives the hour; a team's labels are its features, a feature's are its teams
-    (streams/core/scopes.py).
-    """
-    kind = "feature" if scope.startswith("team:") else "team"
+    """Who drives the hour, by what its kind of scope is made of (streams/core/scopes.py)."""
+    kind = kind_of(scope).parts
     for label, nanos in finding.contributors:
         if label != OTHERS and 0 < nanos <= finding.total:
-            name = f"{kind} {words.clip(label)}" if label else f"what has no {kind}"
+            name = f"{kind} {words.clip(label)}".lstrip() if label else f"what has no {kind or 'name'}"
             return f" ({name} drives {nanos * 100 // finding.total} %)"
     return ""

@@ -9,7 +9,8 @@ from schemas.money import parse_nanos
 from streams.core.detect_gpu import GpuPolicy, GpuState
 from streams.core.detect_idle_state import IdlePolicy, IdleState
 from streams.core.detect_runaway import RunawayPolicy, RunawayState
-from streams.core.detect_spike_state import SpikePolicy, SpikeState
+from streams.core.detect_spike_policy import SpikePolicy
+from streams.core.detect_spike_state import SpikeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,9 @@ def detection_policy(
     live_within_s: int = 3 * 3600,
     spike_ratio_percent: int = 150,
     spike_floor_usd: str = "5",
-    spike_quiet_hours: int = 1,
+    spike_quiet_hours: int = 3,
+    spike_monthly_nanos: Mapping[str, int] | None = None,
+    morning_timezone: str = "UTC",
     runaway_tokens: int = 50_000,
     gpu_idle_percent: int = 20,
     gpu_idle_exit_percent: int = 30,
@@ -56,6 +59,8 @@ def detection_policy(
             floor_nanos=parse_nanos(spike_floor_usd),
             live_within_us=live_within_us,
             quiet_hours=spike_quiet_hours,
+            monthly_nanos=spike_monthly_nanos or {},
+            timezone=morning_timezone,
             runbook=books.get("spend_spike", ""),
         ),
         runaway=RunawayPolicy(

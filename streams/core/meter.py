@@ -33,6 +33,7 @@ from streams.core.openings import Openings
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
 from streams.core.rules import Checkpoint, DeadLetter, Rules, Watched, Watchlist, evicted_until, new_counter
+from streams.core.sampling import Sampler
 from streams.core.signals import runaway as runaway_signal
 
 _LANES_MAX = 64
@@ -67,6 +68,7 @@ class PartitionState:
         self.unpriced = 0
         self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.attributes)
         self._values = values_of(rules.watchlist.attributes)
+        self._sampler = Sampler(source, rules.pricing, rules.runaway_tokens)
         self._touched: list[Lane] = []
         self._admission = Admission(rules.cells_max, rules.team_cells_max)
         #: The window is whole once the source was read again up to here.
@@ -158,10 +160,12 @@ class PartitionState:
             rows, refused = self._reader.read(records[first:])
             for record, reason in refused:
                 self._dead_letter(record, reason)
+            self.signals += self._sampler.take(rows)
             calls += calls_of(rows, self.sure_from, self.rules.runaway_tokens)
             end = records[-1].offset + 1
         if calls:
             self._fold_calls(calls)
+            self.signals.sort(key=_offset_of)  # as if all had been found one by one
         self.skip_to(end)
         return count
 

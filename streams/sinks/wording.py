@@ -23,6 +23,10 @@ RULE_WORDS = {
     "run_estimate": "Training run",
     "approval_wanted": "Approval wanted",
     "cells_overflow": "Too many cells",
+    "runaway_loop": "Runaway loop",
+    "retry_storm": "Retry storm",
+    "token_cost": "Cost of a success",
+    "regime_change": "Changed habits",
 }
 NEXT_STEPS = {
     "budget_threshold": "Find who spends it. The gates open once the budget is raised or the period is over.",
@@ -42,6 +46,10 @@ NEXT_STEPS = {
     "ci_growth": "Cache answers in tests, or use a cheaper model there.",
     "run_overdue": "Ask its owner: end it, or announce more time.",
     "cells_overflow": "Find the producer that invents features, models or projects; or raise team_cells_max.",
+    "runaway_loop": "Find the session, task or key and stop it; block the key if nobody answers.",
+    "retry_storm": "Look at what the errors say; see that retries back off and give up.",
+    "token_cost": "Look at what fails or is asked again, and at what prompts carry along.",
+    "regime_change": "Ask what was released: prompts, a cache, a model, a price.",
 }
 
 

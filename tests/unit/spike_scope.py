@@ -4,11 +4,12 @@ from schemas.alerts import Alert
 from schemas.instants import HOUR, MINUTE, parse_instant
 from schemas.statements import ScopeStatement, Source
 from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_state import SpikePolicy, SpikeState
+from streams.core.detect_spike_policy import SpikePolicy
+from streams.core.detect_spike_state import SpikeState
 
 USD = 1_000_000_000
 MONDAY = parse_instant("2026-11-16T00:00:00Z")
-POLICY = SpikePolicy(runbook="https://runbooks.example/spike")
+POLICY = SpikePolicy(runbook="https://runbooks.example/spike", quiet_hours=1)
 
 
 def say(
@@ -72,9 +73,9 @@ class Scope:
 
 
 def taught(usd: float = 20.0, days: int = 4, scope: str = "team:search", **more) -> Scope:
-    """A scope that has spent ``usd`` every hour for ``days`` days, and stands at the end of the last."""
+    """A scope that has spent ``usd`` every hour for ``days`` days, and after four of them until noon."""
     found = Scope(**more)
-    found.hear(*(say(hour, usd, offset=hour, scope=scope) for hour in range(24 * days)))
+    found.hear(*(say(hour, usd, offset=hour, scope=scope) for hour in range(NOON if days == 4 else 24 * days)))
     assert found.alerts == []
     return found
 

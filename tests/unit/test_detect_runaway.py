@@ -80,12 +80,87 @@ def test_the_next_hour_has_its_own_alert():
     assert [a.period_start for a in alerts] == ["2026-11-21T10:00:00Z", "2026-11-21T11:00:00Z"]
 
 
-def test_the_usual_size_is_told_once_it_is_known():
-    earlier = [signal(n, 60_000 + n, at=TEN - 9 * HOUR + n) for n in range(5)]
-    _, alerts = play(*earlier, signal(9))
-    opened = [a for a in alerts if a.status == "opened"]
-    assert "(limit 50,000, usually 60,002 when it is above)" in opened[-1].summary
-    assert opened[-1].expected == "60002"
+def sample(offset: int, tokens: int, *, at: int = TEN, partition: int = 0, times: int = 1001) -> Signal:
+    found = signal(offset, tokens, at=at, partition=partition)
+    return msgspec.structs.replace(found, kind="request_sample", times=times)
+
+
+def known(tokens: int, count: int = 3, *, at: int = TEN - 40 * HOUR) -> RunawayState:
+    """A feature whose ordinary requests are known to be of this size."""
+    return play(*(sample(n, tokens, at=at + n) for n in range(count)))[0]
+
+
+def test_what_is_usual_is_told_once_it_is_known():
+    _, [alert] = play(signal(9), state=known(14_000))
+    assert "(limit 50,000; 99.9 % of its requests have at most 14,335)" in alert.summary
+    assert alert.expected == "14335"
+
+
+def long_context(*, at: int = TEN - 30 * HOUR, every: int = 2) -> list[Signal]:
+    """A feature of which a few percent are above the limit, up to 120 000 tokens, for a few hours."""
+    large = [signal(n, 52_000 + n % 35 * 2_000, at=at + n * every * MINUTE) for n in range(1, 141)]
+    return sorted([*large, *(sample(n * 40, 9_000, at=at + n * MINUTE) for n in range(4))], key=lambda s: s.offset)
+
+
+@pytest.mark.parametrize(
+    ("state", "tokens", "tier"),
+    [
+        pytest.param(None, 60_000, "ticket", id="above the limit, of a feature that nobody knows"),
+        pytest.param(None, 151_000, "page", id="three times the limit, of a feature that nobody knows"),
+        pytest.param(known(9_000), 50_001, "page", id="just above the limit, where requests are small"),
+        pytest.param(known(49_999), 50_001, "page", id="just above the limit, where requests are just below it"),
+        pytest.param(play(*long_context())[0], 119_000, "ticket", id="as large as some of this feature"),
+        pytest.param(play(*long_context())[0], 260_000, "page", id="twice as large as any of this feature"),
+    ],
+)
+def test_every_request_above_the_limit_is_recorded_and_a_strange_one_pages(state, tokens: int, tier: str):
+    [alert] = [a for a in play(signal(9_000, tokens), state=state)[1] if a.status == "opened"]
+    assert (alert.tier, alert.severity) == (tier, "critical" if tier == "page" else "warning")
+
+
+def test_a_strange_request_makes_the_open_ticket_of_the_hour_a_page_within_one_event():
+    state, alerts = play(signal(8_000, 90_000), signal(8_001, 300_000), state=play(*long_context())[0])
+    said = [(a.status, a.tier, a.observed) for a in alerts if a.period_start == "2026-11-21T10:00:00Z"]
+    assert said == [("opened", "ticket", "90000"), ("updated", "page", "300000")]
+    assert tick_runaway(state, TEN + 3 * HOUR, POLICY)[1][-1].tier == "page"
+
+
+def test_more_of_the_same_pages_again_only_when_it_is_larger_by_half_or_after_hours_without():
+    state = known(9_000)
+    tokens = (60_000, 70_000, 91_000, 91_000)
+    state, alerts = play(*(signal(9_000 + n, t, at=TEN + n * HOUR) for n, t in enumerate(tokens)), state=state)
+    assert [a.tier for a in alerts if a.status == "opened"] == ["page", "ticket", "page", "ticket"]
+    _, alerts = play(signal(9_010, 60_000, at=TEN + 6 * HOUR), state=state)
+    assert [a.tier for a in alerts if a.status == "opened"] == ["page"]
+
+
+def test_a_feature_that_goes_over_to_long_context_pages_once_and_is_usual_after_a_day():
+    state, pages, last = known(9_000), 0, []
+    for n in range(60):
+        state, alerts = play(signal(9_000 + n, 70_000 + n * 10, at=TEN + n * 40 * MINUTE), state=state)
+        pages += sum(a.tier == "page" and a.status == "opened" for a in alerts)
+        last = alerts
+    assert pages == 1
+    assert last[-1].tier == "ticket"
+    _, alerts = play(signal(9_900, 70_000, at=TEN + 60 * HOUR), state=state)
+    assert [a.tier for a in alerts if a.status == "opened"] == ["ticket"]
+
+
+def test_an_unusual_number_in_an_hour_pages_though_each_has_the_usual_size():
+    state = play(*long_context())[0]
+    state, alerts = play(*(signal(9_000 + n, 60_000, at=TEN + n * SECOND) for n in range(90)), state=state)
+    pages = [a for a in alerts if a.tier == "page"]
+    assert len(pages) == 1
+    # The most of an hour was 30, and twice of that is usual.
+    assert "61 requests above 50,000 tokens this hour" in pages[0].summary
+
+
+def test_a_sample_is_learned_once_and_says_nothing():
+    state, alerts = play(sample(7, 9_000))
+    assert alerts == []
+    assert play(sample(7, 9_000), state=state)[0] is state
+    # What was sampled before a request says nothing about whether the request was counted.
+    assert len(play(signal(5), state=state)[1]) == 1
 
 
 def test_it_is_resolved_by_the_timer_an_hour_after_the_last_request():

@@ -8,11 +8,12 @@ from schemas.alerts import Alert
 from schemas.instants import HOUR, MINUTE, parse_instant
 from schemas.statements import ScopeStatement, Source
 from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_state import SpikePolicy, SpikeState
+from streams.core.detect_spike_policy import SpikePolicy
+from streams.core.detect_spike_state import SpikeState
 
 USD = 1_000_000_000
 START = parse_instant("2026-11-16T00:00:00Z")
-POLICY = SpikePolicy()
+POLICY = SpikePolicy(quiet_hours=1)
 #: The hours that the properties play in, after four days at 20 dollars.
 FIRST = 24 * 4 + 12
 

@@ -12,6 +12,7 @@ import pytest
 
 from detectors.base import Observation
 from detectors.gpu_utilisation import GpuUtilisation
+from detectors.request_judge import RequestJudge
 from schemas.alerts import Alert
 from schemas.events import GpuSample
 from schemas.instants import HOUR, MINUTE, SECOND, format_instant, parse_instant
@@ -20,11 +21,12 @@ from schemas.statements import ScopeStatement, Signal, Source
 from streams.core.detect_gpu import GpuPolicy, GpuState, step_gpu, tick_gpu
 from streams.core.detect_idle import IdlePolicy, IdleState, step_idle, tick_idle
 from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_state import SpikePolicy
+from streams.core.detect_spike_policy import SpikePolicy
 
 TRACES = Path(os.environ.get("SLUICE_TRACES", Path(__file__).resolve().parents[3] / "shared" / "data"))
 SERVEGEN = TRACES / "servegen" / "servegen_hourly.csv.gz"
 GPUS = TRACES / "alibaba-genai-2026" / "pod_gpu_duty_cycle.csv.gz"
+MOONCAKE = TRACES / "mooncake" / "synthetic_requests.csv.gz"
 START = parse_instant("2026-11-02T00:00:00Z")
 WARM_UP = 168
 SOURCE = Source("usage.events.v1", 0, 0)
@@ -239,3 +241,24 @@ def test_every_idleness_put_into_real_pods_is_found_within_62_minutes_and_none_a
             else:
                 assert not after or after[0] >= 1900 + 3600 - 120, f"{n}: across a gap"
     assert (found, tried) == (30, 30)
+
+
+def long_contexts() -> list[tuple[int, int]]:
+    with gzip.open(MOONCAKE, "rt") as lines:
+        return [
+            (START + int(row["timestamp_ms"]) * 1_000, int(row["input_length"]) + int(row["output_length"]))
+            for row in csv.DictReader(lines)
+        ]
+
+
+@pytest.mark.skipif(not MOONCAKE.is_file(), reason="the long-context trace is not here")
+def test_a_service_with_long_contexts_never_pages_for_them_and_a_runaway_among_them_is_found_with_its_event():
+    requests = long_contexts()
+    oversized = sum(tokens > 50_000 for _, tokens in requests)
+    assert oversized > 100, "the trace has changed"
+    judge = RequestJudge()
+    said = [judge.step(at, tokens) for at, tokens in requests]
+    assert (sum(each.page for each in said), sum(each.ticket for each in said)) == (0, oversized)
+    found = judge.step(requests[-1][0] + SECOND, 400_000)
+    assert found.page
+    assert found.score > 1

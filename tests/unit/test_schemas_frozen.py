@@ -28,8 +28,8 @@ FROZEN = {
     "json/cell_statement.v1.json": "0ad391a206e29f2d9576181b4e96595359be20403af7b1f8bc155216ef85f82b",
     "json/scope_statement.v1.json": "01e7d97729ebb085eb34f9d66e0fda79d5425dc245aebed20853ccd02016579f",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
-    "json/signal.v1.json": "d7e3c81aa3675ca925ba942a08057ab8121dc9b17e57267b5119c8962790686d",
-    "json/alert.v1.json": "08665971ff390fe05fe389e6efb7a7337f8e239d7ea67d28dca99acff19318e2",
+    "json/signal.v1.json": "45bd4f6fce9e4d2b1edfc89bbc170155d68758a345f7f546f0833b1757686be0",
+    "json/alert.v1.json": "85a939f0bb147797ed49b1ea27921a4d62bb61c64f3747be87639873025da0d5",
     "json/throttle_command.v1.json": "a54d0a27de5066aebfd300231bbfd42ea4f2e4783fe7eaf16805f961932e9579",
     "json/throttle_ack.v1.json": "ec7e4fe4a05e111a350966fdb32989d1afa7b8302eb0c57b641685754fc43571",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
@@ -40,7 +40,7 @@ FROZEN = {
     "json/balance.v1.json": "7e369d9bc88bef3fb85d342d4841c22c77e4a14f58de401d7a40ee48c216d794",
     "json/run.v1.json": "2a7531c39662908ed8e9a2f27b25e7a05f8a1123cff01b7899a57bdb2b814c15",
     "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
-    "asyncapi.yaml": "3743bd692940d5b3e57898ec44555151f1e76a4c27d3ba5d311b5f587fb761be",
+    "asyncapi.yaml": "3fe28792ce0750086dd56b3fa7ec1bfcf360203d13db8fd643f7cce26a656fd5",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
 EXAMPLES = {

@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from detectors.spend_spike import SpendSpike
 from schemas import readers
 from schemas.commands import Measure
+from schemas.instants import HOUR
 from schemas.versions import UnknownVersionError, Versioned
 from streams.agents.ledger import _acks
 from streams.core.budget_account import Hold
@@ -55,10 +57,12 @@ FROZEN = {
     "gpu_state.v2.json": "a38f50d30da7bbe2",
     "idle_state.v1.json": "b01e77902f1deb67",
     "runaway_state.v1.json": "247e303c25fdb662",
+    "runaway_state.v2.json": "6e935be7e4630cf4",
     "scope_statement.v1.json": "71673d4545f7c994",
     "signal.v1.json": "6e8763e383f8b360",
     "spike_state.v1.json": "1cae42048e004ece",
     "spike_state.v2.json": "ca7911e2bdb7beda",
+    "spike_state.v3.json": "a5151ea80d805eeb",
     "throttle_ack.v1.json": "f893fc3cb541c3de",
     "throttle_command.v1.json": "1c0275c21edb13d6",
     "watermark.v1.json": "38bacbcc2e1bab6f",
@@ -142,7 +146,9 @@ def test_a_scope_of_version_1_comes_over_with_every_dollar_and_its_incident():
         int(hour): sum(slot[2] for slot in slots.values()) for hour, slots in old["hours"].items()
     }
     assert state.incident is not None
-    assert msgspec.to_builtins(state.history) == old["history"]
+    ring = SpendSpike.from_state(state.history).ring
+    first = ring.end - len(old["history"]["nanos"]) * HOUR
+    assert [ring.at(first + n * HOUR) for n in range(len(old["history"]["nanos"]))] == old["history"]["nanos"]
     assert contributors(state.hours[max(state.hours)]) == [("chat", 30_000_000_000)]
 
 

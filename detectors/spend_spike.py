@@ -1,0 +1,390 @@
+"""How strange an hour's spend is: three fixed rules, and a bar learned from the series' own excesses.
+
+What is expected of an hour is the median of the same hour of the seven days before, and half of it that of the same
+hour of the week once three weeks are known. How far spend is above it over one, three and twelve hours is compared
+with the largest such excess that the series has shown, and with how the series scatters. Hours that were found
+anomalous stay out of the expectation and count for the bar in part: the same again is found again, a little more of the
+same is no news. Hours that people confirmed, or planned, do not count at all.
+
+Everything here follows from the hours that are kept; an ``Outlook`` is what they say about one hour, made once.
+numpy and not River: a bar is the largest of 336 sums over the same hours, made anew once an hour, and River's rolling
+statistics would keep each of them a second time (16 KB) and could not take back an hour that is corrected late.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from detectors.base import Observation, Score, check_version, whole
+from detectors.hour_ring import HourRing
+from schemas.instants import DAY, HOUR
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+#: Excess is summed over so many hours.
+SCALES = (1, 3, 12)
+#: How far back the bar looks, and how far back the scatter does.
+WINDOW, WEEK = 14 * 24, 7 * 24
+_DAY = 24
+#: Known hours without which nothing is scored.
+HOURS_MIN = 72
+#: Same-hour observations that an expectation needs; else the hours beside it help out.
+OBSERVATIONS_MIN = 3
+#: What an anomalous hour counts for the bar, as long as nobody has said what it was.
+ANOMALY_SHARE = 0.75
+#: An excess of so many standard deviations is as strange as one at the bar; and how much that counts.
+SCATTER, SCATTER_SHARE = 5.0, 0.5
+#: At this strangeness an hour is anomalous (in the bar's own measure, 1 is the largest known).
+BAR = 1.25
+#: What is answered ``no`` is quiet again up to this much more of it, and a plan up to so much of what was declared.
+NO_MARGIN, PLAN_MARGIN = 1.1, 1.5
+ANSWERS_MAX = 8
+STRANGENESS_MAX = 1_000.0
+#: As strange as anything may be that people said is normal, or planned.
+QUIET = 0.999
+#: However quiet a series, nothing below this share of its mean hour is strange.
+LEAST_SHARE = 0.05
+#: Weeks that the course of a week is learned from, and own hours that a young scope's level is.
+WEEKS, COLD_MIN = 3, 6
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """What people said of the hours ``[start, end)``."""
+
+    #: ``no``: this is normal here. ``planned``: ``nanos`` more than usual were declared for all of these hours.
+    kind: str
+    start: int
+    end: int
+    #: Of ``planned``, what was declared.
+    nanos: int = 0
+    #: Of ``no``, the largest excess of each scale.
+    peaks: tuple[int, ...] = ()
+
+
+class Plan(msgspec.Struct, frozen=True, array_like=True):
+    """What was declared for the hours from ``start`` on, and how much of it was used up to a day before the hour."""
+
+    start: int
+    nanos: int
+    #: Excess until a day ago, less what is usual of the hours since and of this one.
+    used_before: int
+
+    def hours(self, hour: int) -> int:
+        """How many of the 24 hours before are of the plan."""
+        return min(_DAY, (hour - self.start) // HOUR)
+
+
+class Outlook(msgspec.Struct, frozen=True, array_like=True):
+    """What is known about an hour before it comes."""
+
+    hour: int
+    #: What is expected of it, and of the three and twelve hours that end with it, nanodollars.
+    usual: tuple[int, ...]
+    #: The largest usual excess over as many hours, nanodollars.
+    bars: tuple[float, ...]
+    #: Mean and standard deviation of an hour, nanodollars.
+    mean: float
+    spread: float
+    #: The bars are those of siblings: nothing here may wake anybody.
+    is_cold: bool = False
+    plan: Plan | None = None
+
+
+class Siblings(msgspec.Struct, frozen=True):
+    """What scopes of the same kind are like, for one that is too young to have a bar of its own."""
+
+    #: What an hour of one of them usually costs, nanodollars.
+    mean: float
+    #: Their bars and their scatter, in mean hours.
+    bars: tuple[float, ...]
+    spread: float
+
+
+class SpendScore(Score, frozen=True):
+    """``observed``, ``expected`` and ``excess`` are nanodollars of the hour; the fixed rules compare three numbers."""
+
+    #: The hour before, and the same hour yesterday, nanodollars; None where they are not known.
+    previous: int | None
+    yesterday: int | None
+    #: How strange it is, in thousandths of the bar: 1000 is at the bar.
+    strangeness: int
+    #: The excess of the twelve hours that end with this one, nanodollars.
+    half_day_excess: int = 0
+    is_cold: bool = False
+    is_planned: bool = False
+
+    def rules(self, ratio_percent: int) -> tuple[str, ...]:
+        """The fixed rules that it breaks, exactly: above ``ratio_percent`` of each known number."""
+        compared = (("previous_hour", self.previous), ("yesterday", self.yesterday), ("expected", self.expected))
+        return tuple(
+            name
+            for name, nanos in compared
+            if nanos is not None and self.observed > 0 and self.observed * 100 > ratio_percent * max(0, nanos)
+        )
+
+
+class SpendSpikeState(msgspec.Struct, frozen=True):
+    """Consecutive hours that end before ``end``, as ``HourRing`` packs them, and what people said."""
+
+    v: int = 1
+    end: int = 0
+    older: bytes = b""
+    recent: bytes = b""
+    #: A bit for each hour that was anomalous.
+    left_out: bytes = b""
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing was spent in any hour that is kept."""
+        return not self.older.strip(b"\0") and not self.recent.strip(b"\0")
+
+
+class SpendSpike:
+    """Learns one total per closed hour, and says of any hour how strange its total so far is.
+
+    ``Observation.start`` names the hour and ``value`` is nanodollars; a later one of the same hour corrects it. An hour
+    without an observation between two known ones spent nothing; None is a hole.
+
+    >>> spend = SpendSpike()
+    >>> for n in range(96):
+    ...     spend.learn_one(Observation(n * HOUR, n * HOUR + HOUR, 2_000_000_000))
+    >>> score = spend.score_one(Observation(96 * HOUR, 97 * HOUR, 5_000_000_000))
+    >>> score.expected, score.rules(150), score.strangeness > 1_000
+    (2000000000, ('previous_hour', 'yesterday', 'expected'), True)
+    """
+
+    name: ClassVar[str] = "spend_spike"
+    state_bytes_max: ClassVar[int] = 4096
+
+    def __init__(self) -> None:
+        self.ring = HourRing()
+        self.answers: tuple[Answer, ...] = ()
+        self._memo: Outlook | None = None
+
+    def ready(self, x: Observation) -> bool:
+        """Whether three days before this hour are known."""
+        return self.ring.known_before(x.start - x.start % HOUR) >= HOURS_MIN
+
+    def score_one(self, x: Observation) -> SpendScore | None:
+        """Compare the hour's total so far; None during the cold start, or where there is no number."""
+        observed, hour = whole(x.value), x.start - x.start % HOUR
+        if observed is None:
+            return None
+        outlook = self._memo
+        if outlook is None or outlook.hour != hour:
+            outlook = self._memo = self.outlook(hour)
+        return None if outlook is None else score(outlook, observed, self.ring.recent(hour), self.answers)
+
+    def learn_one(self, x: Observation) -> None:
+        """Set the hour's total, as anomalous where it is that."""
+        found = self.score_one(x)
+        self.learn(x, found is not None and found.strangeness >= 1_000)
+
+    def learn(self, x: Observation, is_anomalous: bool) -> None:
+        """Set the hour's total, with the caller's verdict."""
+        self.ring.set(x.start - x.start % HOUR, whole(x.value), is_anomalous)
+        self._memo = None
+
+    def outlook(self, hour: int, siblings: Siblings | None = None) -> Outlook | None:
+        """What is known about an hour; None while too little is, and no siblings help out."""
+        if self.ring.known_before(hour) < HOURS_MIN:
+            return None if siblings is None else self._cold(hour, siblings)
+        values, left_out = self.ring.before(hour)
+        expected = _expectations(values, left_out)
+        recent = np.where(left_out, np.nan, values)[-WEEK:]
+        known = recent[np.isfinite(recent)]
+        mean, spread = (float(known.mean()), float(known.std())) if known.size else (0.0, 0.0)
+        # A hole is no excess, and no lack; of the first days nothing was expected, and they are taken as usual.
+        tail = np.where(np.isfinite(np.append(values, 0.0)), np.where(np.isfinite(expected), expected, mean), 0.0)
+        usual = tuple(round(float(tail[-scale:].sum())) for scale in SCALES)
+        excess = np.nan_to_num(values - expected[:-1])
+        excess = _weighed(excess, left_out, hour - len(excess) * HOUR, self.answers)
+        bars = [_largest(excess, scale) for scale in SCALES]
+        return Outlook(hour, usual, tuple(bars), mean, spread, plan=self._plan(hour, values, expected))
+
+    def accept(self, since: int, until: int) -> None:
+        """Take the hours ``[since, until)`` as the new level: what was before is lifted, or lowered, to it."""
+        hours = range(max(since, until - DAY), until, HOUR)
+        spent = sum(self.ring.at(hour) or 0 for hour in hours)
+        usual = sum(found.usual[0] for hour in hours if (found := self.outlook(hour)) is not None)
+        self.ring.lift(since, spent / usual if usual > 0 and spent > 0 else 0.0, spent // max(1, len(hours)))
+        self.ring.mark(since, until, False)
+        self._memo = None
+
+    def answer(self, answer: Answer) -> None:
+        """Take in what people said: ``yes``, ``no`` or ``planned``."""
+        self._memo = None
+        if answer.kind == "yes":
+            peaks = self.peaks(answer.start, answer.end)
+            hidden = [each for each in self.answers if each.kind == "no" and _hides(each, peaks)]
+            for each in (*hidden, answer):
+                self.ring.mark(each.start, each.end, True)
+            self.answers = tuple(each for each in self.answers if each not in hidden)
+            return
+        if answer.kind == "no":
+            answer = msgspec.structs.replace(answer, peaks=self.peaks(answer.start, answer.end))
+            self.ring.mark(answer.start, answer.end, False)
+        kept = [each for each in self.answers if (each.kind, each.start) != (answer.kind, answer.start)]
+        self.answers = tuple(sorted([*kept, answer], key=lambda each: (each.end, each.start))[-ANSWERS_MAX:])
+
+    def peaks(self, start: int, end: int) -> tuple[int, ...]:
+        """The largest excess of each scale in the hours of ``[start, end)``, nanodollars."""
+        found = [0] * len(SCALES)
+        for hour in range(start - start % HOUR, end, HOUR):
+            outlook, nanos = self.outlook(hour), self.ring.at(hour)
+            if outlook is None or nanos is None:
+                continue
+            sums = excesses(outlook, nanos, self.ring.recent(hour))
+            found = [max(old, new) for old, new in zip(found, sums, strict=True)]
+        return tuple(found)
+
+    def state(self) -> SpendSpikeState:
+        """All that was learned, at most 4 KiB as JSON."""
+        older, recent, left_out = self.ring.pack()
+        return SpendSpikeState(
+            end=self.ring.end, older=older, recent=recent, left_out=left_out, answers=self.answers
+        )
+
+    @classmethod
+    def from_state(cls, state: SpendSpikeState) -> Self:
+        """The detector as it was when it gave this state.
+
+        Raises:
+            StateError: the state was written by a later version.
+        """
+        check_version(cls.name, state.v, 1)
+        detector = cls()
+        detector.ring = HourRing.unpack(state.end, state.older, state.recent, state.left_out)
+        detector.answers = state.answers
+        return detector
+
+    def _plan(self, hour: int, values: Floats, expected: Floats) -> Plan | None:
+        """What was declared for this hour, and how much of it was used up to a day ago."""
+        for each in self.answers:
+            if each.kind == "planned" and each.start <= hour < each.end:
+                hours = (hour - each.start) // HOUR
+                # Of the day before, totals may still change: whoever scores adds them.
+                over = np.append(values, 0.0) - expected
+                over[-_DAY - 1 :] = -expected[-_DAY - 1 :]
+                return Plan(each.start, each.nanos, round(float(np.nan_to_num(over[-hours - 1 :]).sum())))
+        return None
+
+    def _cold(self, hour: int, siblings: Siblings) -> Outlook:
+        """By siblings: how much an hour may vary, and what it costs where fewer than six own ones are known."""
+        values, left_out = self.ring.before(hour)
+        own = values[np.isfinite(values) & ~left_out]
+        mean = max(0.0, float(np.median(own)) if own.size >= COLD_MIN else siblings.mean)
+        # What came before is not held against so young a scope: only this hour's own excess counts.
+        sums = [round(mean + float(np.nan_to_num(values[-scale + 1 :]).sum())) for scale in SCALES[1:]]
+        bars = tuple(share * mean for share in siblings.bars)
+        return Outlook(hour, (round(mean), *sums), bars, mean, siblings.spread * mean, is_cold=True)
+
+
+def excesses(outlook: Outlook, observed: int, recent: Sequence[int | None]) -> list[int]:
+    """How far the one, three and twelve hours that end with this one are above what is usual, nanodollars.
+
+    ``recent`` are the totals of the 24 hours before, the newest last; None is a hole.
+    """
+    found = [observed - outlook.usual[0]]
+    for scale, usual in zip(SCALES[1:], outlook.usual[1:], strict=True):
+        found.append(observed - usual + sum(nanos for nanos in recent[-scale + 1 :] if nanos))
+    return found
+
+
+def score(
+    outlook: Outlook, observed: int, recent: Sequence[int | None], answers: Sequence[Answer] = (), floor: int = 0
+) -> SpendScore:
+    """An hour's total so far against its outlook; what was expected is never below zero.
+
+    Excess far below ``floor`` nanodollars is never strange, however quiet the series.
+    """
+    sums = excesses(outlook, observed, recent)
+    least = max(floor / 2, LEAST_SHARE * outlook.mean, 1.0)
+    multiple = max(excess / max(bar, least) for excess, bar in zip(sums, outlook.bars, strict=True))
+    scatter = max(outlook.spread, LEAST_SHARE * outlook.mean, floor / (2 * SCATTER), 1.0)
+    z = (observed - outlook.mean) / (SCATTER * scatter)
+    strange = max(0.0, multiple) ** (1 - SCATTER_SHARE) * max(0.0, z) ** SCATTER_SHARE / BAR
+    plan = outlook.plan
+    if plan is not None:
+        within = recent[len(recent) - plan.hours(outlook.hour) :]
+        used = plan.used_before + observed + sum(nanos for nanos in within if nanos)
+        share = used / max(1.0, PLAN_MARGIN * plan.nanos)
+        strange = max(strange, share) if share > 1 else min(strange, QUIET)
+    elif any(each.kind == "no" and _hides(each, sums) for each in answers):
+        strange = min(strange, QUIET)
+    expected = max(0, outlook.usual[0])
+    return SpendScore(
+        observed=observed,
+        expected=expected,
+        excess=observed - expected,
+        ratio_percent=observed * 100 // expected if expected > 0 else None,
+        previous=recent[-1],
+        yesterday=recent[-_DAY],
+        strangeness=int(1_000 * min(strange, STRANGENESS_MAX)),
+        half_day_excess=sums[-1],
+        is_cold=outlook.is_cold,
+        is_planned=plan is not None,
+    )
+
+
+def _hides(answer: Answer, sums: Sequence[int]) -> bool:
+    """Whether so much was answered ``no`` before."""
+    return all(excess <= NO_MARGIN * peak for excess, peak in zip(sums, answer.peaks, strict=True))
+
+
+def _expectations(values: Floats, left_out: Bools) -> Floats:
+    """What was expected of each hour, and of the one after the last: medians of same hours before it.
+
+    The first three days have none (NaN); where too few same hours are left, the level of the last week stands in.
+    """
+    count = len(values)
+    clean = np.where(left_out, np.nan, values)
+    expected = _medians(clean, [_DAY * day for day in range(1, 8)], OBSERVATIONS_MIN)
+    if count >= WEEKS * WEEK:
+        lags = [WEEK * week + beside for week in range(1, WEEKS + 1) for beside in (-1, 0, 1)]
+        by_week = _medians(clean, lags, 2 * WEEKS)
+        expected = np.where(np.isfinite(by_week), (expected + by_week) / 2, expected)
+    known = clean[-WEEK:]
+    known = known[np.isfinite(known)]
+    level = float(np.median(known)) if known.size else 0.0
+    expected[HOURS_MIN:] = np.where(np.isfinite(expected[HOURS_MIN:]), expected[HOURS_MIN:], level)
+    return expected
+
+
+def _medians(clean: Floats, lags: Sequence[int], least: int) -> Floats:
+    """The median of what was so many hours before each hour, and before the one after the last."""
+    count = len(clean) + 1
+    beside = np.full((len(lags), count), np.inf)
+    for row, lag in enumerate(lags):
+        if lag < count:
+            beside[row, lag:] = clean[: count - lag]
+    beside[np.isnan(beside)] = np.inf
+    beside.sort(axis=0)
+    known = np.isfinite(beside).sum(axis=0)
+    columns = np.arange(count)
+    lower, upper = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(lags) - 1)
+    middle = (beside[lower, columns] + beside[upper, columns]) / 2
+    return np.where(known >= least, middle, np.nan)
+
+
+def _weighed(excess: Floats, left_out: Bools, first: int, answers: Sequence[Answer]) -> Floats:
+    """Excesses as the bar sees them: those of anomalous hours in part, those confirmed or planned not at all."""
+    found = np.where(left_out & (excess > 0), ANOMALY_SHARE * excess, excess)
+    for each in answers:
+        if each.kind != "no":
+            start, end = (max(0, (edge - first) // HOUR) for edge in (each.start, each.end))
+            found[start:end] = np.minimum(found[start:end], 0.0)
+    return found
+
+
+def _largest(excess: Floats, scale: int) -> float:
+    """The largest sum over so many hours in the window."""
+    sums = np.cumsum(excess)
+    sums[scale:] = sums[scale:] - sums[:-scale].copy()
+    window = sums[HOURS_MIN:][-WINDOW:]
+    return max(0.0, float(window.max())) if window.size else 0.0
