@@ -11,12 +11,13 @@ from detectors.gpu_utilisation import FULL, GpuUtilisation
 from detectors.judges import make_judge
 from detectors.judging import Judge, Verdict
 from schemas.instants import DAY, HOUR, MINUTE, SECOND
+from streams.evaluation.fleet import OWNER_PODS, Fleet
 from streams.evaluation.traces import Samples
 
+SHIPPED = "shipped"
 STEP = 57 * SECOND
 #: An idle GPU is to be found within this: the trailing hour, and two samples.
 WITHIN = 62 * MINUTE
-OWNER_PODS = 10
 #: The idle piece on each side of a gap, and the gap: only together they are an hour.
 BESIDE_GAP, GAP = 40 * MINUTE, 10 * MINUTE
 WORKS_FOR, WORK, IDLE_FOR = 2 * HOUR, 0.9, 90 * MINUTE
@@ -48,7 +49,7 @@ class LiteralRule:
 
 
 JUDGES: Mapping[str, Callable[[], Judge]] = {
-    "shipped": lambda: make_judge("gpu", STEP),
+    SHIPPED: lambda: make_judge("gpu", STEP),
     "rule: mean of an hour": LiteralRule,
 }
 
@@ -124,7 +125,9 @@ def owner_pages(pages: Mapping[str, Sequence[int]]) -> int:
 
 
 def judge_gpus(pods: Mapping[str, Samples], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Figures by contender. An owner is ten pods in the order of their names: the trace names no owners."""
+    """Figures by contender. An owner is ten pods in the order of their names: the trace names no owners. As a judge
+    of single series nobody knows owners: their pages are thinned to one a day; the service's own are told beside.
+    """
     days = sum(samples.at_us[-1] - samples.at_us[0] for samples in pods.values()) / DAY
     fallen = falls(pods, seeds)
     gaps = [(fall, with_gap(fall)) for fall in fallen]
@@ -153,4 +156,16 @@ def judge_gpus(pods: Mapping[str, Samples], seeds: Sequence[int]) -> dict[str, d
             "minutes_max": max(minutes, default=None),
             "pages_across_a_gap": across,
         }
+    found[SHIPPED] |= shipped_owners(pods)
     return found
+
+
+def shipped_owners(pods: Mapping[str, Samples]) -> dict[str, float]:
+    """What owners of ten pods are told by the service: one incident of an owner, in money."""
+    fleet = Fleet()
+    fleet.play(pods)
+    days = sum(samples.at_us[-1] - samples.at_us[0] for samples in pods.values()) / DAY / OWNER_PODS
+    return {
+        "owner_pages_per_day_per_10_pods": fleet.told("gpu_idle", "page") / days,
+        "owner_tickets_per_day_per_10_pods": fleet.told("gpu_idle", "ticket") / days,
+    }
