@@ -31,6 +31,8 @@ __all__ = ["GPU_STATES", "GpuPolicy", "GpuState", "GpuStep", "gpu_scope_id", "ow
 
 RULE: Rule = "gpu_below"
 Kind = Literal["", "strict", "low"]
+#: Where a GPU is heard of more rarely, the sample closest to the full hour decides: the next one would come too late.
+_RARE_US = 2 * MINUTE
 #: A standing is said again this often, so that one found in a backlog is heard of live.
 AGAIN_US = HOUR
 
@@ -86,6 +88,7 @@ def step_gpu(state: GpuState | None, sample: GpuSample, event_time: int, now: in
         return GpuStep(state, [], [])
     seen = Observation(start, end, sample.util_ratio if sample.scrape_ok else None)
     detector = _detector(state, policy)
+    waited = end - detector.state().end
     score = detector.score_one(seen)
     detector.learn_one(seen)
     learned = detector.state()
@@ -101,7 +104,7 @@ def step_gpu(state: GpuState | None, sample: GpuSample, event_time: int, now: in
         state, alerts = _open(state, score, event_time, now, policy)
     else:
         state, alerts = _resolve(state, recent, now, policy) if is_over else (state, [])
-    state, standings = _tell(state, "" if is_over else _kind(state, policy), recent, policy)
+    state, standings = _tell(state, "" if is_over else _kind(state, waited, policy), recent, policy)
     return GpuStep(state, alerts, standings)
 
 
@@ -162,11 +165,12 @@ def _idle_since(state: GpuState) -> int:
     return max(state.detector.since, state.busy_until, state.owned_since)
 
 
-def _kind(state: GpuState, policy: GpuPolicy) -> Kind:
+def _kind(state: GpuState, waited: int, policy: GpuPolicy) -> Kind:
     end, told = state.detector.end, state.told
     if state.incident is not None and state.incident.rule != RULE:
         return ""  # an earlier release told of it already
-    if end - _idle_since(state) >= policy.idle_us:
+    early = waited // 2 if _RARE_US < waited <= policy.gap_us else 0
+    if end - _idle_since(state) + early >= policy.idle_us:
         return "strict"
     is_same = told.kind and told.scope == owner_scope(state.org_id, state.team_id)
     if is_same and told.kind == "strict" and state.busy_until <= told.since:
