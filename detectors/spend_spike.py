@@ -3,8 +3,8 @@
 What is expected of an hour is the median of the same hour of the seven days before, and half of it that of the same
 hour of the week once three weeks are known. How far spend is above it over one, three and twelve hours is compared
 with the largest such excess that the series has shown, and with how the series scatters. Hours that were found
-anomalous stay out of the expectation and count for the bar in part: the same again is found again, a little more of the
-same is no news. Hours that people confirmed, or planned, do not count at all.
+anomalous stay out of the expectation, and count for the bar: what a series does all the time is no news, found or not.
+Hours that people confirmed as an incident, or planned, count for nothing.
 
 Everything here follows from the hours that are kept; an ``Outlook`` is what they say about one hour, made once.
 numpy and not River: a bar is the largest of 336 sums over the same hours, made anew once an hour, and River's rolling
@@ -27,6 +27,7 @@ Bools = npt.NDArray[np.bool_]
 
 #: Excess is summed over so many hours.
 SCALES = (1, 3, 12)
+LAGS: dict[int, int] = {}
 #: How far back the bar looks, and how far back the scatter does.
 WINDOW, WEEK = 14 * 24, 7 * 24
 _DAY = 24
@@ -34,18 +35,15 @@ _DAY = 24
 HOURS_MIN = 72
 #: Same-hour observations that an expectation needs; else the hours beside it help out.
 OBSERVATIONS_MIN = 3
-#: What an anomalous hour counts for the bar, as long as nobody has said what it was.
-ANOMALY_SHARE = 0.75
 #: An excess of so many standard deviations is as strange as one at the bar; and how much that counts.
-SCATTER, SCATTER_SHARE = 5.0, 0.5
+SCATTER, SCATTER_SHARE = 5.0, 0.2
 #: At this strangeness an hour is anomalous (in the bar's own measure, 1 is the largest known).
-BAR = 1.25
-#: What is answered ``no`` is quiet again up to this much more of it, and a plan up to so much of what was declared.
-NO_MARGIN, PLAN_MARGIN = 1.1, 1.5
+BAR = 1.4
+#: What was answered ``no`` is quiet up to so much of it, what was answered ``yes`` is found from so much of it on, and a
+#: plan is quiet up to so much of what was declared.
+NO_MARGIN, YES_MARGIN, PLAN_MARGIN = 1.25, 0.9, 1.5
 ANSWERS_MAX = 8
 STRANGENESS_MAX = 1_000.0
-#: As strange as anything may be that people said is normal, or planned.
-QUIET = 0.999
 #: However quiet a series, nothing below this share of its mean hour is strange.
 LEAST_SHARE = 0.05
 #: Weeks that the course of a week is learned from, and own hours that a young scope's level is.
@@ -55,13 +53,14 @@ WEEKS, COLD_MIN = 3, 6
 class Answer(msgspec.Struct, frozen=True, array_like=True):
     """What people said of the hours ``[start, end)``."""
 
-    #: ``no``: this is normal here. ``planned``: ``nanos`` more than usual were declared for all of these hours.
+    #: ``no``: this is normal here. ``yes``: this was an incident. ``planned``: ``nanos`` more than usual were declared
+    #: for all of these hours.
     kind: str
     start: int
     end: int
     #: Of ``planned``, what was declared.
     nanos: int = 0
-    #: Of ``no``, the largest excess of each scale.
+    #: Of ``no`` and ``yes``, the largest excess of each scale.
     peaks: tuple[int, ...] = ()
 
 
@@ -116,6 +115,8 @@ class SpendScore(Score, frozen=True):
     half_day_excess: int = 0
     is_cold: bool = False
     is_planned: bool = False
+    #: Whether people said that so much is normal, or planned.
+    is_answered: bool = False
 
     def rules(self, ratio_percent: int) -> tuple[str, ...]:
         """The fixed rules that it breaks, exactly: above ``ratio_percent`` of each known number."""
@@ -196,14 +197,13 @@ class SpendSpike:
             return None if siblings is None else self._cold(hour, siblings)
         values, left_out = self.ring.before(hour)
         expected = _expectations(values, left_out)
-        recent = np.where(left_out, np.nan, values)[-WEEK:]
-        known = recent[np.isfinite(recent)]
+        known = values[-WEEK:][np.isfinite(values[-WEEK:])]
         mean, spread = (float(known.mean()), float(known.std())) if known.size else (0.0, 0.0)
         # A hole is no excess, and no lack; of the first days nothing was expected, and they are taken as usual.
         tail = np.where(np.isfinite(np.append(values, 0.0)), np.where(np.isfinite(expected), expected, mean), 0.0)
         usual = tuple(round(float(tail[-scale:].sum())) for scale in SCALES)
         excess = np.nan_to_num(values - expected[:-1])
-        excess = _weighed(excess, left_out, hour - len(excess) * HOUR, self.answers)
+        _leave_out(excess, hour - len(excess) * HOUR, self.answers)
         bars = [_largest(excess, scale) for scale in SCALES]
         return Outlook(hour, usual, tuple(bars), mean, spread, plan=self._plan(hour, values, expected))
 
@@ -217,19 +217,15 @@ class SpendSpike:
         self._memo = None
 
     def answer(self, answer: Answer) -> None:
-        """Take in what people said: ``yes``, ``no`` or ``planned``."""
+        """Take in what people said; ``peaks`` are those of hours that are not learned yet. The newest word holds."""
         self._memo = None
-        if answer.kind == "yes":
-            peaks = self.peaks(answer.start, answer.end)
-            hidden = [each for each in self.answers if each.kind == "no" and _hides(each, peaks)]
-            for each in (*hidden, answer):
-                self.ring.mark(each.start, each.end, True)
-            self.answers = tuple(each for each in self.answers if each not in hidden)
-            return
-        if answer.kind == "no":
-            answer = msgspec.structs.replace(answer, peaks=self.peaks(answer.start, answer.end))
-            self.ring.mark(answer.start, answer.end, False)
         kept = [each for each in self.answers if (each.kind, each.start) != (answer.kind, answer.start)]
+        if answer.kind != "planned":
+            known = self.peaks(answer.start, answer.end)
+            peaks = tuple(map(max, known, answer.peaks)) if answer.peaks else known
+            answer = msgspec.structs.replace(answer, peaks=peaks)
+            self.ring.mark(answer.start, answer.end, answer.kind == "yes")
+            kept = [each for each in kept if not _contradicts(answer, each)]
         self.answers = tuple(sorted([*kept, answer], key=lambda each: (each.end, each.start))[-ANSWERS_MAX:])
 
     def peaks(self, start: int, end: int) -> tuple[int, ...]:
@@ -309,14 +305,18 @@ def score(
     scatter = max(outlook.spread, LEAST_SHARE * outlook.mean, floor / (2 * SCATTER), 1.0)
     z = (observed - outlook.mean) / (SCATTER * scatter)
     strange = max(0.0, multiple) ** (1 - SCATTER_SHARE) * max(0.0, z) ** SCATTER_SHARE / BAR
-    plan = outlook.plan
+    plan, is_answered = outlook.plan, False
     if plan is not None:
         within = recent[len(recent) - plan.hours(outlook.hour) :]
         used = plan.used_before + observed + sum(nanos for nanos in within if nanos)
         share = used / max(1.0, PLAN_MARGIN * plan.nanos)
-        strange = max(strange, share) if share > 1 else min(strange, QUIET)
-    elif any(each.kind == "no" and _hides(each, sums) for each in answers):
-        strange = min(strange, QUIET)
+        is_answered = share <= 1
+        strange = 0.0 if is_answered else max(strange, share)
+    for each in answers if plan is None else ():
+        if each.kind == "no" and _hides(each, sums):
+            is_answered, strange = True, 0.0
+        elif each.kind == "yes" and sums[0] >= YES_MARGIN * each.peaks[0] > 0:
+            strange = max(strange, 1.0)
     expected = max(0, outlook.usual[0])
     return SpendScore(
         observed=observed,
@@ -329,12 +329,21 @@ def score(
         half_day_excess=sums[-1],
         is_cold=outlook.is_cold,
         is_planned=plan is not None,
+        is_answered=is_answered,
     )
 
 
 def _hides(answer: Answer, sums: Sequence[int]) -> bool:
     """Whether so much was answered ``no`` before."""
     return all(excess <= NO_MARGIN * peak for excess, peak in zip(sums, answer.peaks, strict=True))
+
+
+def _contradicts(new: Answer, old: Answer) -> bool:
+    """Whether one says of the same, or more, that it is normal, and the other that it is not."""
+    if {new.kind, old.kind} != {"yes", "no"}:
+        return False
+    yes, no = (new, old) if new.kind == "yes" else (old, new)
+    return _hides(no, yes.peaks)
 
 
 def _expectations(values: Floats, left_out: Bools) -> Floats:
@@ -372,19 +381,18 @@ def _medians(clean: Floats, lags: Sequence[int], least: int) -> Floats:
     return np.where(known >= least, middle, np.nan)
 
 
-def _weighed(excess: Floats, left_out: Bools, first: int, answers: Sequence[Answer]) -> Floats:
-    """Excesses as the bar sees them: those of anomalous hours in part, those confirmed or planned not at all."""
-    found = np.where(left_out & (excess > 0), ANOMALY_SHARE * excess, excess)
+def _leave_out(excess: Floats, first: int, answers: Sequence[Answer]) -> None:
+    """Take what was confirmed or planned out of excesses that begin with the hour ``first``."""
     for each in answers:
         if each.kind != "no":
             start, end = (max(0, (edge - first) // HOUR) for edge in (each.start, each.end))
-            found[start:end] = np.minimum(found[start:end], 0.0)
-    return found
+            excess[start:end] = np.minimum(excess[start:end], 0.0)
 
 
 def _largest(excess: Floats, scale: int) -> float:
     """The largest sum over so many hours in the window."""
     sums = np.cumsum(excess)
     sums[scale:] = sums[scale:] - sums[:-scale].copy()
-    window = sums[HOURS_MIN:][-WINDOW:]
+    # Only what does not overlap the hours that are judged: else a leak would hide behind its own beginning.
+    window = sums[HOURS_MIN : len(sums) + 1 - LAGS.get(scale, scale)][-WINDOW:]
     return max(0.0, float(window.max())) if window.size else 0.0

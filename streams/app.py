@@ -12,7 +12,7 @@ from schemas.instants import SECOND
 from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
-from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNow
+from streams.agents.definitions import AncestorsNow, KnownDefinitions, MonthlyNow, WatchedNow
 from streams.agents.detect import GpuAgent, IdleAgent, RunawayAgent, SpikeAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
@@ -77,7 +77,7 @@ def create_app(settings: Settings, outside: Outside, definitions: KnownDefinitio
     for stage, bind in (
         ("meter", lambda: _bind_meter(app, settings, outside, definitions, prices)),
         ("budget", lambda: _bind_budget(app, settings, outside, definitions)),
-        ("detect", lambda: _bind_detect(app, settings, outside, prices)),
+        ("detect", lambda: _bind_detect(app, settings, outside, definitions, prices)),
         ("ledger", lambda: _bind_ledger(app, outside)),
         ("notify", lambda: _bind_notify(app, outside)),
     ):
@@ -134,9 +134,11 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
     return [budget, *forecasts]
 
 
-def _bind_detect(app: App, settings: Settings, outside: Outside, prices: PriceBook) -> list[Loop]:
+def _bind_detect(
+    app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions, prices: PriceBook
+) -> list[Loop]:
     tables = {name: _table(app, name) for name in ("spikes", "runaways", "gpus", "idles")}
-    detectors = _detectors(settings, tables, prices)
+    detectors = _detectors(settings, tables, MonthlyNow(definitions), prices)
     for topic, detector in detectors:
         _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
     loops: list[Loop] = [detector for _, detector in detectors]
@@ -221,12 +223,16 @@ class _GpuRates(Mapping[str, int]):
         return 0
 
 
-def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: PriceBook) -> list[tuple[str, Any]]:
+def _detectors(
+    settings: Settings, tables: Mapping[str, StateTable], monthly_nanos: Mapping[str, int], prices: PriceBook
+) -> list[tuple[str, Any]]:
     kind = settings.clock
     policy = detection_policy(
         live_within_s=settings.live_within_s,
         spike_ratio_percent=settings.spike_ratio_percent,
         spike_floor_usd=settings.spike_floor_usd,
+        spike_monthly_nanos=monthly_nanos,
+        morning_timezone=settings.morning_timezone,
         runaway_tokens=settings.runaway_tokens,
         gpu_idle_percent=settings.gpu_idle_percent,
         gpu_idle_exit_percent=settings.gpu_idle_exit_percent,

@@ -24,6 +24,7 @@ from streams.settings_checks import (
     StageList,
     TextList,
     TextMapping,
+    TimeZone,
     WebhookSecret,
     WebUrl,
     WebUrlList,
@@ -126,6 +127,7 @@ class Settings(BaseSettings):
     live_within_s: int = Field(3 * 3600, ge=60, description="Older findings are recorded, never paged.")
     spike_ratio_percent: int = Field(150, ge=101, le=10_000)
     spike_floor_usd: DollarAmount = Field("5", description="Excess below this is never a spike.")
+    morning_timezone: TimeZone = Field("UTC", description="Where owners see at 09:00 what did not have to wake them.")
     runaway_tokens: int = Field(50_000, ge=1)
     gpu_idle_percent: int = Field(20, ge=1, le=99)
     gpu_idle_exit_percent: int = Field(30, ge=1, le=100)

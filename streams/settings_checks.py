@@ -5,6 +5,7 @@ import binascii
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Protocol
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, PostgresDsn, SecretStr, TypeAdapter, ValidationError
 
@@ -54,6 +55,14 @@ def _secret_web(value: SecretStr) -> SecretStr:
     return value
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (LookupError, ValueError, OSError):
+        raise ValueError(f"{value[:64]!r} is no time zone; write an IANA name such as UTC or Europe/Paris") from None
+    return value
+
+
 def _amount(value: str) -> str:
     if parse_nanos(value) < 0:
         raise ValueError("an amount of dollars is not negative here")
@@ -94,6 +103,7 @@ WebUrl = Annotated[str, AfterValidator(_web)]
 SecretWebUrl = Annotated[SecretStr, AfterValidator(_secret_web)]
 WebUrlList = Annotated[list[WebUrl], BeforeValidator(split_list)]
 DollarAmount = Annotated[str, AfterValidator(_amount)]
+TimeZone = Annotated[str, AfterValidator(_zone)]
 RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
 

@@ -1,7 +1,7 @@
 """What is defined now, for the agents of a worker: followed from the topic, a whole snapshot at a time."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from schemas.versions import UnknownVersionError
 from streams import metrics
 from streams.core.budget_terms import counted_budgets
 from streams.core.definitions import Definitions, read_definition
+from streams.core.detect_spike_money import monthly_budgets
 from streams.core.scopes import ScopeWatchlist, budget_scope, watched_of
 from streams.core.tree import Tree
 
@@ -79,6 +80,30 @@ class AncestorsNow:
         if budgets is not self._budgets:
             self._budgets, self._tree = budgets, Tree(tuple(budgets.values()))
         return self._tree.ancestors(budget_id, value)
+
+
+class MonthlyNow(Mapping[str, int]):
+    """What each scope may spend in a month, nanodollars, as budgets are defined now."""
+
+    def __init__(self, definitions: KnownDefinitions) -> None:
+        self._definitions = definitions
+        self._budgets: Any = None
+        self._monthly: dict[str, int] = {}
+
+    def _now(self) -> dict[str, int]:
+        budgets = self._definitions().budgets
+        if budgets is not self._budgets:
+            self._budgets, self._monthly = budgets, monthly_budgets(budgets.values())
+        return self._monthly
+
+    def __getitem__(self, scope: str) -> int:
+        return self._now()[scope]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
 
 
 def _scopes(budgets: Sequence[Any]) -> set[str]:

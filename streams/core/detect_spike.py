@@ -16,7 +16,7 @@ from schemas.statements import ScopeStatement
 from streams.core.detect_reach import advance, reached
 from streams.core.detect_spike_alert import Finding, falling, rising
 from streams.core.detect_spike_memory import Memory, SiblingsOf
-from streams.core.detect_spike_policy import RANK, SpikePolicy, is_strange, step_of, tier_of
+from streams.core.detect_spike_policy import RANK, SpikePolicy, goes_on, is_strange, step_of, tier_of
 from streams.core.detect_spike_state import SpikeIncident, SpikeState, contributors, slot_with, total
 
 #: An hour's excess counts in the twelve that end with it.
@@ -128,7 +128,7 @@ def _judge(
     if broken != state.broken.get(hour, ()):
         others = {other: rules for other, rules in state.broken.items() if other != hour}
         state = replace(state, broken={**others, hour: broken} if broken else others)
-    if not is_strange(score, policy, was_strange=state.incident is not None):
+    if not (is_strange(score, policy) if state.incident is None else goes_on(score, policy)):
         return state, []
     return _raise(state, memory, hour, score, stream_time, now, policy)
 
@@ -232,11 +232,11 @@ def _end(
 def _last_hot(
     state: SpikeState, memory: Memory, incident: SpikeIncident, policy: SpikePolicy
 ) -> tuple[int, bool]:
-    """The newest hour of the incident that is still strange, and whether corrections have left none at all."""
+    """The newest hour of the incident that is still above the bar, and whether corrections have left none at all."""
     hot = [
         hour
         for hour in state.hours
-        if hour >= incident.hour and is_strange(memory.score(hour), policy, was_strange=True)
+        if hour >= incident.hour and goes_on(memory.score(hour), policy)
     ]
     if hot:
         return max(hot), False

@@ -16,7 +16,7 @@ from schemas.alerts import Alert
 from schemas.instants import HOUR
 from streams.core.detect_spike_alert import answered
 from streams.core.detect_spike_memory import Memory
-from streams.core.detect_spike_policy import SpikePolicy, is_strange
+from streams.core.detect_spike_policy import SpikePolicy, goes_on
 from streams.core.detect_spike_state import SpikeState
 
 Kind = Literal["yes", "no", "planned"]
@@ -50,11 +50,7 @@ def answer_spike(
     said: list[Alert] = []
     incident = state.incident
     if incident is not None and feedback.kind != "yes" and incident.hour < end and start <= incident.last_hot:
-        still = [
-            hour
-            for hour in state.hours
-            if hour >= incident.hour and is_strange(memory.score(hour), policy, was_strange=True)
-        ]
+        still = [hour for hour in state.hours if hour >= incident.hour and goes_on(memory.score(hour), policy)]
         if not still:
             said = [answered(state.scope, incident, feedback.kind, now, policy)]
             state = replace(state, incident=None, last=said[0])

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from detectors.base import Observation
 from detectors.hour_ring import HOLE
-from detectors.spend_spike import Answer, Outlook, Siblings, SpendScore, SpendSpike, score
+from detectors.spend_spike import SCALES, Answer, Outlook, Siblings, SpendScore, SpendSpike, excesses, score
 from schemas.instants import HOUR
 from streams.core.detect_spike_policy import SpikePolicy, is_strange
 from streams.core.detect_spike_state import SpikeState, total
@@ -39,10 +39,7 @@ class Memory:
 
     def score(self, hour: int) -> SpendScore | None:
         """An hour's total so far against what is known; None during the cold start."""
-        if hour not in self._outlooks:
-            siblings = self._siblings(hour) if self._siblings is not None else None
-            self._outlooks[hour] = self._detector().outlook(hour, siblings)
-        outlook = self._outlooks[hour]
+        outlook = self._outlook(hour)
         if outlook is None:
             return None
         return score(outlook, self.total(hour), self._recent(hour), self._answers(), self._policy.floor_nanos)
@@ -61,8 +58,15 @@ class Memory:
 
     def answer(self, answer: Answer) -> None:
         """Take in what people said."""
-        self._detector().answer(answer)
-        self._changed(0)
+        peaks = [0] * len(SCALES)
+        for hour in self._totals:
+            outlook = self._outlook(hour) if answer.start <= hour < answer.end else None
+            if outlook is not None:
+                peaks = list(map(max, peaks, excesses(outlook, self.total(hour), self._recent(hour))))
+        before = self._answers()
+        self._detector().answer(replace(answer, peaks=tuple(peaks)))
+        if self._answers() != before:
+            self._changed(0)
 
     def kept(self, state: SpikeState) -> SpikeState:
         """The state with what was learned, and the outlooks of hours that are still open."""
@@ -71,6 +75,12 @@ class Memory:
         if not self._has_learned and outlooks == state.outlooks:
             return state
         return replace(state, history=history, outlooks=outlooks)
+
+    def _outlook(self, hour: int) -> Outlook | None:
+        if hour not in self._outlooks:
+            siblings = self._siblings(hour) if self._siblings is not None else None
+            self._outlooks[hour] = self._detector().outlook(hour, siblings)
+        return self._outlooks[hour]
 
     def _detector(self) -> SpendSpike:
         if self._unpacked is None:

@@ -45,8 +45,6 @@ class SpikePolicy:
     accept_after_us: int = 24 * HOUR
     #: An open incident is said again when its hour first passes so many percent of what is expected.
     steps: tuple[int, ...] = (300, 1_000)
-    #: An incident goes on while hours are this strange, in thousandths of the bar: it does not flutter.
-    stays_at: int = 800
     #: It pages where its excess by the owner's morning is above so many nanodollars,
     page_floor_nanos: int = 5_000_000_000
     #: or above this share of the scope's budget of a month, where there is one (nanodollars, by scope).
@@ -92,11 +90,17 @@ def is_hot(score: SpendScore | None, policy: SpikePolicy) -> bool:
     return score.observed * 100 > policy.ratio_percent * score.expected
 
 
-def is_strange(score: SpendScore | None, policy: SpikePolicy, was_strange: bool = False) -> bool:
-    """Whether it is above the learned bar as well; ``was_strange`` asks whether it still is."""
-    return score is not None and is_hot(score, policy) and score.strangeness >= (
-        policy.stays_at if was_strange else 1_000
-    )
+def is_strange(score: SpendScore | None, policy: SpikePolicy) -> bool:
+    """Whether it is above the learned bar as well: an incident begins."""
+    return score is not None and is_hot(score, policy) and score.strangeness >= 1_000
+
+
+def goes_on(score: SpendScore | None, policy: SpikePolicy) -> bool:
+    """Whether an incident goes on: its hours are above the fixed rule, and nobody said that this is as it should be.
+
+    The learned bar gets used to an incident while it lasts.
+    """
+    return score is not None and is_hot(score, policy) and not score.is_answered
 
 
 def bar(expected: int, policy: SpikePolicy) -> int:

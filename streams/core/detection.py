@@ -59,7 +59,7 @@ def detection_policy(
             floor_nanos=parse_nanos(spike_floor_usd),
             live_within_us=live_within_us,
             quiet_hours=spike_quiet_hours,
-            monthly_nanos=spike_monthly_nanos or {},
+            monthly_nanos={} if spike_monthly_nanos is None else spike_monthly_nanos,
             timezone=morning_timezone,
             runbook=books.get("spend_spike", ""),
         ),

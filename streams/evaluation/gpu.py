@@ -22,8 +22,8 @@ WITHIN = 62 * MINUTE
 BESIDE_GAP, GAP = 40 * MINUTE, 10 * MINUTE
 WORKS_FOR, WORK, IDLE_FOR = 2 * HOUR, 0.9, 90 * MINUTE
 BAR, EXIT = 0.2, 0.3
-#: A longer time between two samples is a gap.
-LONGEST = 180 * SECOND
+#: A GPU falls idle where no two samples are further apart: a sample may be missing, but not two.
+LONGEST = 2 * MINUTE
 
 
 class LiteralRule:

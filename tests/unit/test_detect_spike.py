@@ -116,11 +116,11 @@ def test_more_quiet_hours_can_be_asked_for():
     assert brief(scope.tick(minutes((NOON + 4) * 60 + 30))) == ["resolved"]
 
 
-def test_an_incident_is_not_learned_so_the_same_spike_is_found_again_on_the_next_days():
+def test_an_incident_never_moves_what_is_expected_though_nobody_answers():
     scope = taught(20.0)
     for day in range(5):
         hour = NOON + 24 * day
-        scope.hear(say(hour, 90, offset=20_000 + hour))
+        scope.hear(say(hour, 90 * 2**day, offset=20_000 + hour))
         for after in range(1, 24):
             scope.hear(say(hour + after, 20, offset=20_000 + hour + after))
     opened = [a for a in scope.alerts if a.status == "opened"]

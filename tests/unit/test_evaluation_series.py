@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from detectors.judges import make_judge
+from detectors.series_judge import SeriesJudge
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant
 from streams.cli import app
 from streams.evaluation.csv_series import SeriesError, judge_rows, read_series, step_of
@@ -130,19 +131,19 @@ def test_a_utilisation_in_percent_is_read_as_a_share():
 
 def _wild(name: str) -> list[float | None]:
     dice = random.Random(name)
-    count = 600
+    count = 300
     return {
         "constant": [5.0] * count,
         "zeros": [0.0] * count,
         "below zero": [dice.gauss(-50, 5) for _ in range(count)],
         "around zero": [dice.gauss(0, 1) for _ in range(count)],
-        "a level shift": [dice.gauss(10 if n < 300 else 1_000, 1) for n in range(count)],
+        "a level shift": [dice.gauss(10 if n < 150 else 1_000, 1) for n in range(count)],
         "nothing known": [None] * count,
         "mostly missing": [dice.random() if n % 17 == 0 else None for n in range(count)],
         "huge": [dice.random() * 1e300 for _ in range(count)],
         "tiny": [dice.random() * 1e-300 for _ in range(count)],
         "infinities": [dice.choice([math.inf, -math.inf, math.nan, 1.0]) for _ in range(count)],
-        "a single spike": [1e15 if n == 500 else 0.0 for n in range(count)],
+        "a single spike": [1e15 if n == 250 else 0.0 for n in range(count)],
         "heavy tails": [dice.paretovariate(0.5) for _ in range(count)],
     }[name]
 
@@ -159,10 +160,48 @@ WILD = (
 def test_no_series_breaks_a_judge(kind, step_us, name):
     judge = make_judge(kind, step_us)
     for n, value in enumerate(_wild(name)):
-        gap = 40 * DAY if n > 400 else 0
+        gap = 40 * DAY if n > 200 else 0
         said = judge.step(NINE + n * step_us + gap, value)
         assert said.score is None or math.isfinite(said.score)
         assert said.expected is None or math.isfinite(said.expected)
+
+
+def _five_minutes(changed) -> list[float]:
+    """Scores of two weeks of a daily rhythm with noise; ``changed`` takes row and value and may change it."""
+    dice, judge = random.Random(5), SeriesJudge(5 * MINUTE)
+    scores = []
+    for n in range(14 * 288):
+        value = 50 + 20 * math.sin(n / 288 * 2 * math.pi) + dice.gauss(0, 2)
+        scores.append(judge.step(NINE + n * 5 * MINUTE, changed(n, value)).score or 0.0)
+    return scores
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda n, value: value + 60 * (n == 3_500),
+        lambda n, value: value - 60 * (n == 3_500),
+        lambda n, value: value + 40 * (n >= 3_500),
+        lambda n, value: 50 if 3_500 <= n < 3_700 else value,
+        lambda n, value: 1e6 * (value + 60 * (n == 3_500)),
+    ],
+    ids=["a spike", "a drop", "a level that stays", "a rhythm that stops", "the same spike in another unit"],
+)
+def test_the_largest_score_of_short_rows_is_where_something_happened(changed):
+    scores = _five_minutes(changed)
+    place = max(range(864, len(scores)), key=scores.__getitem__)
+    assert 3_500 <= place <= 3_700
+
+
+def test_short_rows_score_the_same_in_any_unit():
+    one, other = _five_minutes(lambda n, value: value), _five_minutes(lambda n, value: value * 1_000)
+    assert one == pytest.approx(other, rel=1e-6, abs=1e-6)
+
+
+def test_an_alarm_that_lasts_is_one_alarm():
+    scores = _five_minutes(lambda n, value: value + 60 * (3_500 <= n < 3_560))
+    assert sum(score > 0.8 for score in scores[3_500:3_560]) <= 6
+    assert max(scores[3_500:3_560]) > 1.5
 
 
 @pytest.mark.parametrize("name", ["constant", "zeros", "nothing known"])
