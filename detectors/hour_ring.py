@@ -4,7 +4,6 @@ An hour that nobody observed between two known ones spent nothing; None is a hol
 anomalous, and so says little about what is usual.
 """
 
-from collections.abc import Sequence
 from typing import Self
 
 import numpy as np

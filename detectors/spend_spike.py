@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors.base import Observation, Score, check_version, whole
-from detectors.hour_ring import HourRing
+from detectors.hour_ring import HOURS_KEPT, HourRing
 from schemas.instants import DAY, HOUR
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +27,6 @@ Bools = npt.NDArray[np.bool_]
 
 #: Excess is summed over so many hours.
 SCALES = (1, 3, 12)
-LAGS: dict[int, int] = {}
 #: How far back the bar looks, and how far back the scatter does.
 WINDOW, WEEK = 14 * 24, 7 * 24
 _DAY = 24
@@ -38,8 +37,8 @@ OBSERVATIONS_MIN = 3
 #: An excess of so many standard deviations is as strange as one at the bar; and how much that counts.
 SCATTER, SCATTER_SHARE = 5.0, 0.2
 #: At this strangeness an hour is anomalous (in the bar's own measure, 1 is the largest known).
-BAR = 1.4
-#: What was answered ``no`` is quiet up to so much of it, what was answered ``yes`` is found from so much of it on, and a
+BAR = 1.6
+#: What was answered ``no`` is quiet up to so much of it, what was answered ``yes`` is found from so much of it on; a
 #: plan is quiet up to so much of what was declared.
 NO_MARGIN, YES_MARGIN, PLAN_MARGIN = 1.25, 0.9, 1.5
 ANSWERS_MAX = 8
@@ -115,8 +114,6 @@ class SpendScore(Score, frozen=True):
     half_day_excess: int = 0
     is_cold: bool = False
     is_planned: bool = False
-    #: Whether people said that so much is normal, or planned.
-    is_answered: bool = False
 
     def rules(self, ratio_percent: int) -> tuple[str, ...]:
         """The fixed rules that it breaks, exactly: above ``ratio_percent`` of each known number."""
@@ -231,7 +228,8 @@ class SpendSpike:
     def peaks(self, start: int, end: int) -> tuple[int, ...]:
         """The largest excess of each scale in the hours of ``[start, end)``, nanodollars."""
         found = [0] * len(SCALES)
-        for hour in range(start - start % HOUR, end, HOUR):
+        first = max(start - start % HOUR, self.ring.end - HOURS_KEPT * HOUR)
+        for hour in range(first, min(end, self.ring.end), HOUR):
             outlook, nanos = self.outlook(hour), self.ring.at(hour)
             if outlook is None or nanos is None:
                 continue
@@ -242,9 +240,7 @@ class SpendSpike:
     def state(self) -> SpendSpikeState:
         """All that was learned, at most 4 KiB as JSON."""
         older, recent, left_out = self.ring.pack()
-        return SpendSpikeState(
-            end=self.ring.end, older=older, recent=recent, left_out=left_out, answers=self.answers
-        )
+        return SpendSpikeState(end=self.ring.end, older=older, recent=recent, left_out=left_out, answers=self.answers)
 
     @classmethod
     def from_state(cls, state: SpendSpikeState) -> Self:
@@ -293,7 +289,12 @@ def excesses(outlook: Outlook, observed: int, recent: Sequence[int | None]) -> l
 
 
 def score(
-    outlook: Outlook, observed: int, recent: Sequence[int | None], answers: Sequence[Answer] = (), floor: int = 0
+    outlook: Outlook,
+    observed: int,
+    recent: Sequence[int | None],
+    answers: Sequence[Answer] = (),
+    floor: int = 0,
+    scatter_share: float = SCATTER_SHARE,
 ) -> SpendScore:
     """An hour's total so far against its outlook; what was expected is never below zero.
 
@@ -304,17 +305,16 @@ def score(
     multiple = max(excess / max(bar, least) for excess, bar in zip(sums, outlook.bars, strict=True))
     scatter = max(outlook.spread, LEAST_SHARE * outlook.mean, floor / (2 * SCATTER), 1.0)
     z = (observed - outlook.mean) / (SCATTER * scatter)
-    strange = max(0.0, multiple) ** (1 - SCATTER_SHARE) * max(0.0, z) ** SCATTER_SHARE / BAR
-    plan, is_answered = outlook.plan, False
+    strange = max(0.0, multiple) ** (1 - scatter_share) * max(0.0, z) ** scatter_share / BAR
+    plan = outlook.plan
     if plan is not None:
         within = recent[len(recent) - plan.hours(outlook.hour) :]
         used = plan.used_before + observed + sum(nanos for nanos in within if nanos)
         share = used / max(1.0, PLAN_MARGIN * plan.nanos)
-        is_answered = share <= 1
-        strange = 0.0 if is_answered else max(strange, share)
+        strange = 0.0 if share <= 1 else max(strange, share)
     for each in answers if plan is None else ():
         if each.kind == "no" and _hides(each, sums):
-            is_answered, strange = True, 0.0
+            strange = 0.0
         elif each.kind == "yes" and sums[0] >= YES_MARGIN * each.peaks[0] > 0:
             strange = max(strange, 1.0)
     expected = max(0, outlook.usual[0])
@@ -329,7 +329,6 @@ def score(
         half_day_excess=sums[-1],
         is_cold=outlook.is_cold,
         is_planned=plan is not None,
-        is_answered=is_answered,
     )
 
 
@@ -394,5 +393,5 @@ def _largest(excess: Floats, scale: int) -> float:
     sums = np.cumsum(excess)
     sums[scale:] = sums[scale:] - sums[:-scale].copy()
     # Only what does not overlap the hours that are judged: else a leak would hide behind its own beginning.
-    window = sums[HOURS_MIN : len(sums) + 1 - LAGS.get(scale, scale)][-WINDOW:]
+    window = sums[HOURS_MIN : len(sums) + 1 - scale][-WINDOW:]
     return max(0.0, float(window.max())) if window.size else 0.0

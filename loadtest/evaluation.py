@@ -6,6 +6,7 @@ python -m loadtest.evaluation --data ../shared/data --quick
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -32,10 +33,31 @@ def main() -> int:
             "load_average": load_average(),
             "seconds": round(elapsed_s() - began, 1),
             "targets": [target._asdict() for target in targets(result)],
-            **_rounded(result),
+            **_rounded(_short(result)),
         }
         out.print(f"stored in {store('eval', whole)}")
     return 0
+
+
+def _short(result: dict[str, Any]) -> dict[str, Any]:
+    """The result without what a file need not keep: by kind, of other bars than the contender's own, only recall."""
+    spend = {}
+    for panel, found in result["spend"].items():
+        own = {name: _bars(contender) for name, contender in found["contenders"].items()}
+        spend[panel] = found | {"contenders": own}
+    return result | {"spend": spend}
+
+
+def _bars(contender: dict[str, Any]) -> dict[str, Any]:
+    kept = dict(contender)
+    for choice in ("held_out", "in_sample"):
+        kept[choice] = {budget: each and _recalls(each) for budget, each in contender[choice].items()}
+    return kept
+
+
+def _recalls(figures: dict[str, Any]) -> dict[str, Any]:
+    by_kind = " ".join(f"{kind} {each['recall']:.3f}" for kind, each in figures["kinds"].items())
+    return figures | {"kinds": by_kind}
 
 
 def _rounded(found: object) -> object:

@@ -128,9 +128,15 @@ def _judge(
     if broken != state.broken.get(hour, ()):
         others = {other: rules for other, rules in state.broken.items() if other != hour}
         state = replace(state, broken={**others, hour: broken} if broken else others)
-    if not (is_strange(score, policy) if state.incident is None else goes_on(score, policy)):
+    if not _counts(state, score, policy):
         return state, []
     return _raise(state, memory, hour, score, stream_time, now, policy)
+
+
+def _counts(state: SpikeState, score: SpendScore, policy: SpikePolicy) -> bool:
+    if is_strange(score, policy):
+        return True
+    return state.incident is not None and goes_on(score, state.incident.peak, policy)
 
 
 def _raise(
@@ -229,15 +235,9 @@ def _end(
     return (replace(state, last=said[-1]) if said else state), said
 
 
-def _last_hot(
-    state: SpikeState, memory: Memory, incident: SpikeIncident, policy: SpikePolicy
-) -> tuple[int, bool]:
+def _last_hot(state: SpikeState, memory: Memory, incident: SpikeIncident, policy: SpikePolicy) -> tuple[int, bool]:
     """The newest hour of the incident that is still above the bar, and whether corrections have left none at all."""
-    hot = [
-        hour
-        for hour in state.hours
-        if hour >= incident.hour and goes_on(memory.score(hour), policy)
-    ]
+    hot = [hour for hour in state.hours if hour >= incident.hour and goes_on(memory.score(hour), incident.peak, policy)]
     if hot:
         return max(hot), False
     if incident.last_hot < state.frozen_before:

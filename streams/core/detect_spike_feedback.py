@@ -50,7 +50,9 @@ def answer_spike(
     said: list[Alert] = []
     incident = state.incident
     if incident is not None and feedback.kind != "yes" and incident.hour < end and start <= incident.last_hot:
-        still = [hour for hour in state.hours if hour >= incident.hour and goes_on(memory.score(hour), policy)]
+        still = [
+            hour for hour in state.hours if hour >= incident.hour and goes_on(memory.score(hour), incident.peak, policy)
+        ]
         if not still:
             said = [answered(state.scope, incident, feedback.kind, now, policy)]
             state = replace(state, incident=None, last=said[0])

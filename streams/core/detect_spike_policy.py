@@ -43,6 +43,8 @@ class SpikePolicy:
     hours_max: int = 12
     #: After this long, what is still high is learned: a new level, and no incident for ever.
     accept_after_us: int = 24 * HOUR
+    #: An incident goes on while the excess of an hour is one in so many parts of its peak's: it does not flutter.
+    stays_parts: int = 3
     #: An open incident is said again when its hour first passes so many percent of what is expected.
     steps: tuple[int, ...] = (300, 1_000)
     #: It pages where its excess by the owner's morning is above so many nanodollars,
@@ -95,12 +97,14 @@ def is_strange(score: SpendScore | None, policy: SpikePolicy) -> bool:
     return score is not None and is_hot(score, policy) and score.strangeness >= 1_000
 
 
-def goes_on(score: SpendScore | None, policy: SpikePolicy) -> bool:
-    """Whether an incident goes on: its hours are above the fixed rule, and nobody said that this is as it should be.
+def goes_on(score: SpendScore | None, peak: SpendScore, policy: SpikePolicy) -> bool:
+    """Whether an incident with this peak goes on: above the fixed rule, and strange or not far below the peak.
 
-    The learned bar gets used to an incident while it lasts.
+    The learned bar gets used to an incident while it lasts; what people explained is not strange at all.
     """
-    return score is not None and is_hot(score, policy) and not score.is_answered
+    if score is None or not is_hot(score, policy) or not score.strangeness:
+        return False
+    return score.strangeness >= 1_000 or score.excess * policy.stays_parts >= peak.excess
 
 
 def bar(expected: int, policy: SpikePolicy) -> int:

@@ -116,9 +116,12 @@ def test_no_series_breaks_it(values, value):
     if score is not None:
         assert 0 <= score.strangeness <= 1_000_000
         assert 0 <= score.expected <= SIZE_MAX
-        assert score.strangeness >= 1_000 or not score.rules(150) or score.excess < 50 * USD or max(
-            each or 0 for each in values
-        ) >= 5
+        assert (
+            score.strangeness >= 1_000
+            or not score.rules(150)
+            or score.excess < 50 * USD
+            or max(each or 0 for each in values) >= 5
+        )
 
 
 def test_a_constant_series_finds_its_own_level_quite_usual():

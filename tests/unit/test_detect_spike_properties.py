@@ -139,3 +139,78 @@ def test_a_replay_of_everything_says_nothing_new(spent):
     once, twice = play(statements), play(statements * 2)
     assert [a.alert_id for a in twice[1]] == [a.alert_id for a in once[1]]
     assert what_is_known(once[0]) == what_is_known(twice[0])
+
+
+#: Five days of a scope that bursts: the learned bar has something to say, and an hour is judged by those before it.
+LATER = 24 * 5 + 6
+
+
+def bursty() -> SpikeState:
+    state = None
+    for hour in range(LATER):
+        nanos = (70 if hour % 30 == 7 else 18 + hour % 5) * USD
+        state, _ = step_spike(state, statement(hour, 0, hour, nanos), START + hour * HOUR + 30 * MINUTE, POLICY)
+    assert state is not None
+    return state
+
+
+BURSTY = bursty()
+#: What two source partitions spend in each of eight hours, in steps that only grow.
+day = st.lists(
+    st.tuples(*[st.lists(st.sampled_from([0, 1, 4, 9, 25, 60]), min_size=1, max_size=3)] * 2), min_size=8, max_size=8
+)
+
+
+def live(spent) -> list[list[ScopeStatement]]:
+    """The statements of each hour, hour by hour, as a live stream brings them."""
+    found = []
+    for n, partitions in enumerate(spent):
+        hour = []
+        for partition, steps in enumerate(partitions):
+            so_far = 0
+            for step, dollars in enumerate(steps):
+                so_far += dollars * USD
+                hour.append(statement(LATER + n, partition, 10_000 + 100 * n + step, so_far))
+        found.append(hour)
+    return found
+
+
+def play_live(hours: list[list[ScopeStatement]], cuts=None, restart: bool = False) -> tuple[SpikeState, list[Alert]]:
+    """Hour by hour, each with a tick behind it. ``cuts`` splits an hour into batches: of each only the newest of a
+    slot counts, as the shell reads them. ``restart`` goes through JSON before every step.
+    """
+    state, alerts = BURSTY, []
+    for n, hour in enumerate(hours):
+        now = START + (LATER + n) * HOUR + 30 * MINUTE
+        batches = [hour] if cuts is None else [hour[: cuts[n]], hour[cuts[n] :]]
+        for batch in batches:
+            for each in {(each.source, each.segment): each for each in batch}.values():
+                if restart:
+                    state = msgspec.json.decode(msgspec.json.encode(state), type=SpikeState)
+                state, said = step_spike(state, each, now, POLICY)
+                alerts += said
+        state, said = tick_spike(state, now + 40 * MINUTE, POLICY)
+        alerts += said
+    for hours_later in range(1, 6):
+        state, said = tick_spike(state, now + hours_later * HOUR, POLICY)
+        alerts += said
+    return state, alerts
+
+
+@settings(max_examples=60, deadline=None)
+@given(day, st.lists(st.integers(0, 6), min_size=8, max_size=8))
+def test_any_split_into_batches_opens_and_ends_the_same_incidents_and_learns_the_same(spent, cuts):
+    def named(alerts: list[Alert]) -> list[tuple[str, str]]:
+        return [(a.alert_id, a.status) for a in alerts if a.status != "updated"]
+
+    whole, split = play_live(live(spent)), play_live(live(spent), cuts)
+    assert named(whole[1]) == named(split[1])
+    assert whole[0].history == split[0].history
+    assert whole[0].incident is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(day)
+def test_a_restart_at_any_statement_of_a_live_day_changes_no_byte(spent):
+    hours = live(spent)
+    assert msgspec.json.encode(play_live(hours)) == msgspec.json.encode(play_live(hours, restart=True))

@@ -1,0 +1,56 @@
+"""The spike shell: which statements it takes, what a young scope is measured by, and whose budgets count."""
+
+import msgspec
+
+from schemas.alerts import Alert
+from schemas.budgets import Budget, Period
+from schemas.commands import Target
+from schemas.instants import HOUR
+from streams.agents.definitions import KnownDefinitions, MonthlyNow
+from streams.agents.detect import SpikeAgent
+from streams.clock import StreamClock
+from streams.core.definitions import Definitions
+from tests.unit.spike_scope import POLICY, USD, say
+
+
+class Table:
+    """A table's face; nothing is written here."""
+
+    fenced = False
+
+
+def agent_of(*names: str, days: int = 6) -> tuple[SpikeAgent, dict]:
+    """An agent whose partition 0 knows these scopes, each at some 20 dollars an hour."""
+    agent = SpikeAgent(Table(), StreamClock(), POLICY)
+    states = agent._states[0] = {}
+    agent._reading = 0
+    for hour in range(24 * days):
+        for n, name in enumerate(names):
+            states[name], _ = agent.step(states.get(name), say(hour, 20 + n + hour % 3, offset=hour, scope=name))
+    return agent, states
+
+
+def alerts(outgoing) -> list[Alert]:
+    return [msgspec.json.decode(record.value, type=Alert) for record in outgoing]
+
+
+def test_a_young_team_is_measured_by_the_teams_of_its_partition_and_not_by_features():
+    agent, _ = agent_of("team:a", "team:b", "team:c", "feature:x", "feature:y")
+    state, said = agent.step(None, say(24 * 6, 300, scope="team:new"))
+    assert [(a.status, a.tier) for a in alerts(said)] == [("opened", "ticket")]
+    assert agent.step(None, say(24 * 6, 300, scope="feature:new"))[1] == []
+    assert state.outlooks[24 * 6 * HOUR + say(0, 1).period_start].is_cold
+
+
+def test_budgets_are_those_that_are_defined_now():
+    known = KnownDefinitions()
+    monthly = MonthlyNow(known)
+    assert monthly.get("team:search") is None
+    budget = Budget(
+        id="b", match=(("team", "search"),), target=Target("team", "search"), amount_nanos=100 * USD,
+        period=Period("month"), thresholds=(),
+    )  # fmt: skip
+    known._now = Definitions(budgets={budget.key(): budget})
+    assert dict(monthly) == {"team:search": 100 * USD}
+    known._now = Definitions()
+    assert monthly.get("team:search") is None
