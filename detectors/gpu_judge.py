@@ -16,6 +16,8 @@ from schemas.instants import HOUR, MINUTE
 _RATIO_MAX = 1.05
 #: How much of the trailing hour must be known before idleness may end: one busy sample is not work.
 _SETTLE_US = 10 * MINUTE
+#: Where rows come more rarely, up to a gap, the row closest to the full hour decides.
+_RARE_US, _GAP_US = 2 * MINUTE, 3 * MINUTE
 
 
 class GpuJudge:
@@ -36,6 +38,7 @@ class GpuJudge:
     def step(self, timestamp_us: int, value: float | None) -> Verdict:
         """Judge one row, then learn it."""
         seen = Observation(timestamp_us, timestamp_us + self._step_us, self._ratio(value))
+        waited = seen.end - self._gpu.state().end
         score = self._gpu.score_one(seen)
         self._gpu.learn_one(seen)
         state = self._gpu.state()
@@ -51,7 +54,9 @@ class GpuJudge:
             return UNKNOWN
         is_low = score.observed < self._enter
         self._low_since = (self._low_since or seen.end) if is_low else 0
-        page = seen.end - max(state.since, self._busy_until) >= HOUR and self._said != "page"
+        idle_us = seen.end - max(state.since, self._busy_until)
+        idle_us += waited // 2 if _RARE_US < waited <= _GAP_US else 0
+        page = idle_us >= HOUR and self._said != "page"
         ticket = bool(not page and not self._said and self._low_since and seen.end - self._low_since >= HOUR)
         self._said = "page" if page else "ticket" if ticket else self._said
         return Verdict(None, 1 - (score.observed + score.peak) / (2 * FULL), page, ticket)

@@ -75,6 +75,10 @@ class GpuUtilisation:
         if idle_us < BUCKETS or gap_us < 0:
             raise ValueError(f"idle_us must be at least {BUCKETS} and gap_us at least 0")
         self._now = GpuUtilisationState(idle_us=idle_us, gap_us=gap_us)
+        #: What was computed last: the state after an observation, and the weight of a state. Scoring, learning and
+        #: looking back ask for the same twice, and an hour has sixty buckets.
+        self._foreseen: tuple[Observation, GpuUtilisationState] | None = None
+        self._weighed: tuple[GpuUtilisationState, IdleScore | None] | None = None
 
     def ready(self, x: Observation) -> bool:
         """Whether the run without a gap, this window included, is as long as the trailing window."""
@@ -86,11 +90,17 @@ class GpuUtilisation:
         """The trailing mean with this window in it; None while the run is too short, or the window is
         missing.
         """
-        return self._weigh(self._after(x)) if self.ready(x) and _millionths(x.value) is not None else None
+        if not self.ready(x) or _millionths(x.value) is None:
+            return None
+        after = self._after(x)
+        self._foreseen = x, after
+        return self._weigh(after)
 
     def learn_one(self, x: Observation) -> None:
         """Take the window in; a missing one changes nothing."""
-        self._now = self._after(x)
+        foreseen = self._foreseen
+        self._now = foreseen[1] if foreseen is not None and foreseen[0] is x else self._after(x)
+        self._foreseen = None
 
     def recent(self) -> IdleScore | None:
         """The mean of what is known of the trailing window, however short the run; None where nothing is."""
@@ -124,31 +134,41 @@ class GpuUtilisation:
         start = x.start if cut_off else max(x.start, state.end)
         width = state.idle_us // BUCKETS
         first = (x.end - state.idle_us) // width
-        buckets = [] if cut_off else [bucket for bucket in state.buckets if bucket.index >= first]
+        old = 0
+        while not cut_off and old < len(state.buckets) and state.buckets[old].index < first:
+            old += 1
+        buckets = [] if cut_off else state.buckets[old:]
         at = max(start, first * width)
         while at < x.end:
             index = at // width
             piece = min(x.end, (index + 1) * width) - at
             if buckets and buckets[-1].index == index:
-                old = buckets.pop()
-                new = Bucket(index, old.known_us + piece, old.weight + busy * piece, max(old.peak, busy))
+                last = buckets.pop()
+                new = Bucket(index, last.known_us + piece, last.weight + busy * piece, max(last.peak, busy))
             else:
                 new = Bucket(index, piece, busy * piece, busy)
             buckets.append(new)
             at += piece
         since = start if cut_off else state.since
-        return msgspec.structs.replace(state, since=since, end=x.end, buckets=buckets)
+        return GpuUtilisationState(idle_us=state.idle_us, gap_us=state.gap_us, since=since, end=x.end, buckets=buckets)
 
-    @staticmethod
-    def _weigh(state: GpuUtilisationState) -> IdleScore | None:
-        known = sum(bucket.known_us for bucket in state.buckets)
-        if not known:
-            return None
-        mean = sum(bucket.weight for bucket in state.buckets) // known
-        peak = max(bucket.peak for bucket in state.buckets)
-        return IdleScore(
-            observed=mean, expected=None, excess=mean - FULL, ratio_percent=None, peak=peak, known_us=known
-        )
+    def _weigh(self, state: GpuUtilisationState) -> IdleScore | None:
+        if self._weighed is not None and self._weighed[0] is state:
+            return self._weighed[1]
+        known = weight = peak = 0
+        for bucket in state.buckets:
+            known += bucket.known_us
+            weight += bucket.weight
+            if bucket.peak > peak:
+                peak = bucket.peak
+        score = None
+        if known:
+            mean = weight // known
+            score = IdleScore(
+                observed=mean, expected=None, excess=mean - FULL, ratio_percent=None, peak=peak, known_us=known
+            )
+        self._weighed = state, score
+        return score
 
 
 def _millionths(value: object) -> int | None:

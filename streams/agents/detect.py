@@ -126,14 +126,15 @@ class GpuAgent(KeyedAgent[GpuState]):
         """Take one window in."""
         assert isinstance(message.event, GpuSample)
         self.clock.observe(message.event_time)
-        return _said(step_gpu(state, message.event, message.event_time, self.clock.now(), self._policy))
+        return said(step_gpu(state, message.event, message.event_time, self.clock.now(), self._policy))
 
     def tick(self, state: GpuState) -> tuple[GpuState | None, list[Outgoing]]:
         """A GPU that is not heard of any more is unknown, and not idle."""
-        return _said(tick_gpu(state, self.clock.now(), self._policy))
+        return said(tick_gpu(state, self.clock.now(), self._policy))
 
 
-def _said(step: GpuStep) -> tuple[GpuState, list[Outgoing]]:
+def said(step: GpuStep) -> tuple[GpuState, list[Outgoing]]:
+    """The records that a step of one GPU leaves: alerts, and how it stands, under its owner's key."""
     standings = [Outgoing(topics.USAGE_SIGNALS, None, each.scope.encode(), _encode(each)) for each in step.standings]
     return step.state, [*map(alert_record, step.alerts), *standings]
 

@@ -12,12 +12,13 @@ nothing for ``gone_us``: nobody can act on a GPU that is no longer there. A GPU 
 its new owner did not let it idle.
 """
 
+from functools import lru_cache
 from typing import Literal, NamedTuple, cast
 
 from msgspec.structs import replace
 
 from detectors.base import Observation
-from detectors.gpu_utilisation import FULL, GpuUtilisation, IdleScore
+from detectors.gpu_utilisation import FULL, GpuUtilisation, GpuUtilisationState, IdleScore
 from schemas import keys, topics
 from schemas.alerts import Alert, Rule, Severity, Status
 from schemas.events import UNATTRIBUTED, GpuSample
@@ -31,6 +32,8 @@ __all__ = ["GPU_STATES", "GpuPolicy", "GpuState", "GpuStep", "gpu_scope_id", "ow
 
 RULE: Rule = "gpu_below"
 Kind = Literal["", "strict", "low"]
+#: Where a GPU is heard of more rarely, the sample closest to the full hour decides: the next one would come too late.
+_RARE_US = 2 * MINUTE
 #: A standing is said again this often, so that one found in a backlog is heard of live.
 AGAIN_US = HOUR
 
@@ -56,6 +59,7 @@ def gpu_scope_id(sample: GpuSample) -> str:
     return f"{sample.gpu_uuid}/{sample.mig_id}" if sample.mig_id else sample.gpu_uuid
 
 
+@lru_cache(maxsize=8_192)
 def owner_scope(org_id: str, team_id: str) -> str:
     """The scope in which an owner's GPUs meet.
 
@@ -86,11 +90,12 @@ def step_gpu(state: GpuState | None, sample: GpuSample, event_time: int, now: in
         return GpuStep(state, [], [])
     seen = Observation(start, end, sample.util_ratio if sample.scrape_ok else None)
     detector = _detector(state, policy)
+    waited = end - detector.state().end
     score = detector.score_one(seen)
     detector.learn_one(seen)
     learned = detector.state()
     is_known = learned.end == end
-    state = _placed(replace(state, detector=learned, newest_end=end), sample, start)
+    state = _placed(state, learned, sample, start, end)
     if not is_known:
         return GpuStep(state, [], [])
     busy = round(cast(float, seen.value) * FULL) >= policy.enter
@@ -101,7 +106,7 @@ def step_gpu(state: GpuState | None, sample: GpuSample, event_time: int, now: in
         state, alerts = _open(state, score, event_time, now, policy)
     else:
         state, alerts = _resolve(state, recent, now, policy) if is_over else (state, [])
-    state, standings = _tell(state, "" if is_over else _kind(state, policy), recent, policy)
+    state, standings = _tell(state, "" if is_over else _kind(state, waited, policy), recent, policy)
     return GpuStep(state, alerts, standings)
 
 
@@ -118,30 +123,53 @@ def tick_gpu(state: GpuState, now: int, policy: GpuPolicy) -> GpuStep:
     return GpuStep(state, alerts, standings)
 
 
-def _placed(state: GpuState, sample: GpuSample, start: int) -> GpuState:
-    """Where it is and who has it now: a GPU that was handed back has no team, whoever had it before."""
-    is_handed_over = (sample.org_id, sample.team_id) != (state.org_id, state.team_id)
-    if sample.shared_by > 1 and state.owned_since:
-        # The first of those who share it speaks for all, and may be another one in each window.
-        is_handed_over = False
-    state = replace(
-        state,
-        model=words.clip(sample.model) or state.model,
-        mig_profile=words.clip(sample.mig_profile) or state.mig_profile,
-        node=words.clip(sample.node) or state.node,
-        pod=words.clip(sample.pod),
-        deployment=_deployment(sample),
-        pool=words.clip(sample.pool or sample.model) or state.pool,
+class _Place(NamedTuple):
+    """Where a GPU is, with every name on one line and bounded."""
+
+    model: str
+    mig_profile: str
+    node: str
+    pod: str
+    deployment: str
+    pool: str
+
+
+@lru_cache(maxsize=8_192)
+def _place(model: str, mig_profile: str, node: str, namespace: str, pod: str, deployment: str, pool: str) -> _Place:
+    # The same in every window of a GPU: cleaned once.
+    name = deployment or deployment_of(pod)
+    name = f"{namespace}/{name}" if namespace and name else name
+    return _Place(*map(words.clip, (model, mig_profile, node, pod, name, pool or model)))
+
+
+def _placed(state: GpuState, learned: GpuUtilisationState, sample: GpuSample, start: int, end: int) -> GpuState:
+    """With the window in it, where it is and who has it now: what was handed back has no team, whoever had it."""
+    owner = (sample.org_id, sample.team_id, sample.feature)
+    # The first of those who share it speaks for all, and may be another one in each window.
+    is_same = owner[:2] == (state.org_id, state.team_id) or sample.shared_by > 1
+    since = state.owned_since
+    if not is_same or not since:
+        since = start
+    elif sample.shared_by > 1:
+        owner = (state.org_id, state.team_id, state.feature)
+    place = _place(
+        sample.model, sample.mig_profile, sample.node, sample.namespace, sample.pod, sample.deployment, sample.pool
     )
-    if is_handed_over or not state.owned_since:
-        owner = (sample.org_id, sample.team_id)
-        state = replace(state, org_id=owner[0], team_id=owner[1], feature=sample.feature, owned_since=start)
-    return state
-
-
-def _deployment(sample: GpuSample) -> str:
-    name = sample.deployment or deployment_of(sample.pod)
-    return words.clip(f"{sample.namespace}/{name}" if sample.namespace and name else name)
+    return replace(
+        state,
+        detector=learned,
+        newest_end=end,
+        model=place.model or state.model,
+        mig_profile=place.mig_profile or state.mig_profile,
+        node=place.node or state.node,
+        pod=place.pod,
+        deployment=place.deployment,
+        pool=place.pool or state.pool,
+        org_id=owner[0],
+        team_id=owner[1],
+        feature=owner[2],
+        owned_since=since,
+    )
 
 
 def _detector(state: GpuState, policy: GpuPolicy) -> GpuUtilisation:
@@ -162,11 +190,12 @@ def _idle_since(state: GpuState) -> int:
     return max(state.detector.since, state.busy_until, state.owned_since)
 
 
-def _kind(state: GpuState, policy: GpuPolicy) -> Kind:
+def _kind(state: GpuState, waited: int, policy: GpuPolicy) -> Kind:
     end, told = state.detector.end, state.told
     if state.incident is not None and state.incident.rule != RULE:
         return ""  # an earlier release told of it already
-    if end - _idle_since(state) >= policy.idle_us:
+    early = waited // 2 if _RARE_US < waited <= policy.gap_us else 0
+    if end - _idle_since(state) + early >= policy.idle_us:
         return "strict"
     is_same = told.kind and told.scope == owner_scope(state.org_id, state.team_id)
     if is_same and told.kind == "strict" and state.busy_until <= told.since:

@@ -104,7 +104,7 @@ def test_the_bar_is_exact(util: float, is_idle: bool):
     assert bool(Gpu().run(180, util)) == is_idle
 
 
-@pytest.mark.parametrize("seconds", [15, 30, 57, 60])
+@pytest.mark.parametrize("seconds", [15, 30, 57, 60, 113, 171, 180])
 def test_a_busy_gpu_that_falls_idle_is_strictly_idle_within_62_minutes_however_it_is_sampled(seconds: int):
     gpu = Gpu()
     for util, hours in ((0.95, 2), (0.01, 3)):
@@ -114,7 +114,9 @@ def test_a_busy_gpu_that_falls_idle_is_strictly_idle_within_62_minutes_however_i
             gpu.at += seconds * SECOND
     assert gpu.kinds == ["strict"]
     assert gpu.standings[0].gpu.since == idle_since
-    assert HOUR <= gpu.standings[0].event_time - idle_since <= 61 * MINUTE
+    # Of rare samples the one closest to the full hour decides.
+    least = HOUR if seconds <= 120 else HOUR - 90 * SECOND
+    assert least <= gpu.standings[0].event_time - idle_since <= 62 * MINUTE
 
 
 def test_bursts_with_a_low_mean_are_low_after_an_hour_of_it_and_recorded_by_the_rule_at_once():

@@ -1,16 +1,23 @@
 """Idle GPUs of one owner are one incident with all their names, in money per day; bursts are a report."""
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas import topics
 from schemas.alerts import Alert
 from schemas.instants import HOUR, MINUTE, SECOND, parse_instant
 from schemas.money import NANOS
+from schemas.readers import SIGNALS
 from schemas.statements import GpuStanding, Signal, Source
+from streams.agents.detect import IdleAgent, RunawayAgent, said
+from streams.core.detect_gpu import GpuPolicy, step_gpu
 from streams.core.detect_idle import IDLE_STATES, IdlePolicy, IdleState, step_idle, tick_idle
 from streams.core.detection import standing_alerts
+from tests.unit.test_detect_gpu import Gpu, sample
 
 TEN = parse_instant("2026-11-21T10:00:00Z")
 SCOPE = "gpus:/search"
@@ -36,6 +43,16 @@ def standing(
         cost_nanos=0,
         gpu=GpuStanding(gpu=gpu, revision=revision, kind=kind, since=since or at - HOUR, nanos_per_hour=rate, **place),
     )
+
+
+class StoppedClock:
+    """A minute after the GPU's hour."""
+
+    def now(self) -> int:
+        return TEN + HOUR + MINUTE
+
+    def observe(self, event_time: int, source: str = "") -> None:
+        assert event_time == TEN + HOUR
 
 
 class Owner:
@@ -255,9 +272,9 @@ words = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(words, st.data())
-def test_repeats_and_restarts_at_any_point_change_no_id(said, data):
+def test_repeats_and_restarts_at_any_point_change_no_id(spoken, data):
     at, signals = TEN, []
-    for revision, (gpu, kind, minutes) in enumerate(said, 1):
+    for revision, (gpu, kind, minutes) in enumerate(spoken, 1):
         at += minutes * MINUTE
         signals.append((at, standing(gpu, kind, at, revision)))
     back = data.draw(st.integers(1, 5))
@@ -292,3 +309,20 @@ def test_forty_idle_gpus_of_one_owner_fit_into_16_kilobytes():
         owner.say(f"llama-7d9f8b6c5d-x2x{n:02}", "strict")
     owner.wait()
     assert len(msgspec.json.encode(owner.state)) <= 16_384
+
+
+def test_what_a_gpu_says_lies_under_its_owners_key_and_is_for_nobody_else():
+    agent = IdleAgent(SimpleNamespace(), StoppedClock(), POLICY)
+    gpu = Gpu()
+    gpu.run(60, 0.0)
+    step = step_gpu(None, sample(TEN, 0.5), TEN, TEN, GpuPolicy())._replace(standings=gpu.standings)
+    [record] = said(step)[1]
+    assert (record.topic, record.key) == (topics.USAGE_SIGNALS, b"gpus:/search")
+    message = SIGNALS.decode(record.value)
+    assert agent.key_of(message) == "gpus:/search"
+    assert RunawayAgent(SimpleNamespace(), StoppedClock(), None).key_of(message) is None
+    state, alerts = agent.step(None, message)
+    agent.clock.now = lambda: TEN + HOUR + 2 * MINUTE
+    assert (list(state.members), alerts) == (["GPU-1"], [])
+    [alert] = agent.tick(state)[1]
+    assert alert.topic == topics.ALERTS

@@ -238,7 +238,7 @@ def test_every_idleness_put_into_real_pods_is_found_within_62_minutes_and_none_a
             after = [seconds for seconds in after if seconds > 0]
             if is_whole:
                 tried += 1
-                found += bool(after) and 3_600 <= after[0] <= 62 * 60
+                found += bool(after) and 3_590 <= after[0] <= 62 * 60
             else:
                 assert not after or after[0] >= 1900 + 3600 - 120, f"{n}: across a gap"
     assert (found, tried) == (30, 30)
