@@ -10,7 +10,7 @@ import math
 
 from detectors.base import SIZE_MAX, Observation
 from detectors.judging import UNKNOWN, Verdict
-from detectors.spend_spike import SCATTER_SHARE, Outlook, SpendScore, SpendSpike, score
+from detectors.spend_spike import Outlook, SpendScore, SpendSpike, score
 from schemas.instants import HOUR
 
 RATIO_PERCENT = 150
@@ -22,8 +22,8 @@ QUIET_HOURS, STAYS_PARTS = 3, 3
 ACCEPT_AFTER = 24
 #: Nanodollars in a dollar; of another unit, what makes its first amount a hundred dollars.
 NANOS, HUNDRED = 1_000_000_000, 100_000_000_000
-#: Without a floor, so much of the deviation of an hour is one, and scatter counts more.
-FLOOR_SPREADS, UNKNOWN_SCATTER_SHARE = 1.0, 0.5
+#: Without a floor, so much of the deviation of an hour is one.
+FLOOR_SPREADS = 1.0
 #: Without a floor: what lows count, and what follows an alarm within so many hours.
 LOW_SHARE, AFTER_SHARE, AFTER_HOURS = 0.5, 0.5, 12
 #: A silence of more hours than the detector remembers.
@@ -84,9 +84,8 @@ class SpendJudge:
     def _score(self, side: "_Side") -> SpendScore | None:
         if side.outlook is None:
             return None
-        share = SCATTER_SHARE if self._floor is not None else UNKNOWN_SCATTER_SHARE
         least = round(self._least(side.outlook))
-        return score(side.outlook, side.sign * self._nanos(), side.recent, (), least, share)
+        return score(side.outlook, side.sign * self._nanos(), side.recent, (), least)
 
     def _least(self, outlook: Outlook) -> float:
         return self._floor * self._unit if self._floor is not None else FLOOR_SPREADS * outlook.spread

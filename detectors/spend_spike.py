@@ -35,9 +35,9 @@ HOURS_MIN = 72
 #: Same-hour observations that an expectation needs; else the hours beside it help out.
 OBSERVATIONS_MIN = 3
 #: An excess of so many standard deviations is as strange as one at the bar; and how much that counts.
-SCATTER, SCATTER_SHARE = 5.0, 0.2
+SCATTER, SCATTER_SHARE = 5.0, 0.6
 #: At this strangeness an hour is anomalous (in the bar's own measure, 1 is the largest known).
-BAR = 1.6
+BAR = 1.1
 #: What was answered ``no`` is quiet up to so much of it, what was answered ``yes`` is found from so much of it on; a
 #: plan is quiet up to so much of what was declared.
 NO_MARGIN, YES_MARGIN, PLAN_MARGIN = 1.25, 0.9, 1.5
@@ -294,7 +294,6 @@ def score(
     recent: Sequence[int | None],
     answers: Sequence[Answer] = (),
     floor: int = 0,
-    scatter_share: float = SCATTER_SHARE,
 ) -> SpendScore:
     """An hour's total so far against its outlook; what was expected is never below zero.
 
@@ -305,7 +304,7 @@ def score(
     multiple = max(excess / max(bar, least) for excess, bar in zip(sums, outlook.bars, strict=True))
     scatter = max(outlook.spread, LEAST_SHARE * outlook.mean, floor / (2 * SCATTER), 1.0)
     z = (observed - outlook.mean) / (SCATTER * scatter)
-    strange = max(0.0, multiple) ** (1 - scatter_share) * max(0.0, z) ** scatter_share / BAR
+    strange = max(0.0, multiple) ** (1 - SCATTER_SHARE) * max(0.0, z) ** SCATTER_SHARE / BAR
     plan = outlook.plan
     if plan is not None:
         within = recent[len(recent) - plan.hours(outlook.hour) :]

@@ -14,7 +14,7 @@ from streams.core.detect_spike_state import SpikeState
 USD = 1_000_000_000
 START = parse_instant("2026-11-16T00:00:00Z")
 POLICY = SpikePolicy(quiet_hours=1)
-#: The hours that the properties play in, after four days at 20 dollars.
+#: The hours that the properties play in, after four and a half days at 20 dollars.
 FIRST = 24 * 4 + 12
 
 
@@ -39,7 +39,7 @@ def statement(hour: int, partition: int, offset: int, nanos: int, segment: int =
 
 def taught() -> SpikeState:
     state = None
-    for hour in range(24 * 4):
+    for hour in range(FIRST):
         state, said = step_spike(state, statement(hour, 0, hour, 20 * USD), START + hour * HOUR, POLICY)
         assert not said
     assert state is not None
