@@ -12,7 +12,7 @@ from schemas.instants import SECOND
 from schemas.keys import digest
 from streams.agents.budgets import BudgetAgent
 from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNow
-from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
+from streams.agents.detect import GpuAgent, LoopAgent, RunawayAgent, SpikeAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
 from streams.agents.ledger import LedgerAgent
@@ -130,7 +130,7 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
 
 
 def _bind_detect(app: App, settings: Settings, prices: PriceBook) -> list[Loop]:
-    tables = {name: _table(app, name) for name in ("spikes", "runaways", "gpus")}
+    tables = {name: _table(app, name) for name in ("spikes", "runaways", "loops", "gpus")}
     detectors = _detectors(settings, tables, prices)
     for topic, detector in detectors:
         _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
@@ -195,6 +195,8 @@ def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: Pri
         spike_ratio_percent=settings.spike_ratio_percent,
         spike_floor_usd=settings.spike_floor_usd,
         runaway_tokens=settings.runaway_tokens,
+        loop_floor_usd=settings.loop_floor_usd,
+        loop_page_usd=settings.loop_page_usd,
         gpu_idle_percent=settings.gpu_idle_percent,
         gpu_idle_exit_percent=settings.gpu_idle_exit_percent,
         gpu_idle_s=settings.gpu_idle_s,
@@ -207,6 +209,7 @@ def _detectors(settings: Settings, tables: Mapping[str, StateTable], prices: Pri
     return [
         (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike)),
         (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway)),
+        (topics.USAGE_SIGNALS, LoopAgent(tables["loops"], spend_clock, policy.loop)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),
     ]
 

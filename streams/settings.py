@@ -127,6 +127,8 @@ class Settings(BaseSettings):
     spike_ratio_percent: int = Field(150, ge=101, le=10_000)
     spike_floor_usd: DollarAmount = Field("5", description="Excess below this is never a spike.")
     runaway_tokens: int = Field(50_000, ge=1)
+    loop_floor_usd: DollarAmount = Field("1", description="An hour; a caller at a lower pace is no runaway loop.")
+    loop_page_usd: DollarAmount = Field("10", description="An hour; a runaway loop at a lower pace is a ticket.")
     gpu_idle_percent: int = Field(20, ge=1, le=99)
     gpu_idle_exit_percent: int = Field(30, ge=1, le=100)
     gpu_idle_s: int = Field(3600, ge=60)

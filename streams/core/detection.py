@@ -7,6 +7,7 @@ from schemas.alerts import Alert
 from schemas.instants import SECOND
 from schemas.money import parse_nanos
 from streams.core.detect_gpu import GpuPolicy, GpuState
+from streams.core.detect_loop_state import LoopPolicy, LoopState
 from streams.core.detect_runaway import RunawayPolicy, RunawayState
 from streams.core.detect_spike_state import SpikePolicy, SpikeState
 
@@ -17,6 +18,7 @@ class Policy:
 
     spike: SpikePolicy
     runaway: RunawayPolicy
+    loop: LoopPolicy
     gpu: GpuPolicy
 
 
@@ -27,6 +29,8 @@ def detection_policy(
     spike_floor_usd: str = "5",
     spike_quiet_hours: int = 1,
     runaway_tokens: int = 50_000,
+    loop_floor_usd: str = "1",
+    loop_page_usd: str = "10",
     gpu_idle_percent: int = 20,
     gpu_idle_exit_percent: int = 30,
     gpu_idle_s: int = 3600,
@@ -40,7 +44,7 @@ def detection_policy(
     2500000000
 
     Raises:
-        MoneyError: ``spike_floor_usd`` is not an amount.
+        MoneyError: an amount of dollars is none.
         ValueError: values that do not go together; the message says which.
     """
     live_within_us = live_within_s * SECOND
@@ -56,6 +60,13 @@ def detection_policy(
         runaway=RunawayPolicy(
             limit=runaway_tokens, live_within_us=live_within_us, runbook=books.get("runaway_request", "")
         ),
+        loop=LoopPolicy(
+            floor_nanos=parse_nanos(loop_floor_usd),
+            page_nanos=parse_nanos(loop_page_usd),
+            live_within_us=live_within_us,
+            runbook=books.get("runaway_loop", ""),
+            storm_runbook=books.get("retry_storm", ""),
+        ),
         gpu=GpuPolicy(
             enter_percent=gpu_idle_percent,
             exit_percent=gpu_idle_exit_percent,
@@ -68,7 +79,7 @@ def detection_policy(
     )
 
 
-def standing_alerts(state: SpikeState | RunawayState | GpuState) -> list[Alert]:
+def standing_alerts(state: SpikeState | RunawayState | LoopState | GpuState) -> list[Alert]:
     """What was said last, byte for byte: to be said again after a restart, in case it was not delivered (rule
     2).
 
@@ -80,4 +91,7 @@ def standing_alerts(state: SpikeState | RunawayState | GpuState) -> list[Alert]:
     if isinstance(state, RunawayState):
         standing = [incident.last for _, incident in sorted(state.incidents.items())]
         return [*state.resolved, *(alert for alert in standing if alert is not None)]
+    if isinstance(state, LoopState):
+        open_ = [caller.incident for _, caller in sorted(state.callers.items()) if caller.incident is not None]
+        return [*state.resolved, *(incident.last for incident in open_ if incident.last is not None)]
     return [state.last] if state.last is not None else []

@@ -10,6 +10,7 @@ from detectors.base import SIZE_MAX, Observation, StateError
 from detectors.gpu_utilisation import GpuUtilisation
 from detectors.hourly_spend import HourlySpend
 from detectors.registry import DETECTORS, create
+from detectors.runaway_loop import RunawayLoop
 from detectors.runaway_request import RunawayRequest
 from detectors.seasonal_spend import SeasonalSpend
 from schemas.instants import HOUR, MINUTE, SECOND
@@ -20,6 +21,7 @@ LENGTH = 24 * 9
 #: How long one observation of each detector is, and what a plain number 0..1 means to it.
 SHAPES = {
     HourlySpend.name: (HOUR, lambda level: int(level * 100_000_000_000)),
+    RunawayLoop.name: (0, lambda level: int(level * 1_000)),
     RunawayRequest.name: (0, lambda level: int(level * 200_000)),
     GpuUtilisation.name: (MINUTE, lambda level: level),
     SeasonalSpend.name: (HOUR, lambda level: int(level * 100_000_000_000)),
