@@ -20,6 +20,7 @@ from streams.core.budget_account import Hold
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.detect_gpu import GPU_STATES
 from streams.core.detect_loop_state import LOOP_STATES
+from streams.core.detect_regime import REGIME_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
 from streams.core.detect_spike_state import SPIKE_STATES, contributors, total
 from streams.core.forecast_state import FORECAST_STATES
@@ -35,6 +36,7 @@ READERS: dict[str, Versioned] = {
     "forecast_state": FORECAST_STATES,
     "gpu_state": GPU_STATES,
     "loop_state": LOOP_STATES,
+    "regime_state": REGIME_STATES,
     "runaway_state": RUNAWAY_STATES,
     "scope_statement": readers.SCOPE_STATEMENTS,
     "signal": readers.SIGNALS,
@@ -54,6 +56,7 @@ FROZEN = {
     "forecast_state.v1.json": "d607b89076beb728",
     "gpu_state.v1.json": "a79a2f16bab4ec1a",
     "loop_state.v1.json": "11c16ba03e785090",
+    "regime_state.v1.json": "ab06296cd1261e57",
     "runaway_state.v1.json": "247e303c25fdb662",
     "runaway_state.v2.json": "6e935be7e4630cf4",
     "scope_statement.v1.json": "71673d4545f7c994",
