@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 import msgspec
 
 from detectors.base import Observation, Score, check_version, whole
-from detectors.tail import bucket_of, faded, upper_quantile, with_weight
+from detectors.tail import Acceptance, Held, bucket_of, faded, upper_quantile, with_weight
 from schemas.instants import DAY
 
 ONE = 100
@@ -20,7 +20,7 @@ ABOVE = 0.01
 KNOWN_MIN = 30
 BAR_PERCENT = 200
 #: So many strange windows, over at least so long, are the usual from then on; a day without one forgets them.
-ACCEPT_COUNT, ACCEPT_AFTER, FORGET_AFTER = 30, DAY, DAY
+ACCEPTANCE = Acceptance(30 * ONE, DAY, DAY)
 
 
 class RunawayLoopState(msgspec.Struct, frozen=True):
@@ -81,7 +81,8 @@ class RunawayLoop:
             now = msgspec.structs.replace(now, weights=faded(now.weights, day - now.day))
         now = msgspec.structs.replace(now, day=max(day, now.day))
         if value > self._bar()[1]:
-            self._now = _held(now, place, x.start)
+            held = Held(now.weights, now.held, now.held_from, now.held_until).hold(place, ONE, x.start, ACCEPTANCE)
+            self._now = msgspec.structs.replace(now, **held._asdict())
         else:
             self._now = msgspec.structs.replace(now, weights=with_weight(dict(now.weights), place, ONE))
 
@@ -107,15 +108,3 @@ class RunawayLoop:
         if usual is None or sum(now.weights.values()) < KNOWN_MIN * ONE:
             return None, now.cold
         return usual, max(1, usual * BAR_PERCENT // 100)
-
-
-def _held(now: RunawayLoopState, place: int, instant: int) -> RunawayLoopState:
-    held = now.held if instant - now.held_until < FORGET_AFTER else {}
-    held_from = now.held_from if held else instant
-    after = with_weight(dict(held), place, ONE)
-    if sum(after.values()) >= ACCEPT_COUNT * ONE and instant - held_from >= ACCEPT_AFTER:
-        weights = dict(now.weights)
-        for each, weight in after.items():
-            weights = with_weight(weights, each, weight)
-        return msgspec.structs.replace(now, weights=weights, held={}, held_from=0, held_until=0)
-    return msgspec.structs.replace(now, held=after, held_from=held_from, held_until=max(now.held_until, instant))
