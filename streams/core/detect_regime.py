@@ -1,8 +1,8 @@
 """Regime changes: habits of a scope that change for good, told once, in money.
 
-Closed hours come one after the other, each once, with their totals; what is not newer than the last one changes
-nothing, so any split of what led to the totals says the same. Each ratio has a detector (detectors/regime_change.py)
-and at most one open alert. After a day the new level is the usual, and the alert says so.
+Hours are judged once each, when every partition that has a part in them has passed them; what is not newer than the
+last one changes nothing, so any split of what led to the totals says the same. Each ratio has a detector
+(detectors/regime_change.py) and at most one open alert. After a day the new level is the usual, and the alert says so.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,17 @@ from detectors.base import Observation
 from detectors.regime_change import RegimeChange, RegimeChangeState, RegimeScore
 from schemas import keys
 from schemas.alerts import Alert, Rule, Status, Tier
-from schemas.instants import HOUR, format_instant
+from schemas.instants import HOUR, MINUTE, format_instant
 from schemas.money import display_usd
 from schemas.versions import Versioned
 from streams.core import detect_words as words
-from streams.core.detect_regime_ratios import RATIOS, REQUESTS_MIN, HourTotals, blended, moved, shares_of
+from streams.core.detect_reach import Reach, advance, reached
+from streams.core.detect_regime_ratios import RATIOS, REQUESTS_MIN, HourTotals, blended, moved, shares_of, summed
 
 #: Strangeness from which an alert opens; at 0 it ends.
 OPEN = 1_000
+#: Hours that may be open at once, however far apart partitions are.
+OPEN_HOURS_MAX = 6
 #: How fast the usual shares of models follow.
 _FOLLOW = 1 / 24
 _MILLION = 10**6
@@ -38,6 +41,8 @@ class RegimePolicy:
     #: After so long the new level is the usual one.
     accept_after_us: int = 24 * HOUR
     live_within_us: int = 3 * HOUR
+    #: How long after its end an hour stays open for what is still under way.
+    grace_us: int = 5 * MINUTE
     runbook: str = ""
 
 
@@ -62,8 +67,10 @@ class RegimeState(msgspec.Struct, frozen=True):
 
     scope: str
     v: int = 1
-    #: Hours before this one are taken in.
+    #: Hours before this one are taken in; those that are not, by partition.
     next_hour: int = 0
+    hours: dict[int, dict[str, HourTotals]] = {}
+    reaches: dict[str, Reach] = {}
     detectors: dict[str, RegimeChangeState] = {}
     #: The usual shares of models.
     shares: dict[str, float] = {}
@@ -72,6 +79,33 @@ class RegimeState(msgspec.Struct, frozen=True):
 
 
 REGIME_STATES = Versioned("a scope's habits", RegimeState)
+
+
+def take_hour(
+    state: RegimeState, part: str, hour: int, totals: HourTotals, stream_time: int, now: int, policy: RegimePolicy
+) -> tuple[RegimeState, list[Alert]]:
+    """Take in what a partition has of an hour so far, which replaces what it had; returns the new state and what there
+    is to say of hours that are over.
+
+    The caller gives only what is newer. What comes for an hour after it was judged changes nothing.
+    """
+    state = replace(state, reaches=advance(state.reaches, part, stream_time, now))
+    if hour >= state.next_hour:
+        state = replace(state, hours={**state.hours, hour: {**state.hours.get(hour, {}), part: totals}})
+    return _closed(state, now, policy)
+
+
+def _closed(state: RegimeState, now: int, policy: RegimePolicy) -> tuple[RegimeState, list[Alert]]:
+    """Judge the hours that every partition has passed, and the oldest of too many."""
+    at, said = reached(state.reaches, now), []
+    for place, hour in enumerate(sorted(state.hours)):
+        if hour + HOUR + policy.grace_us > at and len(state.hours) - place <= OPEN_HOURS_MAX:
+            break
+        totals = summed(state.hours[hour].values())
+        state, new = step_regime(state, hour, totals, now, policy)
+        said += new
+        state = replace(state, hours={each: parts for each, parts in state.hours.items() if each != hour})
+    return state, said
 
 
 def step_regime(
@@ -125,7 +159,12 @@ def step_regime(
 
 
 def tick_regime(state: RegimeState, now: int, policy: RegimePolicy) -> tuple[RegimeState, list[Alert]]:
-    """Resolve what a scope that says nothing more has left open; returns the very state given where nothing is."""
+    """Judge hours that are over, and resolve what a scope that says nothing more has left open.
+
+    Returns the very state given where nothing is due.
+    """
+    if state.hours:
+        return _closed(state, now, policy)
     silent = now - state.next_hour >= policy.accept_after_us
     if not state.incidents or not silent:
         return state, []

@@ -1,6 +1,6 @@
 """The ratios of an hour in which habits show, and what a change of each costs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -27,6 +27,19 @@ class HourTotals(msgspec.Struct, frozen=True, kw_only=True):
     cost_nanos: int = 0
     #: Nanodollars by model; may leave out small ones.
     models: Mapping[str, int] = {}
+
+
+def summed(parts: Iterable[HourTotals]) -> HourTotals:
+    """An hour over all partitions."""
+    found = list(parts)
+    models: dict[str, int] = {}
+    for part in found:
+        for model, nanos in part.models.items():
+            models[model] = models.get(model, 0) + nanos
+    numbers = {
+        name: sum(getattr(part, name) for part in found) for name in HourTotals.__struct_fields__ if name != "models"
+    }
+    return HourTotals(**numbers, models=models)
 
 
 class Ratio(NamedTuple):

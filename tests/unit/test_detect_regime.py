@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from detectors.base import Observation
 from detectors.regime_change import RegimeChange
 from schemas.alerts import Alert
-from schemas.instants import DAY, HOUR, parse_instant
-from streams.core.detect_regime import RegimePolicy, RegimeState, step_regime, tick_regime
+from schemas.instants import DAY, HOUR, MINUTE, parse_instant
+from streams.core.detect_regime import OPEN_HOURS_MAX, RegimePolicy, RegimeState, step_regime, take_hour, tick_regime
 from streams.core.detect_regime_ratios import MODELS_KEPT, HourTotals, blended
 
 START = parse_instant("2026-11-02T00:00:00Z")
@@ -156,6 +156,49 @@ def test_an_hour_counts_once_and_history_is_a_note():
     assert play(course(5), state=state)[0] is state
     _, alerts = play(course(CHANGE + 8, error=0.4), behind=9 * HOUR)
     assert {(a.tier, a.historic) for a in alerts} == {("note", True)}
+
+
+def parts_of(totals: HourTotals, parts: int) -> list[HourTotals]:
+    """The totals as so many partitions would have them."""
+    rest, found = totals, []
+    for left in range(parts, 1, -1):
+        names = [name for name in HourTotals.__struct_fields__ if name != "models"]
+        numbers = {name: getattr(rest, name) // left for name in names}
+        found.append(HourTotals(**numbers, models={model: nanos // left for model, nanos in rest.models.items()}))
+        rest = HourTotals(
+            **{name: getattr(rest, name) - numbers[name] for name in names},
+            models={model: nanos - nanos // left for model, nanos in rest.models.items()},
+        )
+    return [*found, rest]
+
+
+@pytest.mark.parametrize("statements", [1, 3], ids=["one statement an hour", "three statements an hour"])
+def test_hours_in_parts_and_pieces_say_what_whole_hours_do(statements):
+    found = course(CHANGE + 12, price=6.0)
+    whole_state, whole = play(found)
+    state, alerts = RegimeState(scope="feature:chat"), []
+    for n, totals in enumerate(found):
+        start = START + n * HOUR
+        for number in range(1, statements + 1):
+            at = start + HOUR * number // statements - 1
+            for name, part in enumerate(parts_of(totals, 3)):
+                so_far = part if number == statements else parts_of(part, statements)[0]
+                state, said = take_hour(state, f"p{name}", start, so_far, at, at, POLICY)
+                alerts += said
+    state, said = tick_regime(state, START + (CHANGE + 13) * HOUR, POLICY)
+    alerts += said
+    assert [(a.alert_id, a.observed, a.tier) for a in alerts] == [(a.alert_id, a.observed, a.tier) for a in whole]
+    assert state.detectors == whole_state.detectors
+    assert state.hours == {}
+
+
+def test_a_partition_far_behind_does_not_hold_hours_open_for_ever():
+    state = RegimeState(scope="feature:chat")
+    for n, totals in enumerate(course(30)):
+        now = START + n * HOUR + MINUTE
+        state, _ = take_hour(state, "slow", START, totals, START, now, POLICY)
+        state, _ = take_hour(state, "quick", START + n * HOUR, totals, now, now, POLICY)
+        assert len(state.hours) <= OPEN_HOURS_MAX
 
 
 def test_a_scope_that_falls_silent_leaves_no_alert_open():

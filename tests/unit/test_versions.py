@@ -56,7 +56,7 @@ FROZEN = {
     "forecast_state.v1.json": "d607b89076beb728",
     "gpu_state.v1.json": "a79a2f16bab4ec1a",
     "loop_state.v1.json": "11c16ba03e785090",
-    "regime_state.v1.json": "ab06296cd1261e57",
+    "regime_state.v1.json": "2eadde7a69f0addf",
     "runaway_state.v1.json": "247e303c25fdb662",
     "runaway_state.v2.json": "6e935be7e4630cf4",
     "scope_statement.v1.json": "71673d4545f7c994",
