@@ -6,13 +6,16 @@ from types import MappingProxyType
 from detectors.base import Detector
 from detectors.gpu_utilisation import GpuUtilisation
 from detectors.hourly_spend import HourlySpend
+from detectors.regime_change import RegimeChange
+from detectors.runaway_loop import RunawayLoop
 from detectors.runaway_request import RunawayRequest
 from detectors.seasonal_spend import SeasonalSpend
 from detectors.spend_spike import SpendSpike
 
-DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
-    {detector.name: detector for detector in (HourlySpend, RunawayRequest, GpuUtilisation, SeasonalSpend, SpendSpike)}
-)
+_ALL = (
+    HourlySpend, RunawayRequest, RunawayLoop, RegimeChange, GpuUtilisation, SeasonalSpend, SpendSpike,
+)  # fmt: skip
+DETECTORS: Mapping[str, type[Detector]] = MappingProxyType({detector.name: detector for detector in _ALL})
 
 
 def create(name: str) -> Detector:

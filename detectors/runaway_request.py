@@ -7,13 +7,12 @@ over the size that 99.9 % of its requests stay within, and one over how many req
 What is strange is not learned: it is held back, and becomes the usual when ten such have come over a day or more.
 """
 
-from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import msgspec
 
 from detectors.base import Observation, Score, check_version, whole
-from detectors.tail import bucket_of, faded, upper_quantile, with_weight
+from detectors.tail import Acceptance, Held, bucket_of, faded, upper_quantile, with_weight
 from schemas.instants import DAY, HOUR, hour_of
 
 #: Weight of one request, so that forgetting a tenth of it leaves something.
@@ -30,7 +29,7 @@ COUNT_FACTOR = 2
 #: Fewer in an hour are never strange for their number.
 COUNT_MIN = 10
 #: So many strange requests, over at least so long, are the usual from then on; a week without one forgets them.
-ACCEPT_COUNT, ACCEPT_AFTER, FORGET_AFTER = 10, DAY, 7 * DAY
+ACCEPTANCE = Acceptance(10 * ONE, DAY, 7 * DAY)
 DAYS_KEPT = 8
 #: After so long without a strange request the next one is news; before, where it is so much larger, in percent.
 CALM, STEP_PERCENT = 3 * HOUR, 150
@@ -180,7 +179,8 @@ class RunawayRequest:
         if hour_of(x.start) == now.hour:
             now = msgspec.structs.replace(now, count=now.count + 1)
         if tokens > self._bar()[1]:
-            self._now = _held(now, place, x.start)
+            held = Held(now.weights, now.held, now.held_from, now.held_until).hold(place, ONE, x.start, ACCEPTANCE)
+            self._now = msgspec.structs.replace(now, **held._asdict())
         else:
             self._now = msgspec.structs.replace(now, weights=with_weight(dict(now.weights), place, ONE))
 
@@ -243,15 +243,3 @@ def of_recent(limit: int, recent: list[int]) -> RunawayRequestState:
     for tokens in recent:
         weights = with_weight(weights, bucket_of(tokens), ONE)
     return RunawayRequestState(limit=limit, weights=weights)
-
-
-def _held(now: RunawayRequestState, bucket: int, instant: int) -> RunawayRequestState:
-    held: Mapping[int, int] = now.held if instant - now.held_until < FORGET_AFTER else {}
-    held_from = now.held_from if held else instant
-    after = with_weight(dict(held), bucket, ONE)
-    if sum(after.values()) >= ACCEPT_COUNT * ONE and instant - held_from >= ACCEPT_AFTER:
-        weights = dict(now.weights)
-        for each, weight in after.items():
-            weights = with_weight(weights, each, weight)
-        return msgspec.structs.replace(now, weights=weights, held={}, held_from=0, held_until=0)
-    return msgspec.structs.replace(now, held=after, held_from=held_from, held_until=max(now.held_until, instant))

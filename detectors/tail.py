@@ -7,6 +7,7 @@ high; all numbers are integers, the same on every path.
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 #: Numbers from here on share the last bucket.
 NUMBER_MAX = (1 << 31) - 1
@@ -75,3 +76,39 @@ def upper_quantile(weights: Mapping[int, int], one: int, above: float) -> int | 
         if left < 0:
             return edge_of(bucket)
     return edge_of(min(weights))
+
+
+class Acceptance(NamedTuple):
+    """When the strange becomes the usual: so much of it over at least so long; and after how long it is forgotten."""
+
+    weight: int
+    after_us: int
+    forget_us: int
+
+
+class Held(NamedTuple):
+    """What is learned, and what is held back because it was strange, from when until when."""
+
+    weights: dict[int, int]
+    held: dict[int, int]
+    held_from: int
+    held_until: int
+
+    def hold(self, bucket: int, weight: int, instant: int, acceptance: Acceptance) -> "Held":
+        """Hold one more back, or learn all that is held back.
+
+        >>> held = Held({1: 9}, {}, 0, 0)
+        >>> for instant in (10, 20, 30):
+        ...     held = held.hold(5, 1, instant, Acceptance(3, 20, 100))
+        >>> held
+        Held(weights={1: 9, 5: 3}, held={}, held_from=0, held_until=0)
+        """
+        held = dict(self.held) if instant - self.held_until < acceptance.forget_us else {}
+        held_from = self.held_from if held else instant
+        held = with_weight(held, bucket, weight)
+        if sum(held.values()) < acceptance.weight or instant - held_from < acceptance.after_us:
+            return Held(self.weights, held, held_from, max(self.held_until, instant))
+        weights = dict(self.weights)
+        for each, more in held.items():
+            weights = with_weight(weights, each, more)
+        return Held(weights, {}, 0, 0)

@@ -13,7 +13,7 @@ from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
 from streams.agents.definitions import AncestorsNow, KnownDefinitions, MonthlyNow, WatchedNow
-from streams.agents.detect import GpuAgent, IdleAgent, RunawayAgent, SpikeAgent
+from streams.agents.detect import GpuAgent, IdleAgent, LoopAgent, RunawayAgent, SpikeAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
 from streams.agents.ledger import LedgerAgent
@@ -144,7 +144,7 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
 def _bind_detect(
     app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions, prices: PriceBook
 ) -> list[Loop]:
-    tables = {name: _table(app, name) for name in ("spikes", "runaways", "gpus", "idles")}
+    tables = {name: _table(app, name) for name in ("spikes", "runaways", "loops", "gpus", "idles")}
     detectors = _detectors(settings, tables, MonthlyNow(definitions), prices)
     for topic, detector in detectors:
         _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
@@ -244,6 +244,8 @@ def _detectors(
         spike_monthly_nanos=monthly_nanos,
         morning_timezone=settings.morning_timezone,
         runaway_tokens=settings.runaway_tokens,
+        loop_floor_usd=settings.loop_floor_usd,
+        loop_page_usd=settings.loop_page_usd,
         gpu_idle_percent=settings.gpu_idle_percent,
         gpu_idle_exit_percent=settings.gpu_idle_exit_percent,
         gpu_idle_s=settings.gpu_idle_s,
@@ -259,6 +261,7 @@ def _detectors(
     return [
         (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike)),
         (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway)),
+        (topics.USAGE_SIGNALS, LoopAgent(tables["loops"], spend_clock, policy.loop)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),
         (topics.USAGE_SIGNALS, IdleAgent(tables["idles"], gpu_clock, policy.idle)),
     ]

@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     spike_floor_usd: DollarAmount = Field("5", description="Excess below this is never a spike.")
     morning_timezone: TimeZone = Field("UTC", description="Where owners see at 09:00 what did not have to wake them.")
     runaway_tokens: int = Field(50_000, ge=1)
+    loop_floor_usd: DollarAmount = Field("1", description="An hour; a caller at a lower pace is no runaway loop.")
+    loop_page_usd: DollarAmount = Field("10", description="An hour; a runaway loop at a lower pace is a ticket.")
     gpu_idle_percent: int = Field(20, ge=1, le=99)
     gpu_idle_exit_percent: int = Field(30, ge=1, le=100)
     gpu_idle_s: int = Field(3600, ge=60)

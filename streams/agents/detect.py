@@ -15,6 +15,8 @@ from streams.agents.keyed import KeyedAgent, alert_record, newest_of_each_key
 from streams.clock import Clock
 from streams.core.detect_gpu import GPU_STATES, GpuPolicy, GpuState, GpuStep, gpu_scope_id, step_gpu, tick_gpu
 from streams.core.detect_idle import IDLE_STATES, IdlePolicy, IdleState, step_idle, tick_idle
+from streams.core.detect_loop import KIND, step_loop, tick_loop
+from streams.core.detect_loop_state import LOOP_STATES, LoopPolicy, LoopState
 from streams.core.detect_runaway import RUNAWAY_STATES, RunawayPolicy, RunawayState, step_runaway, tick_runaway
 from streams.core.detect_spike import step_spike, tick_spike
 from streams.core.detect_spike_memory import SiblingsOf
@@ -95,6 +97,28 @@ class RunawayAgent(KeyedAgent[RunawayState]):
     def tick(self, state: RunawayState) -> tuple[RunawayState | None, list[Outgoing]]:
         """An hour without another one ends it."""
         after, alerts = tick_runaway(state, self.clock.now(), self._policy)
+        return after, [alert_record(alert) for alert in alerts]
+
+
+class LoopAgent(KeyedAgent[LoopState]):
+    """Callers that run away: tasks, sessions and keys."""
+
+    def __init__(self, table: StateTable, clock: Clock, policy: LoopPolicy) -> None:
+        super().__init__("LOOPS", table, LOOP_STATES, SIGNALS.decode, clock)
+        self._policy = policy
+
+    def key_of(self, message: Signal) -> str | None:
+        """One state per feature."""
+        return message.scope if message.kind == KIND else None
+
+    def step(self, state: LoopState | None, message: Signal) -> tuple[LoopState, list[Outgoing]]:
+        """Judge a window while it runs: its total so far is a lower bound."""
+        after, alerts = step_loop(state, message, self.clock.now(), self._policy)
+        return after, [alert_record(alert) for alert in alerts]
+
+    def tick(self, state: LoopState) -> tuple[LoopState | None, list[Outgoing]]:
+        """Half an hour without ends it."""
+        after, alerts = tick_loop(state, self.clock.now(), self._policy)
         return after, [alert_record(alert) for alert in alerts]
 
 

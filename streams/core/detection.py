@@ -8,6 +8,7 @@ from schemas.instants import SECOND
 from schemas.money import parse_nanos
 from streams.core.detect_gpu import GpuPolicy, GpuState
 from streams.core.detect_idle_state import IdlePolicy, IdleState
+from streams.core.detect_loop_state import LoopPolicy, LoopState
 from streams.core.detect_runaway import RunawayPolicy, RunawayState
 from streams.core.detect_spike_policy import SpikePolicy
 from streams.core.detect_spike_state import SpikeState
@@ -19,6 +20,7 @@ class Policy:
 
     spike: SpikePolicy
     runaway: RunawayPolicy
+    loop: LoopPolicy
     gpu: GpuPolicy
     idle: IdlePolicy
 
@@ -32,6 +34,8 @@ def detection_policy(
     spike_monthly_nanos: Mapping[str, int] | None = None,
     morning_timezone: str = "UTC",
     runaway_tokens: int = 50_000,
+    loop_floor_usd: str = "1",
+    loop_page_usd: str = "10",
     gpu_idle_percent: int = 20,
     gpu_idle_exit_percent: int = 30,
     gpu_idle_s: int = 3600,
@@ -66,6 +70,7 @@ def detection_policy(
         runaway=RunawayPolicy(
             limit=runaway_tokens, live_within_us=live_within_us, runbook=books.get("runaway_request", "")
         ),
+        loop=_loop_policy(loop_floor_usd, loop_page_usd, live_within_us, books),
         gpu=GpuPolicy(
             enter_percent=gpu_idle_percent,
             exit_percent=gpu_idle_exit_percent,
@@ -87,7 +92,17 @@ def detection_policy(
     )
 
 
-def standing_alerts(state: SpikeState | RunawayState | GpuState | IdleState) -> list[Alert]:
+def _loop_policy(floor_usd: str, page_usd: str, live_within_us: int, books: Mapping[str, str]) -> LoopPolicy:
+    return LoopPolicy(
+        floor_nanos=parse_nanos(floor_usd),
+        page_nanos=parse_nanos(page_usd),
+        live_within_us=live_within_us,
+        runbook=books.get("runaway_loop", ""),
+        storm_runbook=books.get("retry_storm", ""),
+    )
+
+
+def standing_alerts(state: SpikeState | RunawayState | LoopState | GpuState | IdleState) -> list[Alert]:
     """What was said last, byte for byte: to be said again after a restart, in case it was not delivered (rule
     2).
 
@@ -99,6 +114,9 @@ def standing_alerts(state: SpikeState | RunawayState | GpuState | IdleState) -> 
     if isinstance(state, RunawayState):
         standing = [incident.last for _, incident in sorted(state.incidents.items())]
         return [*state.resolved, *(alert for alert in standing if alert is not None)]
+    if isinstance(state, LoopState):
+        open_ = [caller.incident for _, caller in sorted(state.callers.items()) if caller.incident is not None]
+        return [*state.resolved, *(incident.last for incident in open_ if incident.last is not None)]
     if isinstance(state, IdleState):
         return [alert for _, alert in sorted(state.last.items())]
     return [state.last] if state.last is not None else []

@@ -24,8 +24,9 @@ STRIDE = 7
 SAMPLE = STRIDE * 143
 MIDDLE = STRIDE * 71
 WINDOW = 5 * MINUTE
-#: A caller of fewer samples in a window is not signalled: some thirty calls in five minutes.
+#: A caller of fewer samples in a window is not signalled (some thirty calls in five minutes), unless two are dear.
 SAMPLES_MIN = 4
+DEAR_NANOS = 1_000_000_000
 #: Callers of one window that are remembered. Those seen once make room for others.
 CALLERS_MAX = 8_000
 
@@ -135,7 +136,7 @@ class Sampler:
         calls.cost += self._nanos(row)
         # Said when it has doubled: the total so far is a lower bound of what it will be.
         samples = calls.samples
-        if samples < SAMPLES_MIN or samples & (samples - 1):
+        if samples & (samples - 1) or (samples < SAMPLES_MIN and calls.whole(calls.cost) < DEAR_NANOS):
             return
         caller, begin = caller_of(event), row[4] - row[4] % WINDOW
         found = CallerWindow(

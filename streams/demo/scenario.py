@@ -15,6 +15,8 @@ from streams.demo.company import Feature
 Kind = Literal["spend_spike", "runaway_request", "gpu_idle", "budget_overrun"]
 
 HISTORY_DAYS = 7
+#: The session that makes a budget run out by calling again and again.
+RETRIES = "retry-loop"
 #: How long the day goes on after midnight: the release, and traffic that flows again.
 TAIL = 2 * HOUR
 

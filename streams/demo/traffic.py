@@ -15,7 +15,7 @@ from schemas.events import USAGE_TYPE, BillingRecord, GpuSample, UsageEvent
 from schemas.instants import HOUR, MINUTE, SECOND, format_instant
 from streams.demo import company
 from streams.demo.company import Feature, Gpu
-from streams.demo.scenario import Scenario
+from streams.demo.scenario import RETRIES, Scenario
 from streams.sources.intake import billing_record, gpu_record, usage_record
 from streams.sources.publisher import Record
 
@@ -170,7 +170,7 @@ def _overrun(scenario: Scenario, chance: random.Random) -> Iterator[Moment]:
             calls = max(3, share * 1_000 // _unit(feature) // 8_000)
             yield from _calls(
                 feature, begins, ends, share, calls, chance,
-                status="failure", error_type="tool_timeout", session_id="retry-loop", request_type=request_type,
+                status="failure", error_type="tool_timeout", session_id=RETRIES, request_type=request_type,
             )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from schemas.commands import Measure
 from schemas.instants import HOUR, format_instant
-from streams.demo.scenario import Incident, Scenario
+from streams.demo.scenario import RETRIES, Incident, Scenario
 
 #: A finding belongs to an incident up to this long after its end: an hour is judged until it closes.
 BELONGS_FOR = 2 * HOUR
@@ -98,6 +98,8 @@ def incident_of(finding: Finding, incidents: Iterable[Incident]) -> Incident | N
             or (incident.kind == "runaway_request" and rule == "runaway_request" and scope == incident.feature)
             or (incident.kind == "gpu_idle" and rule == "gpu_idle" and incident.subject in scope)
             or (incident.kind == "budget_overrun" and rule == "budget_threshold" and scope == incident.subject)
+            # It overruns because one session retries.
+            or (incident.kind == "budget_overrun" and rule in ("retry_storm", "runaway_loop") and scope == RETRIES)
         ):
             return incident
     return None

@@ -9,7 +9,9 @@ import pytest
 from detectors.base import SIZE_MAX, Observation, StateError
 from detectors.gpu_utilisation import GpuUtilisation
 from detectors.hourly_spend import HourlySpend
+from detectors.regime_change import RegimeChange
 from detectors.registry import DETECTORS, create
+from detectors.runaway_loop import RunawayLoop
 from detectors.runaway_request import RunawayRequest
 from detectors.seasonal_spend import SeasonalSpend
 from detectors.spend_spike import SpendSpike
@@ -21,6 +23,8 @@ LENGTH = 24 * 9
 #: How long one observation of each detector is, and what a plain number 0..1 means to it.
 SHAPES = {
     HourlySpend.name: (HOUR, lambda level: int(level * 100_000_000_000)),
+    RegimeChange.name: (HOUR, lambda level: level),
+    RunawayLoop.name: (0, lambda level: int(level * 1_000)),
     RunawayRequest.name: (0, lambda level: int(level * 200_000)),
     GpuUtilisation.name: (MINUTE, lambda level: level),
     SeasonalSpend.name: (HOUR, lambda level: int(level * 100_000_000_000)),

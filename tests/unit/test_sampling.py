@@ -52,6 +52,18 @@ def test_a_caller_is_signalled_when_its_sample_has_doubled_with_the_total_so_far
 
 
 @pytest.mark.parametrize(
+    ("tokens", "found"),
+    [
+        pytest.param(1_000, [], id="fourteen calls of a quarter of a cent"),
+        pytest.param(40_000, [14], id="fourteen calls of ten cents"),
+    ],
+)
+def test_a_slow_caller_is_signalled_only_where_it_is_dear(tokens, found):
+    signals = busy(folded(looping(STRIDE * 2, b'"session_id":"s-1","input_tokens":%d' % tokens)))
+    assert [signal.caller.requests for signal in signals] == found
+
+
+@pytest.mark.parametrize(
     ("body", "who"),
     [
         pytest.param(b'"task_id":"t","session_id":"s","key_id":"k"', ("task", "t"), id="a task goes before all"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from detectors.runaway_request import ONE
 from detectors.spend_spike import SpendSpike
 from schemas import readers
 from schemas.commands import Measure
@@ -21,6 +22,8 @@ from streams.core.budget_account import Hold
 from streams.core.budget_states import BUDGET_STATES
 from streams.core.detect_gpu import GPU_STATES
 from streams.core.detect_idle import IDLE_STATES
+from streams.core.detect_loop_state import LOOP_STATES
+from streams.core.detect_regime import REGIME_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
 from streams.core.detect_spike_state import SPIKE_STATES, contributors, total
 from streams.core.forecast_state import FORECAST_STATES
@@ -36,6 +39,8 @@ READERS: dict[str, Versioned] = {
     "forecast_state": FORECAST_STATES,
     "gpu_state": GPU_STATES,
     "idle_state": IDLE_STATES,
+    "loop_state": LOOP_STATES,
+    "regime_state": REGIME_STATES,
     "runaway_state": RUNAWAY_STATES,
     "scope_statement": readers.SCOPE_STATEMENTS,
     "signal": readers.SIGNALS,
@@ -57,6 +62,8 @@ FROZEN = {
     "gpu_state.v1.json": "a79a2f16bab4ec1a",
     "gpu_state.v2.json": "a38f50d30da7bbe2",
     "idle_state.v1.json": "b01e77902f1deb67",
+    "loop_state.v1.json": "11c16ba03e785090",
+    "regime_state.v1.json": "2eadde7a69f0addf",
     "runaway_state.v1.json": "247e303c25fdb662",
     "runaway_state.v2.json": "6e935be7e4630cf4",
     "scope_statement.v1.json": "71673d4545f7c994",
@@ -152,6 +159,16 @@ def test_a_scope_of_version_1_comes_over_with_every_dollar_and_its_incident():
     first = ring.end - len(old["history"]["nanos"]) * HOUR
     assert [ring.at(first + n * HOUR) for n in range(len(old["history"]["nanos"]))] == old["history"]["nanos"]
     assert contributors(state.hours[max(state.hours)]) == [("chat", 30_000_000_000)]
+
+
+def test_runaways_of_version_1_come_over_with_open_alerts_and_what_was_learned_of_large_requests():
+    text = (GOLDEN / "runaway_state.v1.json").read_bytes()
+    state, old = RUNAWAY_STATES.decode(text), msgspec.json.decode(text)
+    assert {str(hour): found.count for hour, found in state.incidents.items()} == {
+        hour: found["count"] for hour, found in old["incidents"].items()
+    }
+    assert state.offsets == old["offsets"]
+    assert sum(state.detector.weights.values()) == ONE * len(old["detector"]["recent"]) > 0
 
 
 def test_a_layout_that_would_leave_its_version_out_is_refused_when_it_is_written_down():

@@ -1,0 +1,301 @@
+"""Regime changes: habits of a scope that change for good, told once, in money.
+
+Hours are judged once each, when every partition that has a part in them has passed them; what is not newer than the
+last one changes nothing, so any split of what led to the totals says the same. Each ratio has a detector
+(detectors/regime_change.py) and at most one open alert. After a day the new level is the usual, and the alert says so.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from detectors.base import Observation
+from detectors.regime_change import RegimeChange, RegimeChangeState, RegimeScore
+from schemas import keys
+from schemas.alerts import Alert, Rule, Status, Tier
+from schemas.instants import HOUR, MINUTE, format_instant
+from schemas.money import display_usd
+from schemas.versions import Versioned
+from streams.core import detect_words as words
+from streams.core.detect_reach import Reach, advance, reached
+from streams.core.detect_regime_ratios import RATIOS, REQUESTS_MIN, HourTotals, blended, moved, shares_of, summed
+
+#: Strangeness from which an alert opens; at 0 it ends.
+OPEN = 1_000
+#: Hours that may be open at once, however far apart partitions are.
+OPEN_HOURS_MAX = 6
+#: How fast the usual shares of models follow.
+_FOLLOW = 1 / 24
+_MILLION = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class RegimePolicy:
+    """Money is nanodollars an hour that the change costs at the hour's spend."""
+
+    #: Below it a change is a note, and nobody is woken below ``page_nanos``.
+    floor_nanos: int = 500_000_000
+    page_nanos: int = 25_000_000_000
+    #: After so long the new level is the usual one.
+    accept_after_us: int = 24 * HOUR
+    live_within_us: int = 3 * HOUR
+    #: How long after its end an hour stays open for what is still under way.
+    grace_us: int = 5 * MINUTE
+    runbook: str = ""
+
+
+class RegimeIncident(msgspec.Struct, frozen=True):
+    """An open alert about one ratio, named by the hour in which the change began."""
+
+    hour: int
+    opened: int
+    tier: Tier
+    historic: bool
+    score: RegimeScore
+    #: What it costs an hour, as it was last said.
+    waste_nanos: int
+    updates: int
+    #: The model that gained most, where it is about models.
+    model: str
+    last: Alert | None = None
+
+
+class RegimeState(msgspec.Struct, frozen=True):
+    """All of one scope, by ratio."""
+
+    scope: str
+    v: int = 1
+    #: Hours before this one are taken in; those that are not, by partition.
+    next_hour: int = 0
+    hours: dict[int, dict[str, HourTotals]] = {}
+    reaches: dict[str, Reach] = {}
+    detectors: dict[str, RegimeChangeState] = {}
+    #: The usual shares of models.
+    shares: dict[str, float] = {}
+    incidents: dict[str, RegimeIncident] = {}
+    resolved: list[Alert] = []
+
+
+REGIME_STATES = Versioned("a scope's habits", RegimeState)
+
+
+def take_hour(
+    state: RegimeState, part: str, hour: int, totals: HourTotals, stream_time: int, now: int, policy: RegimePolicy
+) -> tuple[RegimeState, list[Alert]]:
+    """Take in what a partition has of an hour so far, which replaces what it had; returns the new state and what there
+    is to say of hours that are over.
+
+    The caller gives only what is newer. What comes for an hour after it was judged changes nothing.
+    """
+    state = replace(state, reaches=advance(state.reaches, part, stream_time, now))
+    if hour >= state.next_hour:
+        state = replace(state, hours={**state.hours, hour: {**state.hours.get(hour, {}), part: totals}})
+    return _closed(state, now, policy)
+
+
+def _closed(state: RegimeState, now: int, policy: RegimePolicy) -> tuple[RegimeState, list[Alert]]:
+    """Judge the hours that every partition has passed, and the oldest of too many."""
+    at, said = reached(state.reaches, now), []
+    for place, hour in enumerate(sorted(state.hours)):
+        if hour + HOUR + policy.grace_us > at and len(state.hours) - place <= OPEN_HOURS_MAX:
+            break
+        totals = summed(state.hours[hour].values())
+        state, new = step_regime(state, hour, totals, now, policy)
+        said += new
+        state = replace(state, hours={each: parts for each, parts in state.hours.items() if each != hour})
+    return state, said
+
+
+def step_regime(
+    state: RegimeState, hour: int, totals: HourTotals, now: int, policy: RegimePolicy
+) -> tuple[RegimeState, list[Alert]]:
+    """Take in one closed hour; returns the new state and what there is to say.
+
+    An hour that is not above the last one returns the very state given.
+
+    Raises:
+        ValueError: it is not the start of a UTC hour.
+    """
+    if hour % HOUR:
+        raise ValueError(f"{state.scope}: a ratio is of a UTC hour")
+    if hour < state.next_hour:
+        return state, []
+    shares = shares_of(totals.models)
+    gained, model = moved(shares, state.shares) if shares and state.shares else (None, "")
+    said: list[Alert] = []
+    detectors, incidents = dict(state.detectors), dict(state.incidents)
+    enough = totals.requests >= REQUESTS_MIN
+    for name, ratio in RATIOS.items():
+        value = (gained if name == "model_mix" else ratio.of(totals)) if enough else None
+        detector = RegimeChange.from_state(detectors.get(name, RegimeChangeState()))
+        seen = Observation(hour, hour + HOUR, value)
+        score = detector.score_one(seen)
+        detector.learn_one(seen)
+        known = incidents.pop(name, None)
+        if known is None:
+            found = _opened(name, hour, score, totals, model, now, policy)
+            status: Status | Literal[""] = "opened"
+        else:
+            found, status = _continued(name, known, hour, score, totals, policy)
+            if status == "resolved" and hour - known.opened >= policy.accept_after_us:
+                detector.accept(known.hour)
+        if found is not None:
+            if status:
+                found, alert = _told(state.scope, name, found, status, now, policy)
+                said.append(alert)
+            if status != "resolved":
+                incidents[name] = found
+        detectors[name] = detector.state()
+    return replace(
+        state,
+        next_hour=hour + HOUR,
+        detectors=detectors,
+        shares=_shares(state, shares, incidents) if enough else state.shares,
+        incidents=incidents,
+        resolved=[alert for alert in said if alert.status == "resolved"] or state.resolved,
+    ), said
+
+
+def tick_regime(state: RegimeState, now: int, policy: RegimePolicy) -> tuple[RegimeState, list[Alert]]:
+    """Judge hours that are over, and resolve what a scope that says nothing more has left open.
+
+    Returns the very state given where nothing is due.
+    """
+    if state.hours:
+        return _closed(state, now, policy)
+    silent = now - state.next_hour >= policy.accept_after_us
+    if not state.incidents or not silent:
+        return state, []
+    said = [
+        _told(state.scope, name, found, "resolved", now, policy)[1] for name, found in sorted(state.incidents.items())
+    ]
+    return replace(state, incidents={}, resolved=said), said
+
+
+def _shares(state: RegimeState, shares: dict[str, float], incidents: dict[str, RegimeIncident]) -> dict[str, float]:
+    """The usual shares after an hour: they stand still while an alert says that they have moved, and follow at once."""
+    if not shares or "model_mix" in incidents:
+        return state.shares
+    return shares if "model_mix" in state.incidents else blended(state.shares, shares, _FOLLOW)
+
+
+def _continued(
+    name: str, known: RegimeIncident, hour: int, score: RegimeScore | None, totals: HourTotals, policy: RegimePolicy
+) -> tuple[RegimeIncident, Status | Literal[""]]:
+    """An open alert after another hour, and what is to be said of it."""
+    if hour - known.opened >= policy.accept_after_us or (score is not None and not score.strangeness):
+        return known, "resolved"
+    waste = _waste(name, score, totals) if score is not None else 0
+    if score is None or waste < 2 * max(known.waste_nanos, policy.floor_nanos):
+        return known, ""
+    tier = _higher(known.tier, _tier(waste, known.historic, policy))
+    return replace(known, score=score, waste_nanos=waste, updates=known.updates + 1, tier=tier), "updated"
+
+
+def _opened(
+    name: str, hour: int, score: RegimeScore | None, totals: HourTotals, model: str, now: int, policy: RegimePolicy
+) -> RegimeIncident | None:
+    if score is None or score.strangeness < OPEN:
+        return None
+    waste = _waste(name, score, totals)
+    historic = now - (hour + HOUR) > policy.live_within_us
+    return RegimeIncident(
+        hour=score.since,
+        opened=hour,
+        tier=_tier(waste, historic, policy),
+        historic=historic,
+        score=score,
+        waste_nanos=waste,
+        updates=0,
+        model=words.clip(model) if name == "model_mix" else "",
+    )
+
+
+def _tier(waste: int, historic: bool, policy: RegimePolicy) -> Tier:
+    if historic or waste < policy.floor_nanos:
+        return "note"
+    return "page" if waste >= policy.page_nanos else "ticket"
+
+
+def _higher(one: Tier, other: Tier) -> Tier:
+    order: tuple[Tier, ...] = ("note", "ticket", "page")
+    return max(one, other, key=order.index)
+
+
+def _waste(name: str, score: RegimeScore, totals: HourTotals) -> int:
+    """What the change costs an hour; 0 where it is for the better."""
+    ratio = RATIOS[name]
+    if score.direction != ratio.bad or score.expected is None:
+        return 0
+    return int(max(0, totals.cost_nanos) * ratio.waste(score.observed / _MILLION, score.expected / _MILLION))
+
+
+def _told(
+    scope: str, name: str, incident: RegimeIncident, status: Status, now: int, policy: RegimePolicy
+) -> tuple[RegimeIncident, Alert]:
+    scope_type, _, scope_id = scope.partition(":")
+    rule: Rule = "token_cost" if name == "tokens_per_success" else "regime_change"
+    began = format_instant(incident.hour)
+    dedup_key = keys.alert_dedup_key(rule, f"{scope}|{name}", began)
+    ratio, score = RATIOS[name], incident.score
+    alert = Alert(
+        alert_id=keys.alert_id(dedup_key, 1, status, incident.updates if status == "updated" else 0),
+        dedup_key=dedup_key,
+        episode=1,
+        status=status,
+        severity="critical" if incident.tier == "page" else "warning" if incident.tier == "ticket" else "info",
+        tier=incident.tier,
+        rule=rule,
+        scope_type=scope_type,
+        scope_id=scope_id,
+        summary=_summary(scope_type, scope_id, name, incident, status)[: words.SUMMARY_MAX],
+        occurred_at=began,
+        stated_at=format_instant(now),
+        period_start=began,
+        period_end=format_instant(incident.opened + HOUR),
+        team_id=scope_id if scope_type == "team" else "",
+        feature=scope_id if scope_type == "feature" else "",
+        observed=_plain(score.observed),
+        expected=_plain(score.expected or 0),
+        unit=ratio.unit,
+        runbook=policy.runbook,
+        historic=incident.historic,
+    )
+    return replace(incident, last=alert), alert
+
+
+def _plain(millionths: int) -> str:
+    """A ratio as a decimal number, to four places.
+
+    >>> _plain(612_340), _plain(25_000_000)
+    ('0.6123', '25')
+    """
+    return f"{millionths / _MILLION:.4f}".rstrip("0").rstrip(".")
+
+
+def _figure(name: str, millionths: int) -> str:
+    """A ratio for people.
+
+    >>> _figure("error_rate", 32_999), _figure("price", 2_512_345), _figure("tokens_per_success", 1_200_000_000)
+    ('3.2 %', '$2.51', '1,200')
+    """
+    unit = RATIOS[name].unit
+    if unit == "share":
+        return f"{words.percent_words(millionths)} %"
+    if unit == "USD":
+        return display_usd(millionths * 1_000)
+    return f"{millionths // _MILLION:,}" if millionths >= 10 * _MILLION else f"{millionths / _MILLION:.2f}"
+
+
+def _summary(scope_type: str, scope_id: str, name: str, incident: RegimeIncident, status: Status) -> str:
+    subject, score = words.scope_words(scope_type, scope_id), incident.score
+    seen, usual = _figure(name, score.observed), _figure(name, score.expected or 0)
+    habit = RATIOS[name].words.lower()
+    if status == "resolved":
+        return f"{subject}: {habit} is back to the usual {usual}, or {seen} is the usual from now on"
+    since = format_instant(incident.hour)[:16].replace("T", " ")
+    to = f" (to {incident.model})" if incident.model else ""
+    cost = f", which costs about {display_usd(incident.waste_nanos)} an hour" if incident.waste_nanos else ""
+    return f"{subject}: {habit} {seen}{to} and not {usual}, since {since} UTC{cost}"
