@@ -7,8 +7,6 @@ anomalous stay out of the expectation, and count for the bar: what a series does
 Hours that people confirmed as an incident, or planned, count for nothing.
 
 Everything here follows from the hours that are kept; an ``Outlook`` is what they say about one hour, made once.
-numpy and not River: a bar is the largest of 336 sums over the same hours, made anew once an hour, and River's rolling
-statistics would keep each of them a second time (16 KB) and could not take back an hour that is corrected late.
 """
 
 from collections.abc import Sequence
@@ -16,28 +14,20 @@ from typing import ClassVar, Self
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from detectors.base import Observation, Score, check_version, whole
 from detectors.hour_ring import HOURS_KEPT, HourRing
+from detectors.spend_bars import HOURS_MIN, LEVELS, SCALES, WEEK, Bools, Floats, Record, expectations, record
 from schemas.instants import DAY, HOUR
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
-#: Excess is summed over so many hours.
-SCALES = (1, 3, 12)
-#: How far back the bar looks, and how far back the scatter does.
-WINDOW, WEEK = 14 * 24, 7 * 24
 _DAY = 24
-#: Known hours without which nothing is scored.
-HOURS_MIN = 72
-#: Same-hour observations that an expectation needs; else the hours beside it help out.
-OBSERVATIONS_MIN = 3
-#: An excess of so many standard deviations is as strange as one at the bar; and how much that counts.
-SCATTER, SCATTER_SHARE = 5.0, 0.6
-#: At this strangeness an hour is anomalous (in the bar's own measure, 1 is the largest known).
-BAR = 1.1
+#: What each scale's excess counts: a half day above the usual is rarely news by itself.
+SHARES = (1.0, 1.0, 0.5)
+#: How much each of these counts: the excess against the largest known, the spend itself against the largest known,
+#: and how far the hour is from the mean of its week, in so many deviations.
+EXCESS_WEIGHT, LEVEL_WEIGHT, SCATTER_WEIGHT, SCATTER = 0.4, 0.4, 0.1, 5.0
+#: At this strangeness an hour is anomalous (in the bar's own measure, 1 is about the largest of two weeks).
+BAR = 0.97
 #: What was answered ``no`` is quiet up to so much of it, what was answered ``yes`` is found from so much of it on; a
 #: plan is quiet up to so much of what was declared.
 NO_MARGIN, YES_MARGIN, PLAN_MARGIN = 1.25, 0.9, 1.5
@@ -45,8 +35,8 @@ ANSWERS_MAX = 8
 STRANGENESS_MAX = 1_000.0
 #: However quiet a series, nothing below this share of its mean hour is strange.
 LEAST_SHARE = 0.05
-#: Weeks that the course of a week is learned from, and own hours that a young scope's level is.
-WEEKS, COLD_MIN = 3, 6
+#: Own hours that a young scope's level is.
+COLD_MIN = 6
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -82,8 +72,11 @@ class Outlook(msgspec.Struct, frozen=True, array_like=True):
     hour: int
     #: What is expected of it, and of the three and twelve hours that end with it, nanodollars.
     usual: tuple[int, ...]
-    #: The largest usual excess over as many hours, nanodollars.
+    #: The largest excess over as many hours that a fortnight should bring, and the largest spend of one hour and of
+    #: three, nanodollars; and the power that says what it means to be above each of these.
     bars: tuple[float, ...]
+    levels: tuple[float, ...]
+    powers: tuple[float, ...]
     #: Mean and standard deviation of an hour, nanodollars.
     mean: float
     spread: float
@@ -193,16 +186,23 @@ class SpendSpike:
         if self.ring.known_before(hour) < HOURS_MIN:
             return None if siblings is None else self._cold(hour, siblings)
         values, left_out = self.ring.before(hour)
-        expected = _expectations(values, left_out)
+        expected = expectations(values, left_out)
         known = values[-WEEK:][np.isfinite(values[-WEEK:])]
         mean, spread = (float(known.mean()), float(known.std())) if known.size else (0.0, 0.0)
         # A hole is no excess, and no lack; of the first days nothing was expected, and they are taken as usual.
         tail = np.where(np.isfinite(np.append(values, 0.0)), np.where(np.isfinite(expected), expected, mean), 0.0)
         usual = tuple(round(float(tail[-scale:].sum())) for scale in SCALES)
-        excess = np.nan_to_num(values - expected[:-1])
-        _leave_out(excess, hour - len(excess) * HOUR, self.answers)
-        bars = [_largest(excess, scale) for scale in SCALES]
-        return Outlook(hour, usual, tuple(bars), mean, spread, plan=self._plan(hour, values, expected))
+        bars, levels = self._records(hour, values, left_out, max(LEAST_SHARE * mean, 1.0))
+        return Outlook(
+            hour,
+            usual,
+            tuple(each.largest for each in bars),
+            tuple(each.largest for each in levels),
+            tuple(each.power for each in (*bars, *levels)),
+            mean,
+            spread,
+            plan=self._plan(hour, values, expected),
+        )
 
     def accept(self, since: int, until: int) -> None:
         """Take the hours ``[since, until)`` as the new level: what was before is lifted, or lowered, to it."""
@@ -266,6 +266,19 @@ class SpendSpike:
                 return Plan(each.start, each.nanos, round(float(np.nan_to_num(over[-hours - 1 :]).sum())))
         return None
 
+    def _records(self, hour: int, values: Floats, left_out: Bools, least: float) -> tuple[list[Record], list[Record]]:
+        """The bars of excess, and of spend itself, without what people confirmed or planned."""
+        usual = expectations(values, left_out, least=1)[:-1]
+        excess = np.nan_to_num(values - usual)
+        spent = np.nan_to_num(values)
+        first = hour - len(values) * HOUR
+        for each in self.answers:
+            if each.kind != "no":
+                start, end = (max(0, (edge - first) // HOUR) for edge in (each.start, each.end))
+                spent[start:end] -= np.maximum(excess[start:end], 0.0)
+                excess[start:end] = np.minimum(excess[start:end], 0.0)
+        return [record(excess, scale, least) for scale in SCALES], [record(spent, hours, least) for hours in LEVELS]
+
     def _cold(self, hour: int, siblings: Siblings) -> Outlook:
         """By siblings: how much an hour may vary, and what it costs where fewer than six own ones are known."""
         values, left_out = self.ring.before(hour)
@@ -274,7 +287,9 @@ class SpendSpike:
         # What came before is not held against so young a scope: only this hour's own excess counts.
         sums = [round(mean + float(np.nan_to_num(values[-scale + 1 :]).sum())) for scale in SCALES[1:]]
         bars = tuple(share * mean for share in siblings.bars)
-        return Outlook(hour, (round(mean), *sums), bars, mean, siblings.spread * mean, is_cold=True)
+        levels = tuple(bar + hours * mean for bar, hours in zip(bars, LEVELS, strict=False))
+        powers = (1.0,) * (len(bars) + len(levels))
+        return Outlook(hour, (round(mean), *sums), bars, levels, powers, mean, siblings.spread * mean, is_cold=True)
 
 
 def excesses(outlook: Outlook, observed: int, recent: Sequence[int | None]) -> list[int]:
@@ -300,11 +315,7 @@ def score(
     Excess far below ``floor`` nanodollars is never strange, however quiet the series.
     """
     sums = excesses(outlook, observed, recent)
-    least = max(floor / 2, LEAST_SHARE * outlook.mean, 1.0)
-    multiple = max(excess / max(bar, least) for excess, bar in zip(sums, outlook.bars, strict=True))
-    scatter = max(outlook.spread, LEAST_SHARE * outlook.mean, floor / (2 * SCATTER), 1.0)
-    z = (observed - outlook.mean) / (SCATTER * scatter)
-    strange = max(0.0, multiple) ** (1 - SCATTER_SHARE) * max(0.0, z) ** SCATTER_SHARE / BAR
+    strange = _strangeness(outlook, observed, recent, sums, floor) / BAR
     plan = outlook.plan
     if plan is not None:
         within = recent[len(recent) - plan.hours(outlook.hour) :]
@@ -331,6 +342,26 @@ def score(
     )
 
 
+def _strangeness(
+    outlook: Outlook, observed: int, recent: Sequence[int | None], sums: Sequence[int], floor: int
+) -> float:
+    """How strange an hour's total is, in about the bar's measure."""
+    least = max(floor / 2, LEAST_SHARE * outlook.mean, 1.0)
+    scatter = max(outlook.spread, LEAST_SHARE * outlook.mean, floor / (2 * SCATTER), 1.0)
+    deviations = (observed - outlook.mean) / (SCATTER * scatter)
+    if deviations <= 0 or sums[0] <= 0:
+        return 0.0
+    above = [share * excess for share, excess in zip(SHARES, sums, strict=True)]
+    spent = [observed + sum(nanos for nanos in recent[len(recent) - hours + 1 :] if nanos) for hours in LEVELS]
+    bars = (*outlook.bars, *outlook.levels)
+    ratios = [
+        (max(0.0, nanos) / max(bar, least)) ** power
+        for nanos, bar, power in zip([*above, *spent], bars, outlook.powers, strict=True)
+    ]
+    excess, level = max(ratios[: len(SCALES)]), max(ratios[len(SCALES) :])
+    return float(excess**EXCESS_WEIGHT * level**LEVEL_WEIGHT * deviations**SCATTER_WEIGHT)
+
+
 def _hides(answer: Answer, sums: Sequence[int]) -> bool:
     """Whether so much was answered ``no`` before."""
     return all(excess <= NO_MARGIN * peak for excess, peak in zip(sums, answer.peaks, strict=True))
@@ -342,55 +373,3 @@ def _contradicts(new: Answer, old: Answer) -> bool:
         return False
     yes, no = (new, old) if new.kind == "yes" else (old, new)
     return _hides(no, yes.peaks)
-
-
-def _expectations(values: Floats, left_out: Bools) -> Floats:
-    """What was expected of each hour, and of the one after the last: medians of same hours before it.
-
-    The first three days have none (NaN); where too few same hours are left, the level of the last week stands in.
-    """
-    count = len(values)
-    clean = np.where(left_out, np.nan, values)
-    expected = _medians(clean, [_DAY * day for day in range(1, 8)], OBSERVATIONS_MIN)
-    if count >= WEEKS * WEEK:
-        lags = [WEEK * week + beside for week in range(1, WEEKS + 1) for beside in (-1, 0, 1)]
-        by_week = _medians(clean, lags, 2 * WEEKS)
-        expected = np.where(np.isfinite(by_week), (expected + by_week) / 2, expected)
-    known = clean[-WEEK:]
-    known = known[np.isfinite(known)]
-    level = float(np.median(known)) if known.size else 0.0
-    expected[HOURS_MIN:] = np.where(np.isfinite(expected[HOURS_MIN:]), expected[HOURS_MIN:], level)
-    return expected
-
-
-def _medians(clean: Floats, lags: Sequence[int], least: int) -> Floats:
-    """The median of what was so many hours before each hour, and before the one after the last."""
-    count = len(clean) + 1
-    beside = np.full((len(lags), count), np.inf)
-    for row, lag in enumerate(lags):
-        if lag < count:
-            beside[row, lag:] = clean[: count - lag]
-    beside[np.isnan(beside)] = np.inf
-    beside.sort(axis=0)
-    known = np.isfinite(beside).sum(axis=0)
-    columns = np.arange(count)
-    lower, upper = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(lags) - 1)
-    middle = (beside[lower, columns] + beside[upper, columns]) / 2
-    return np.where(known >= least, middle, np.nan)
-
-
-def _leave_out(excess: Floats, first: int, answers: Sequence[Answer]) -> None:
-    """Take what was confirmed or planned out of excesses that begin with the hour ``first``."""
-    for each in answers:
-        if each.kind != "no":
-            start, end = (max(0, (edge - first) // HOUR) for edge in (each.start, each.end))
-            excess[start:end] = np.minimum(excess[start:end], 0.0)
-
-
-def _largest(excess: Floats, scale: int) -> float:
-    """The largest sum over so many hours in the window."""
-    sums = np.cumsum(excess)
-    sums[scale:] = sums[scale:] - sums[:-scale].copy()
-    # Only what does not overlap the hours that are judged: else a leak would hide behind its own beginning.
-    window = sums[HOURS_MIN : len(sums) + 1 - scale][-WINDOW:]
-    return max(0.0, float(window.max())) if window.size else 0.0
