@@ -5,7 +5,6 @@ from detectors.judging import Judge, Kind, Verdict
 from detectors.request_judge import RequestJudge
 from detectors.series_judge import SeriesJudge
 from detectors.spend_judge import SpendJudge
-from schemas.instants import HOUR
 
 
 def make_judge(kind: Kind, step_us: int, floor: float | None = None) -> Judge:
@@ -19,7 +18,7 @@ def make_judge(kind: Kind, step_us: int, floor: float | None = None) -> Judge:
     if step_us <= 0:
         raise ValueError("the step of a series is a time above zero")
     if kind == "spend":
-        return ShortRows(step_us) if floor is None and step_us < HOUR else SpendJudge(step_us, floor)
+        return AnyRows(step_us) if floor is None else SpendJudge(step_us, floor)
     if kind == "gpu":
         return GpuJudge(step_us)
     if kind == "requests":
@@ -27,9 +26,9 @@ def make_judge(kind: Kind, step_us: int, floor: float | None = None) -> Judge:
     raise ValueError(f"a series is of spend, gpu or requests, and not of {kind!r}")
 
 
-class ShortRows:
-    """Rows shorter than an hour of nobody knows what: each row has a score of its own, up or down; what is sent is
-    what the running hour comes to, as of spend.
+class AnyRows:
+    """Rows of nobody knows what: each has a score of its own, up or down, and a ticket where that is high; what pages
+    is what the running hour comes to, as of spend.
     """
 
     def __init__(self, step_us: int) -> None:
@@ -38,4 +37,4 @@ class ShortRows:
     def step(self, timestamp_us: int, value: float | None) -> Verdict:
         """Judge one row, then learn it."""
         row, hour = self._rows.step(timestamp_us, value), self._hours.step(timestamp_us, value)
-        return Verdict(row.expected, row.score, hour.page, hour.ticket)
+        return Verdict(row.expected, row.score, hour.page, row.ticket and not hour.page)
