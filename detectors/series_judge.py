@@ -148,7 +148,7 @@ class SeriesJudge:
         expected = self._short if season is None else (self._short + season.place.usual) / 2
         least = max(1e-6 * abs(self._long), LEAST)
         sizes = self._residuals(value, day, season)
-        leasts = (least, least, 1e-6, 1.0, *(least for _ in WINDOWS))
+        leasts = (least, least, 1e-6, 0.3, *(least for _ in WINDOWS))
         surprises = [
             0.0 if size is None else tail.surprise(size, floor)
             for tail, size, floor in zip(self._tails, sizes, leasts, strict=True)
