@@ -41,15 +41,14 @@ class Record(NamedTuple):
     power: float
 
 
-def expectations(values: Floats, left_out: Bools, least: int = OBSERVATIONS_MIN) -> Floats:
+def expectations(values: Floats, left_out: Bools) -> Floats:
     """What was expected of each hour, and of the one after the last: medians of same hours before it.
 
-    Hours with fewer than ``least`` same hours before them have none (NaN) in the first three days; later ones the
-    level of the last week.
+    The first three days have none (NaN); where too few same hours are left, the level of the last week stands in.
     """
     count = len(values)
     clean = np.where(left_out, np.nan, values)
-    expected = _medians(clean, [_DAY * day for day in range(1, 8)], least)
+    expected = _medians(clean, [_DAY * day for day in range(1, 8)], OBSERVATIONS_MIN)
     if count >= WEEKS * WEEK:
         lags = [WEEK * week + beside for week in range(1, WEEKS + 1) for beside in (-1, 0, 1)]
         by_week = _medians(clean, lags, 2 * WEEKS)
@@ -59,6 +58,17 @@ def expectations(values: Floats, left_out: Bools, least: int = OBSERVATIONS_MIN)
     level = float(np.median(known)) if known.size else 0.0
     expected[HOURS_MIN:] = np.where(np.isfinite(expected[HOURS_MIN:]), expected[HOURS_MIN:], level)
     return expected
+
+
+def excess_of(values: Floats, expected: Floats) -> Floats:
+    """What each hour was above its expectation; in the first three days, above the same hour of the day before. Where
+    neither is known it is nothing.
+    """
+    usual = expected.copy()
+    first = slice(_DAY, min(HOURS_MIN, len(values)))
+    before = values[: max(0, first.stop - _DAY)]
+    usual[first] = np.where(np.isfinite(usual[first]), usual[first], before)
+    return np.nan_to_num(values - usual)
 
 
 def record(values: Floats, scale: int, least: float) -> Record:

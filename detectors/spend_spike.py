@@ -17,7 +17,7 @@ import numpy as np
 
 from detectors.base import Observation, Score, check_version, whole
 from detectors.hour_ring import HOURS_KEPT, HourRing
-from detectors.spend_bars import HOURS_MIN, LEVELS, SCALES, WEEK, Bools, Floats, Record, expectations, record
+from detectors.spend_bars import HOURS_MIN, LEVELS, SCALES, WEEK, Floats, Record, excess_of, expectations, record
 from schemas.instants import DAY, HOUR
 
 _DAY = 24
@@ -192,7 +192,7 @@ class SpendSpike:
         # A hole is no excess, and no lack; of the first days nothing was expected, and they are taken as usual.
         tail = np.where(np.isfinite(np.append(values, 0.0)), np.where(np.isfinite(expected), expected, mean), 0.0)
         usual = tuple(round(float(tail[-scale:].sum())) for scale in SCALES)
-        bars, levels = self._records(hour, values, left_out, max(LEAST_SHARE * mean, 1.0))
+        bars, levels = self._records(hour, values, expected[:-1], max(LEAST_SHARE * mean, 1.0))
         return Outlook(
             hour,
             usual,
@@ -266,11 +266,9 @@ class SpendSpike:
                 return Plan(each.start, each.nanos, round(float(np.nan_to_num(over[-hours - 1 :]).sum())))
         return None
 
-    def _records(self, hour: int, values: Floats, left_out: Bools, least: float) -> tuple[list[Record], list[Record]]:
+    def _records(self, hour: int, values: Floats, expected: Floats, least: float) -> tuple[list[Record], list[Record]]:
         """The bars of excess, and of spend itself, without what people confirmed or planned."""
-        usual = expectations(values, left_out, least=1)[:-1]
-        excess = np.nan_to_num(values - usual)
-        spent = np.nan_to_num(values)
+        excess, spent = excess_of(values, expected), np.nan_to_num(values)
         first = hour - len(values) * HOUR
         for each in self.answers:
             if each.kind != "no":

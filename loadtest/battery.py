@@ -30,7 +30,9 @@ def main() -> int:
     found = {name: _figures(own) for name, own in families.items()}
     found["all, one bar"] = _figures([each for own in families.values() for each in own])
     columns = ("family", "series", "AP", "event F1", "at", "told", "windows told", "windows", "pages per series-week")
-    rows = [(name, *(f"{v:.2f}" if isinstance(v, float) else v for v in own.values())) for name, own in found.items()]
+    rows = [
+        (name, *(f"{v:.2f}" if isinstance(v, float) else str(v) for v in own.values())) for name, own in found.items()
+    ]
     print_line(out, "AP: mean average precision by row; event F1: the best of one bar for the line's series")
     print_table(out, columns, rows, numbers=columns[1:])
     if not given.no_store:

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from detectors.base import Observation
 from detectors.hour_ring import HOLE
-from detectors.spend_spike import SCALES, Answer, Outlook, Siblings, SpendScore, SpendSpike, excesses, score
+from detectors.spend_bars import SCALES
+from detectors.spend_spike import Answer, Outlook, Siblings, SpendScore, SpendSpike, excesses, score
 from schemas.instants import HOUR
 from streams.core.detect_spike_policy import SpikePolicy, is_strange
 from streams.core.detect_spike_state import SpikeState, total

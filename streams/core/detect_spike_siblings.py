@@ -7,7 +7,8 @@ can change any more, so the answer is the same whenever it is asked, in whatever
 from collections.abc import Iterable
 from statistics import median
 
-from detectors.spend_spike import HOURS_MIN, SCALES, Outlook, Siblings, SpendSpike
+from detectors.spend_bars import HOURS_MIN, SCALES
+from detectors.spend_spike import Outlook, Siblings, SpendSpike
 from schemas.instants import DAY
 from schemas.keys import digest
 from streams.core.detect_spike_state import SpikeState

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detectors.base import Observation
-from detectors.spend_bars import Record, expectations, record
+from detectors.spend_bars import Record, excess_of, expectations, record
 from detectors.spend_spike import Answer, SpendSpike
 from schemas.instants import HOUR
 
@@ -55,10 +55,17 @@ def test_a_record_is_finite_whatever_the_amounts():
     assert np.isfinite(record(np.r_[np.zeros(399), 1e300], 1, 1.0).largest)
 
 
-def test_what_one_same_hour_tells_counts_for_records_and_not_for_what_is_expected():
-    values = np.ones(60)
-    assert np.isnan(expectations(values, np.zeros(60, bool))[30])
-    assert expectations(values, np.zeros(60, bool), least=1)[30] == 1
+def test_in_the_first_days_the_day_before_is_what_an_hour_is_compared_with():
+    values = np.r_[np.ones(24), np.full(24, 3.0), np.full(52, 4.0)]
+    expected = expectations(values, np.zeros(100, bool))[:-1]
+    assert np.isnan(expected[:72]).all()
+    found = excess_of(values, expected)
+    assert (found[10], found[30], found[60]) == (0, 2, 1)
+
+
+@pytest.mark.parametrize("count", [0, 10, 24, 40])
+def test_of_less_than_two_days_excess_is_as_long_as_the_hours(count):
+    assert len(excess_of(np.ones(count), np.full(count, np.nan))) == count
 
 
 def test_a_month_of_calm_hours_and_one_confirmed_incident_leave_the_bar_where_it_was():
