@@ -40,6 +40,10 @@ def main() -> int:
     return 0
 
 
+def _shown(figure: float) -> str:
+    return f"{figure:.2f}" if isinstance(figure, float) else str(figure)
+
+
 def _judged(series: Labelled) -> tuple[Judgement, list[int]]:
     """The scores of a series, and the rows at which something was sent."""
     judge, scores, sent, pages = make_judge("spend", series.step_us), np.zeros(len(series.values)), [], 0
