@@ -276,6 +276,32 @@ def test_concurrency_is_shed_before_anything_is_blocked():
     assert story.does == ["block", "rate_limit"]
 
 
+def _burst() -> Story:
+    """Two dollars a second, in calls of ten seconds, for the first third of the budget."""
+    story, spent, step = Story(delay_s=5), 0.0, 0
+    while spent < 34:
+        spent, step = spent + 2, step + 1
+        story.spend(spent, after_s=1, requests=step * 10, duration_ms=step * 100_000)
+    return story
+
+
+def test_a_burst_far_from_the_end_is_slowed_for_all_alike_and_let_go_once_it_is_over():
+    story = _burst()
+    assert [(measure.action, measure.request_types) for measure in story.asks] == [("rate_limit", ())]
+    assert story.decide(at=story.now + 30 * SECOND).does == ["rate_limit"], "a pause is no end"
+    assert story.decide(at=story.now + 60 * SECOND).does == []
+    assert [command.action for command in story.commands[-2:]] == ["rate_limit", "allow"]
+
+
+def test_a_burst_that_goes_on_as_far_as_it_is_let_stays_slowed():
+    story, spent = _burst(), 34.0
+    for second in range(300):
+        # A third of what the glide lets be under way, as at one gateway of three.
+        spent += (100 - spent) / 8 / 3 / 15
+        story.spend(spent, after_s=1, requests=170 + second, duration_ms=1_700_000 + second * 10_000)
+        assert story.does == ["rate_limit"], second
+
+
 def test_slow_spend_sheds_nothing():
     story = Story(delay_s=2).spend(85)
     for cents in range(1, 140):
