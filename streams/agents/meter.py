@@ -29,6 +29,7 @@ from streams.agents.opening_balances import OpeningBalances
 from streams.agents.pictures import Picture, joined
 from streams.agents.resuming import Resuming
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
+from streams.agents.spender_sayings import SpenderSayings
 from streams.clock import elapsed_s
 from streams.core.meter import PartitionState
 from streams.core.overflow import overflow_alert
@@ -70,6 +71,7 @@ class Meter:
         writer: Callable[[], str],
         flush_interval_s: float,
         scope_interval_s: float,
+        spenders_interval_s: float = 10.0,
         watchlist: Callable[[], ScopeWatchlist] | None = None,
     ) -> None:
         self._table = table
@@ -83,6 +85,7 @@ class Meter:
         self._writer = ""
         self._flush_interval_s = flush_interval_s
         self._scope_interval_s = scope_interval_s
+        self._sayings = SpenderSayings(spenders_interval_s)
         self._states: dict[tuple[str, int], PartitionState] = {}
         self._stale: dict[str, list[entries.Leftover]] = {}
         self._fresh: set[tuple[str, int]] = set()
@@ -114,7 +117,7 @@ class Meter:
             known = recovered.get(source.slot())
             state = PartitionState(source, self._rules, known.checkpoint if known else None)
             if known:
-                state.restore(known.statements)
+                state.restore(known.statements, known.spenders)
                 state.openings.restore(known.openings)
             self._openings.begin(state)
             where = (topic, partition)
@@ -351,30 +354,33 @@ class Meter:
         stale = self._stale.pop(slot, [])
         done = self._pending.pop(where, [])
         records, opened = state.openings.take()
-        if not (done or evicted or stale or records or state.changed_cells or state.changed_counters):
+        is_changed = state.changed_cells or state.changed_counters or self._sayings.is_due(where, state)
+        if not (done or evicted or stale or records or is_changed):
             return self._idle_picture(where, state)
         self._stated_at[where] = elapsed_s()
         # A cell's statement is its changelog entry: one encoding serves both.
         cells = [entries.cell_record(cell, writer) for cell in state.changed_cells.values()]
-        # Rows after their cells: those that are ahead of theirs are left out when they are taken back.
-        spenders = state.spenders.take(state.revision, state.next_offset - 1)
-        cells += [entries.cell_record(rows, writer) for rows in spenders]
+        spenders = state.spenders.take(state.next_offset - 1)
         whole, state.changed_counters = state.openings.apart(state.changed_counters, held=False)
         counters = [entries.statement_entry(counter, writer) for counter in whole]
         state.changed_cells = {}
         gone = [entries.deletion(statement, writer, self._partitions) for statement in evicted]
         consequences = self._consequences(state, of_budgets=False)
         consequences += cells
+        consequences += self._sayings.said(where, state, writer)
         consequences.append(entries.watermark_record(state.watermark(), writer))
         changed: list[tuple[bytes, bytes | None]] = [(cell.key, cell.value) for cell in cells]
+        # Rows after their cells: those that are ahead of theirs are left out when they are taken back.
+        changed += [entries.spenders_entry(state.source, record, writer) for record in spenders.records]
         changed += counters
         if records is not None:
             # After the counters: where it is missing, the next owner opens them anew.
             changed.append(entries.openings_entry(state.source, records, writer))
         changed.append(entries.checkpoint_entry(state.checkpoint(), writer))
         # Deletions follow the watermark: a total that is deleted must not be missing from a state that is older.
-        changed += [(deletion.key, None) for deletion in gone]
-        changed += [(left.key, None) for left in stale]
+        changed += [(deletion.key, None) for deletion in gone if not entries.is_of_spenders(deletion.key)]
+        changed += [(entries.spenders_key(state.source, each, writer), None) for each in spenders.outdated]
+        changed += [(left.key, None) for left in stale if left.key]
         gone += [left.deletion for left in stale if left.deletion is not None]
         return Picture(where, state, consequences, changed, gone, done, opened)
 

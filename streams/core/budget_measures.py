@@ -28,8 +28,8 @@ _SHED = Measure("rate_limit", request_types=("batch", "background"), rpm=SHED_RP
 #: A glide begins where so many times what is under way is left, and lets so small a part of what is left be under way.
 #: Tried on made-up crowds (tests/unit/crowd.py): it has to begin before its own effect can be seen.
 _GLIDE_FROM, _GLIDE_SHARE = 4, 8
-#: A glide outside of the last tenth is over where less than such a part of what it lets be under way is: callers may all
-#: be at one gateway of many, so half of it may be all that it lets go.
+#: A glide outside of the last tenth is over where less than such a part of what it lets be under way is: callers may
+#: all be at one gateway of many, so a fraction of it may be all that it lets go.
 _CALM_SHARE = 8
 #: In percent of the amount: less under way than this needs no glide, and a glide ends with half of it.
 _GLIDE_PERCENT = 2
@@ -113,7 +113,7 @@ def _is_last_tenth(standing: Standing, block: int) -> bool:
 
 
 def _is_calm(standing: Standing, block: int, delay_us: int) -> bool:
-    """Whether a glide that began early is over: far less is under way than it lets be, so it is not what makes it so."""
+    """Whether a glide that began early is over: far less is under way than it lets be, so not because of it."""
     left = block * standing.limit // 100 - standing.spent
     is_low = reserve_of(standing, delay_us) * _GLIDE_SHARE * _CALM_SHARE < left
     return is_low and standing.is_whole and not _is_last_tenth(standing, block)

@@ -359,7 +359,7 @@ class Rig:
         table, kept, ledger = _nothing(), _nothing(), _nothing()
         self._meter = Meter(
             table, kept, self._rules, ledger, (SOURCE.topic,), epoch=0, writer=self._writer, flush_interval_s=1.0,
-            scope_interval_s=1.0, watchlist=self._watchlist,
+            scope_interval_s=1.0, spenders_interval_s=0.0, watchlist=self._watchlist,
         )  # fmt: skip
         self._meter._load(SOURCE.partition, dict(self.log))
         self._meter._load_digests(SOURCE.partition, dict(self.kept))
