@@ -15,7 +15,7 @@ import numpy as np
 from schemas.versions import Versioned
 
 #: A record's names have so many characters at most, and it has so many rows: well below what a broker takes.
-NAMES_MAX, ROWS_MAX = 120_000, 10_000
+NAMES_MAX, ROWS_MAX = 100_000, 10_000
 #: A statement holds so many rows: whoever spends once more has so many stated with it.
 BLOCK = 16
 
@@ -88,10 +88,11 @@ def records(
     found = [SpenderLog(sequence=0, left=[*left], cells=[*cells])]
     room = NAMES_MAX
     for name in names:
-        room -= len(name[3]) + len(name[4]) + 16
-        if room < 0:
+        weight = len(name[3]) + len(name[4]) + 16
+        if weight > room:
             found.append(SpenderLog(sequence=0))
             room = NAMES_MAX
+        room -= weight
         found[-1].names.append(name)
     for place, start in enumerate(range(0, len(columns.rows), ROWS_MAX)):
         if place >= len(found):
