@@ -17,7 +17,7 @@ asked before anything is said.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -85,7 +85,7 @@ class Meter:
         self._writer = ""
         self._flush_interval_s = flush_interval_s
         self._scope_interval_s = scope_interval_s
-        self._sayings = SpenderSayings(spenders_interval_s)
+        self._sayings = SpenderSayings(spenders_interval_s, self._write)
         self._states: dict[tuple[str, int], PartitionState] = {}
         self._stale: dict[str, list[entries.Leftover]] = {}
         self._fresh: set[tuple[str, int]] = set()
@@ -213,6 +213,7 @@ class Meter:
             tasks.create_task(self._follow_ledger())
             tasks.create_task(self._repeat("statement", self._state))
             tasks.create_task(self._repeat("flush", self._flush_in_turn))
+            tasks.create_task(self._repeat("spenders", lambda: self._sayings.step(self._states, self._writer)))
 
     async def _repeat(self, what: str, step: Callable[[], Awaitable[float]]) -> None:
         """Do it for ever, each time after as many seconds as it says."""
@@ -295,7 +296,7 @@ class Meter:
             evicting = began >= self._evict_at
             if evicting:
                 self._evict_at = began + EVICT_EVERY_S
-                async with self._folding, self._stating:
+                async with self._folding, self._stating, self._sayings.busy:
                     cost_s = await self._flush(evicting=True)
             else:
                 cost_s = await self._flush(evicting=False)
@@ -354,8 +355,7 @@ class Meter:
         stale = self._stale.pop(slot, [])
         done = self._pending.pop(where, [])
         records, opened = state.openings.take()
-        is_changed = state.changed_cells or state.changed_counters or self._sayings.is_due(where, state)
-        if not (done or evicted or stale or records or is_changed):
+        if not (done or evicted or stale or records or state.changed_cells or state.changed_counters):
             return self._idle_picture(where, state)
         self._stated_at[where] = elapsed_s()
         # A cell's statement is its changelog entry: one encoding serves both.
@@ -367,7 +367,6 @@ class Meter:
         gone = [entries.deletion(statement, writer, self._partitions) for statement in evicted]
         consequences = self._consequences(state, of_budgets=False)
         consequences += cells
-        consequences += self._sayings.said(where, state, writer)
         consequences.append(entries.watermark_record(state.watermark(), writer))
         changed: list[tuple[bytes, bytes | None]] = [(cell.key, cell.value) for cell in cells]
         # Rows after their cells: those that are ahead of theirs are left out when they are taken back.
@@ -391,7 +390,7 @@ class Meter:
         self._stated_at[where] = now
         return Picture(where, state, [entries.watermark_record(state.watermark(), self._writer)], [], [], [])
 
-    async def _write(self, records: list[Outgoing]) -> None:
+    async def _write(self, records: Sequence[Outgoing]) -> None:
         if not records:
             return
         app: Any = self._table.app

@@ -92,6 +92,9 @@ class Spenders:
         self._logged_requests = np.zeros(1 << 10, np.int64)
         #: Rows that are other than they were stated.
         self._unsaid = np.zeros(1 << 10, np.bool_)
+        #: Nanodollars as they were made durable.
+        self._logged_cost = np.zeros(1 << 10, np.int64)
+        self._logged_more: dict[int, int] = {}
         #: Cells and rows that are in no record yet; cells that have left, to be told by this flush and by the next.
         self._new_cells: list[int] = []
         self._new_rows: list[int] = []
@@ -124,7 +127,13 @@ class Spenders:
     def rows_of(self, cell: CellStatement) -> list[SpenderRow]:
         """The rows of a cell as they stand."""
         self.drain()
-        return self._stated([row for row in self._cells[self.number(cell)].rows if row != _HOLE])
+        found = []
+        for row in self._cells[self.number(cell)].rows:
+            name = self._names[row] if row != _HOLE else None
+            if name is not None:
+                nanos = int(self._cost[row]) + self._more.get(row, 0)
+                found.append(SpenderRow(name[1], name[2], int(self._offsets[row]), nanos, int(self._requests[row])))
+        return found
 
     # -- adding -----------------------------------------------------------------------------------------------------
 
@@ -219,6 +228,7 @@ class Spenders:
         self._cost = np.concatenate([self._cost, more])
         self._requests = np.concatenate([self._requests, more])
         self._logged_requests = np.concatenate([self._logged_requests, more])
+        self._logged_cost = np.concatenate([self._logged_cost, more])
         self._unsaid = np.concatenate([self._unsaid, np.zeros_like(self._unsaid)])
 
     def _count(self, cell: _Cell, who: Who, step: int) -> None:
@@ -238,7 +248,10 @@ class Spenders:
         # A row that was restored ahead of the watermark holds more than was folded by now.
         self._offsets[changed] = np.maximum(self._offsets[changed], offset)
         self._unsaid[changed] = True
-        self._logged_requests[:] = self._requests
+        self._logged_requests[changed] = self._requests[changed]
+        self._logged_cost[changed] = self._cost[changed]
+        if self._more:
+            self._logged_more |= {row: self._more[row] for row in changed.tolist() if row in self._more}
         is_long = self._logged + len(changed) > max(_LOGGED_MIN, 2 * len(self))
         # Cells that leave with this flush are still to be found in the changelog if it is cut short.
         is_whole = not self._is_whole or (is_long and not self._leaving)
@@ -285,30 +298,36 @@ class Spenders:
         rows = self._cells[number].rows if number is not None else []
         return not any(self._unsaid[row] for row in rows if row != _HOLE)
 
-    def say(self, revision: int) -> Iterator[SpenderStatement]:
-        """State what changed, as it was made durable last; right after ``take``, or a row would say two things."""
-        blocks: dict[tuple[int, int], None] = {}
-        for row in np.flatnonzero(self._unsaid).tolist():
+    def say(self, revision: int, most: int = 1 << 60) -> list[SpenderStatement]:
+        """State so many blocks at most of what changed, as it was made durable last."""
+        blocks: dict[tuple[int, int], list[int]] = {}
+        for row in np.flatnonzero(self._unsaid)[: most * BLOCK].tolist():
             name = self._names[row]
-            if name is not None:
-                blocks[name[0], self._stands[row] // BLOCK] = None
-        self._unsaid[:] = False
-        found = []
-        for number, block in blocks:
-            within = self._cells[number].rows[block * BLOCK : (block + 1) * BLOCK]
-            found.append([row for row in within if row != _HOLE])
-        stated = iter(self._stated([row for rows in found for row in rows]))
-        for (number, block), rows in zip(blocks, found, strict=True):
-            yield _statement(self._cells[number].statement, revision, block, [next(stated) for _ in rows])
+            if name is None:
+                self._unsaid[row] = False
+                continue
+            place = (name[0], self._stands[row] // BLOCK)
+            if place not in blocks:
+                if len(blocks) == most:
+                    break
+                within = self._cells[place[0]].rows[place[1] * BLOCK : (place[1] + 1) * BLOCK]
+                # What no flush has made durable yet is said after the one that does.
+                blocks[place] = [row for row in within if row != _HOLE and self._offsets[row] >= 0]
+        rows = [row for found in blocks.values() for row in found]
+        self._unsaid[rows] = False
+        stated = iter(self._stated(rows))
+        return [
+            _statement(self._cells[number].statement, revision, block, [next(stated) for _ in found])
+            for (number, block), found in blocks.items()
+        ]
 
     def _stated(self, rows: list[int]) -> list[SpenderRow]:
-        columns = [column[rows].tolist() for column in (self._offsets, self._cost, self._requests)]
+        columns = [column[rows].tolist() for column in (self._offsets, self._logged_cost, self._logged_requests)]
         found = []
         for row, offset, cost, count in zip(rows, *columns, strict=True):
             name = self._names[row]
             assert name is not None
-            more = self._more.get(row, 0) if self._more else 0
-            found.append(SpenderRow(name[1], name[2], offset, cost + more, count))
+            found.append(SpenderRow(name[1], name[2], offset, cost + self._logged_more.get(row, 0), count))
         return found
 
     def restate(self) -> None:
@@ -337,7 +356,8 @@ class Spenders:
             cell.rows += [_HOLE] * (kept.stands - len(cell.rows))
             row = self._enter(cell, (number, kept.key_id, kept.user_id), kept.stands)
             self._offsets[row], self._requests[row] = kept.offset, kept.requests
-            self._more[row] = kept.cost_nanos
+            self._logged_requests[row] = kept.requests
+            self._more[row] = self._logged_more[row] = kept.cost_nanos
             reached = max(reached, kept.offset + 1)
         return reached
 
@@ -358,7 +378,9 @@ class Spenders:
                 self.rows.pop(hash(name), None)
                 self._names[row] = None
                 self._more.pop(row, None)
-                self._cost[row] = self._requests[row] = self._logged_requests[row] = 0
+                self._logged_more.pop(row, None)
+                for column in (self._cost, self._requests, self._logged_cost, self._logged_requests):
+                    column[row] = 0
                 self._unsaid[row] = False
                 self._free.append(row)
         blocks = -(-len(gone.rows) // BLOCK)

@@ -20,6 +20,7 @@ from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS, SPENDERS
 from schemas.statements import COST_BOUNDS_NANOS, LATENCY_BOUNDS_MS, Dimensions, Totals
 from streams.agents import digests, entries
 from streams.agents.meter import Meter
+from streams.agents.spender_sayings import said
 from streams.core import cells
 from streams.core.charging import Charging
 from streams.core.dedupe import DedupeWindow, identity
@@ -359,7 +360,7 @@ class Rig:
         table, kept, ledger = _nothing(), _nothing(), _nothing()
         self._meter = Meter(
             table, kept, self._rules, ledger, (SOURCE.topic,), epoch=0, writer=self._writer, flush_interval_s=1.0,
-            scope_interval_s=1.0, spenders_interval_s=0.0, watchlist=self._watchlist,
+            scope_interval_s=1.0, watchlist=self._watchlist,
         )  # fmt: skip
         self._meter._load(SOURCE.partition, dict(self.log))
         self._meter._load_digests(SOURCE.partition, dict(self.kept))
@@ -392,7 +393,14 @@ class Rig:
         assert picture is not None
         if not evicting:
             self.take(meanwhile, 3)
-        writes: list[Any] = [*picture.consequences, *picture.entries, *self._of_budgets(), *picture.deletions]
+        spenders = said(self.state, self._meter._writer, 1 << 60)
+        writes: list[Any] = [
+            *picture.consequences,
+            *picture.entries,
+            *self._of_budgets(),
+            *spenders,
+            *picture.deletions,
+        ]
         if cut == 1.0 and self.state.is_rebuilt:
             self._keep_digests()
         for write in writes[: round(cut * len(writes))]:
