@@ -47,8 +47,10 @@ def _of_group(group: str) -> Progress:
 
 
 async def sluice(scene: Scene, run: str) -> Contender:
-    """Sluice's worker as an operator starts it where METER is scaled apart: ``--set stages=meter``. It does not tell keys
-    and users apart, since no peer does."""
+    """Sluice's worker as an operator starts it where METER is scaled apart: ``--set stages=meter``.
+
+    It does not tell keys and users apart, since no peer does.
+    """
     return await _sluice(scene, run, spenders_max=0)
 
 
