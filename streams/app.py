@@ -178,7 +178,7 @@ def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
     _bind(app, "ledger-acks", ledger.run_acks, topics.GATEWAY_ACKS)
     _bind(app, "ledger-jobs", ledger.run_jobs, topics.JOB_COMMANDS, topics.JOB_ACKS)
     _bind(app, "ledger-definitions", ledger.run_definitions, topics.BUDGETS)
-    return []
+    return [ledger]
 
 
 def _bind_notify(app: App, outside: Outside) -> list[Loop]:

@@ -38,6 +38,9 @@ OVERFLOWS = Counter(
     registry=WORKER,
 )
 CELLS_LIVE = Gauge("sluice_cells_live", "Cells in memory.", registry=WORKER)
+SPENDERS_WRITTEN = Counter(
+    "sluice_ledger_spender_blocks_total", "Blocks of keys and users that the ledger took.", registry=WORKER
+)
 SPENDERS_LIVE = Gauge("sluice_spenders_live", "Keys and users that the cells in memory tell apart.", registry=WORKER)
 FLUSH_SECONDS = Histogram("sluice_flush_seconds", "Making state durable.", buckets=_SECONDS, registry=WORKER)
 

@@ -141,9 +141,16 @@ class Ledger(Protocol):
         self,
         cells: Sequence[CellStatement],
         watermarks: Sequence[Watermark],
-        spenders: Sequence[SpenderStatement] = (),
     ) -> None:
         """Upsert totals and watermarks in one transaction; a statement that is not newer changes nothing."""
+        ...
+
+    async def write_spenders(self, statements: Sequence[SpenderStatement]) -> None:
+        """Upsert who spent the cells' money; a row that is not newer changes nothing."""
+        ...
+
+    async def mark_spenders(self, offsets: Mapping[str, int]) -> None:
+        """Note up to which offset of each slot everything that was stated of spenders is written."""
         ...
 
     async def durable_offsets(self) -> Mapping[str, int]:

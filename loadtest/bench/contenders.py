@@ -4,7 +4,7 @@ import pickle
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -47,9 +47,21 @@ def _of_group(group: str) -> Progress:
 
 
 async def sluice(scene: Scene, run: str) -> Contender:
-    """Sluice's worker as an operator starts it where METER is scaled apart: ``--set stages=meter``."""
+    """Sluice's worker as an operator starts it where METER is scaled apart: ``--set stages=meter``.
+
+    It does not tell keys and users apart, since no peer does.
+    """
+    return await _sluice(scene, run, spenders_max=0)
+
+
+async def sluice_spenders(scene: Scene, run: str) -> Contender:
+    """The same as it is shipped: it also tells what each key and user spent of every cell."""
+    return await _sluice(scene, run)
+
+
+async def _sluice(scene: Scene, run: str, **more: Any) -> Contender:
     url = await prepare(scene.stage, run, scene.partitions)
-    settings = worker_settings(scene.stage, run, url, scene.partitions, scene.budgets, stages=["meter"])
+    settings = worker_settings(scene.stage, run, url, scene.partitions, scene.budgets, stages=["meter"], **more)
     return Contender(worker(settings, scene.stage.folder), _of_group(group_of(settings)))
 
 
@@ -125,6 +137,7 @@ async def aiokafka_read(scene: Scene, run: str) -> Contender:
 
 CONTENDERS: dict[str, Callable[[Scene, str], Awaitable[Contender]]] = {
     "sluice": sluice,
+    "sluice_spenders": sluice_spenders,
     "aiokafka_read": aiokafka_read,
     "bytewax": bytewax,
     "quixstreams": quixstreams,

@@ -41,6 +41,7 @@ FEATURES = 60
 LONG_CONTEXT_EVERY = 40
 #: Calls whose tokens, keys and users are made once and drawn from; ids and times are of each event alone.
 CALLS = 20_000
+KEYS_OF_TEAM = 16
 CHUNK = 4_096
 #: A repeat follows its original within this many events of its partition.
 REPEATED_WITHIN = 2_000
@@ -105,6 +106,8 @@ def _cells(shape: Shape, partitions: int) -> list[_Cell]:
             feature=f"feature-{random.randrange(FEATURES):02d}",
             environment=random.choice(ENVIRONMENTS),
             request_type=random.choice(REQUEST_TYPES),
+            # A key is its team's, one of a few.
+            key_id=f"key-{team:04x}{random.randrange(KEYS_OF_TEAM):02x}",
         )
         head = msgspec.json.encode(event)[:-1]
         key = event.team_id.encode()
@@ -127,7 +130,6 @@ def _calls(random: Random, long_context: bool) -> list[bytes]:
             fields |= {"status": "failure", "error_type": "timeout"}
         fields |= {
             "duration_ms": 200 + 12 * generated + random.randrange(400),
-            "key_id": f"key-{random.getrandbits(24):06x}",
             "user_id": f"user-{random.randrange(5_000):04d}",
         }
         calls.append(b"," + msgspec.json.encode(fields)[1:])

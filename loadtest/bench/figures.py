@@ -91,7 +91,7 @@ def ratios(speeds: Mapping[str, float], ours: str = "sluice") -> dict[str, float
     >>> ratios({"sluice": 100.0, "plain_faust": 4.0})
     {'plain_faust': 25.0}
     """
-    return {name: round(speeds[ours] / speed, 3) for name, speed in speeds.items() if name != ours and ours in speeds}
+    return {name: round(speeds[ours] / speed, 3) for name, speed in speeds.items() if _is_other(name, ours, speeds)}
 
 
 def cpu_ratios(costs: Mapping[str, float], ours: str = "sluice") -> dict[str, float]:
@@ -100,7 +100,12 @@ def cpu_ratios(costs: Mapping[str, float], ours: str = "sluice") -> dict[str, fl
     >>> cpu_ratios({"sluice": 10.0, "plain_faust": 400.0})
     {'plain_faust': 40.0}
     """
-    return {name: round(cost / costs[ours], 3) for name, cost in costs.items() if name != ours and ours in costs}
+    return {name: round(cost / costs[ours], 3) for name, cost in costs.items() if _is_other(name, ours, costs)}
+
+
+def _is_other(name: str, ours: str, all_: Mapping[str, float]) -> bool:
+    # What begins with our name is another setting of ours, and does more work.
+    return ours in all_ and not name.startswith(ours)
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

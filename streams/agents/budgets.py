@@ -40,7 +40,6 @@ from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
 #: A statement can come before the definition that it belongs to: METER may have heard of it first. It waits so long.
 EARLY_US = MINUTE
 EARLY_MAX = 10_000
-_NO_ANCESTORS: tuple[str, ...] = ()
 Message = ScopeStatement | ThrottleCommand | ThrottleAck | JobAck
 
 #: What a budget, and a value of it, will have spent by the end of its period, as of now; None where nobody can say.
@@ -49,7 +48,7 @@ Projection = Callable[[str, str, int], int | None]
 
 def no_ancestors(budget_id: str, value: str) -> tuple[str, ...]:
     """Every budget stands alone."""
-    return _NO_ANCESTORS
+    return ()
 
 
 class BudgetAgent(KeyedAgent[BudgetState]):
@@ -337,13 +336,14 @@ class BudgetAgent(KeyedAgent[BudgetState]):
 
     def _around(self, state: BudgetState, terms: Terms, now: int, lag_us: int) -> Around:
         wants = self._projected is not None and any(rung.on == "forecast" for rung in terms.thresholds)
-        live = self._gateways.live(now)
+        live, replayed = self._gateways.live(now), self._in_real_time
         return Around(
             live=live,
             delay_us=self._gateways.delay_us(now),
-            owing=self._in_real_time.owing(state, live) if self._in_real_time else None,
+            owing=replayed.owing(state, live) if replayed else None,
             projected=self._projected(terms.budget_id, state.value, now) if wants and self._projected else None,
             ancestors=self._ancestors_of(terms.budget_id, state.value),
+            is_replayed=replayed is not None,
             lag_us=lag_us,
             is_redefined=_key(state) in self._redefined,
         )

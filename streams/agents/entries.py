@@ -12,32 +12,35 @@ import msgspec
 
 from schemas import topics
 from schemas.keys import digest
-from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS, SPENDERS
+from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS
 from schemas.statements import CellStatement, ScopeStatement, Source, SpenderStatement, Watermark
 from streams.core.meter import PartitionState
-from streams.core.rules import CHECKPOINTS, Checkpoint, DeadLetter, Statement
+from streams.core.rules import CHECKPOINTS, Checkpoint, DeadLetter, Statement, Total
 from streams.core.scopes import meeting_place
+from streams.core.spender_log import SPENDER_LOGS, Kept, SpenderLog, blocks, kept
 from streams.transport import Outgoing, partition_of
 
 _encode = msgspec.json.Encoder().encode
 #: By the kind of a changelog entry.
-_DECODE: Mapping[str, Callable[[bytes], Statement]] = {
+_DECODE: Mapping[str, Callable[[bytes], Total]] = {
     "c": CELL_STATEMENTS.decode,
-    "p": SPENDERS.decode,
     "s": SCOPE_STATEMENTS.decode,
 }
 
 _WATERMARK = "w"
 _OPENINGS = "o"
+#: Who spent, as it is made durable (``streams.core.spender_log``); ``p`` is how it is stated.
+_SPENDERS = "d"
 
 
 class Recovered(NamedTuple):
     """What the changelog holds of one source partition."""
 
     checkpoint: Checkpoint
-    statements: list[Statement]
+    statements: list[Total]
     #: The records of openings (``streams.core.openings``).
     openings: bytes | None = None
+    spenders: tuple[Kept, ...] = ()
 
 
 def entry_key(source: Source, name: str, writer: str) -> bytes:
@@ -50,8 +53,12 @@ def entry_id(statement: Statement) -> str:
     if isinstance(statement, CellStatement):
         return f"c|{statement.cell_id}|{statement.segment}"
     if isinstance(statement, SpenderStatement):
-        return f"p|{statement.cell_id}|{statement.segment}|{statement.block}"
+        return _block_id(statement.cell_id, statement.segment, statement.block)
     return f"s|{digest(statement.scope, str(statement.period_start))}|{statement.segment}"
+
+
+def _block_id(cell_id: str, segment: int, block: int) -> str:
+    return f"p|{cell_id}|{segment}|{block}"
 
 
 def checkpoint_entry(checkpoint: Checkpoint, writer: str) -> tuple[bytes, bytes]:
@@ -64,6 +71,16 @@ def openings_entry(source: Source, records: bytes, writer: str) -> tuple[bytes, 
     return entry_key(source, _OPENINGS, writer), records
 
 
+def spenders_key(source: Source, sequence: int, writer: str) -> bytes:
+    """The changelog key of one record of who spent."""
+    return entry_key(source, f"{_SPENDERS}|{sequence}", writer)
+
+
+def spenders_entry(source: Source, record: SpenderLog, writer: str) -> tuple[bytes, bytes]:
+    """Who spent as a changelog entry; written after the cells that it belongs to."""
+    return spenders_key(source, record.sequence, writer), _encode(record)
+
+
 def statement_entry(statement: Statement, writer: str) -> tuple[bytes, bytes]:
     """A statement as a changelog entry."""
     return entry_key(statement.source, entry_id(statement), writer), _encode(statement)
@@ -74,6 +91,7 @@ def recover(entries: Mapping[bytes, bytes]) -> dict[str, Recovered]:
     by_writer: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
     best: dict[str, tuple[tuple[int, int], str, Checkpoint]] = {}
     openings: dict[tuple[str, str], bytes] = {}
+    spenders: dict[tuple[str, str], list[SpenderLog]] = {}
     for key, value in entries.items():
         parts = key.decode().split("|")
         slot, kind, writer = parts[0], parts[1], parts[-1]
@@ -84,17 +102,20 @@ def recover(entries: Mapping[bytes, bytes]) -> dict[str, Recovered]:
                 best[slot] = (rank, writer, checkpoint)
         elif kind == _OPENINGS:
             openings[(slot, writer)] = value
+        elif kind == _SPENDERS:
+            spenders.setdefault((slot, writer), []).append(SPENDER_LOGS.decode(value))
         else:
             by_writer.setdefault((slot, writer), []).append((kind, value))
     recovered = {}
     for slot, (_, writer, checkpoint) in best.items():
         statements = [_DECODE[kind](value) for kind, value in by_writer.get((slot, writer), ())]
-        recovered[slot] = Recovered(checkpoint, statements, openings.get((slot, writer)))
+        rows = tuple(kept(spenders.get((slot, writer), ())))
+        recovered[slot] = Recovered(checkpoint, statements, openings.get((slot, writer)), rows)
     return recovered
 
 
 class Leftover(NamedTuple):
-    """What an earlier writer left behind: its changelog key, and the deletion of its statement."""
+    """What an earlier writer left behind: its changelog key, if it has one, and the deletion of its statement."""
 
     key: bytes
     deletion: Outgoing | None
@@ -103,13 +124,22 @@ class Leftover(NamedTuple):
 def leftovers(entries: Mapping[bytes, bytes], partitions: int) -> dict[str, list[Leftover]]:
     """By slot: everything in the changelog, to be deleted once it has been stated again under a new writer's name."""
     found: dict[str, list[Leftover]] = {}
+    spenders: dict[tuple[str, str], list[SpenderLog]] = {}
     for key, value in entries.items():
         slot, kind, *_, writer = key.decode().split("|")
         gone = deletion(_DECODE[kind](value), writer, partitions) if kind in _DECODE else None
         found.setdefault(slot, []).append(Leftover(key, gone))
+        if kind == _SPENDERS:
+            spenders.setdefault((slot, writer), []).append(SPENDER_LOGS.decode(value))
+    for (slot, writer), log in spenders.items():
+        for cell_id, segment, block in blocks(log):
+            stated = f"{slot}|{_block_id(cell_id, segment, block)}|{writer}".encode()
+            # All slots of a partition lie in the partition of that number.
+            gone = Outgoing(topics.SPEND_CELLS, int(slot.rpartition("-")[2]), stated, None)
+            found[slot].append(Leftover(b"", gone))
     for left in found.values():
         # Watermarks first: a writer whose statements are partly gone must have lost its watermark before.
-        left.sort(key=lambda each: not is_watermark(each.key))
+        left.sort(key=lambda each: not (each.key and is_watermark(each.key)))
     return found
 
 

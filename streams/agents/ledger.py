@@ -10,6 +10,7 @@ from schemas.topics import JOB_COMMANDS as JOB_COMMANDS_TOPIC
 from schemas.versions import UnknownVersionError, Versioned
 from streams import metrics
 from streams.agents.entries import is_of_spenders, is_watermark
+from streams.agents.ledger_spenders import LedgerSpenders
 from streams.agents.shell import decoded, fail_stop
 from streams.clock import elapsed_s
 from streams.ports import Change, Ledger
@@ -29,14 +30,19 @@ def _readable(records: Iterable[Any], reader: Versioned[Any]) -> list[Any]:
 
 
 class LedgerAgent:
-    """Five streams, one transaction per batch each. Acknowledged only when PostgreSQL has committed."""
+    """Five streams. Acknowledged only when PostgreSQL has committed."""
 
     def __init__(self, ledger: Ledger, change_of: Callable[[Any], Change | None]) -> None:
         self._ledger = ledger
         self._change_of = change_of
+        self._spenders = LedgerSpenders(ledger)
+
+    async def run_background(self) -> None:
+        """Write who spent, beside what was spent."""
+        await self._spenders.run()
 
     async def run_cells(self, stream: Any) -> None:
-        """``spend.cells``: the newest totals of each cell and its spenders, then the watermarks that cover them."""
+        """``spend.cells``: the newest totals of each cell, then the watermarks that cover them; spenders follow."""
         async for event in stream.noack().events():
             started = elapsed_s()
             newest = {record.key: record for record in event.value.records}
@@ -44,15 +50,12 @@ class LedgerAgent:
             spenders = [record for key, record in newest.items() if is_of_spenders(key)]
             cells = [record for key, record in newest.items() if not (is_watermark(key) or is_of_spenders(key))]
             try:
-                await self._ledger.write_cells(
-                    [cell for _, cell in decoded(cells, CELL_STATEMENTS.decode)],
-                    [mark for _, mark in decoded(marks, WATERMARKS.decode)],
-                    [rows for _, rows in decoded(spenders, SPENDERS.decode)],
-                )
+                watermarks = [mark for _, mark in decoded(marks, WATERMARKS.decode)]
+                await self._ledger.write_cells([cell for _, cell in decoded(cells, CELL_STATEMENTS.decode)], watermarks)
+                self._spenders.keep(event, [rows for _, rows in decoded(spenders, SPENDERS.decode)], watermarks)
             except Exception as error:
                 fail_stop("LEDGER", error)
             metrics.LEDGER_SECONDS.observe(elapsed_s() - started)
-            event.ack()
 
     async def run_commands(self, stream: Any) -> None:
         """``gateway.commands``: what gateways were told, for the API."""

@@ -17,7 +17,7 @@ asked before anything is said.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -29,6 +29,7 @@ from streams.agents.opening_balances import OpeningBalances
 from streams.agents.pictures import Picture, joined
 from streams.agents.resuming import Resuming
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
+from streams.agents.spender_sayings import SpenderSayings
 from streams.clock import elapsed_s
 from streams.core.meter import PartitionState
 from streams.core.overflow import overflow_alert
@@ -70,6 +71,7 @@ class Meter:
         writer: Callable[[], str],
         flush_interval_s: float,
         scope_interval_s: float,
+        spenders_interval_s: float = 10.0,
         watchlist: Callable[[], ScopeWatchlist] | None = None,
     ) -> None:
         self._table = table
@@ -83,6 +85,7 @@ class Meter:
         self._writer = ""
         self._flush_interval_s = flush_interval_s
         self._scope_interval_s = scope_interval_s
+        self._sayings = SpenderSayings(spenders_interval_s, self._write)
         self._states: dict[tuple[str, int], PartitionState] = {}
         self._stale: dict[str, list[entries.Leftover]] = {}
         self._fresh: set[tuple[str, int]] = set()
@@ -114,7 +117,7 @@ class Meter:
             known = recovered.get(source.slot())
             state = PartitionState(source, self._rules, known.checkpoint if known else None)
             if known:
-                state.restore(known.statements)
+                state.restore(known.statements, known.spenders)
                 state.openings.restore(known.openings)
             self._openings.begin(state)
             where = (topic, partition)
@@ -210,6 +213,7 @@ class Meter:
             tasks.create_task(self._follow_ledger())
             tasks.create_task(self._repeat("statement", self._state))
             tasks.create_task(self._repeat("flush", self._flush_in_turn))
+            tasks.create_task(self._repeat("spenders", lambda: self._sayings.step(self._states, self._writer)))
 
     async def _repeat(self, what: str, step: Callable[[], Awaitable[float]]) -> None:
         """Do it for ever, each time after as many seconds as it says."""
@@ -292,7 +296,7 @@ class Meter:
             evicting = began >= self._evict_at
             if evicting:
                 self._evict_at = began + EVICT_EVERY_S
-                async with self._folding, self._stating:
+                async with self._folding, self._stating, self._sayings.busy:
                     cost_s = await self._flush(evicting=True)
             else:
                 cost_s = await self._flush(evicting=False)
@@ -356,9 +360,7 @@ class Meter:
         self._stated_at[where] = elapsed_s()
         # A cell's statement is its changelog entry: one encoding serves both.
         cells = [entries.cell_record(cell, writer) for cell in state.changed_cells.values()]
-        # Rows after their cells: those that are ahead of theirs are left out when they are taken back.
-        spenders = state.spenders.take(state.revision, state.next_offset - 1)
-        cells += [entries.cell_record(rows, writer) for rows in spenders]
+        spenders = state.spenders.take(state.next_offset - 1)
         whole, state.changed_counters = state.openings.apart(state.changed_counters, held=False)
         counters = [entries.statement_entry(counter, writer) for counter in whole]
         state.changed_cells = {}
@@ -367,14 +369,17 @@ class Meter:
         consequences += cells
         consequences.append(entries.watermark_record(state.watermark(), writer))
         changed: list[tuple[bytes, bytes | None]] = [(cell.key, cell.value) for cell in cells]
+        # Rows after their cells: those that are ahead of theirs are left out when they are taken back.
+        changed += [entries.spenders_entry(state.source, record, writer) for record in spenders.records]
         changed += counters
         if records is not None:
             # After the counters: where it is missing, the next owner opens them anew.
             changed.append(entries.openings_entry(state.source, records, writer))
         changed.append(entries.checkpoint_entry(state.checkpoint(), writer))
         # Deletions follow the watermark: a total that is deleted must not be missing from a state that is older.
-        changed += [(deletion.key, None) for deletion in gone]
-        changed += [(left.key, None) for left in stale]
+        changed += [(deletion.key, None) for deletion in gone if not entries.is_of_spenders(deletion.key)]
+        changed += [(entries.spenders_key(state.source, each, writer), None) for each in spenders.outdated]
+        changed += [(left.key, None) for left in stale if left.key]
         gone += [left.deletion for left in stale if left.deletion is not None]
         return Picture(where, state, consequences, changed, gone, done, opened)
 
@@ -385,7 +390,7 @@ class Meter:
         self._stated_at[where] = now
         return Picture(where, state, [entries.watermark_record(state.watermark(), self._writer)], [], [], [])
 
-    async def _write(self, records: list[Outgoing]) -> None:
+    async def _write(self, records: Sequence[Outgoing]) -> None:
         if not records:
             return
         app: Any = self._table.app

@@ -28,6 +28,9 @@ _SHED = Measure("rate_limit", request_types=("batch", "background"), rpm=SHED_RP
 #: A glide begins where so many times what is under way is left, and lets so small a part of what is left be under way.
 #: Tried on made-up crowds (tests/unit/crowd.py): it has to begin before its own effect can be seen.
 _GLIDE_FROM, _GLIDE_SHARE = 4, 8
+#: A glide outside of the last tenth is over where less than such a part of what it lets be under way is: callers may
+#: all be at one gateway of many, so a fraction of it may be all that it lets go.
+_CALM_SHARE = 8
 #: In percent of the amount: less under way than this needs no glide, and a glide ends with half of it.
 _GLIDE_PERCENT = 2
 #: The key of that hold: no rung is at 0 percent.
@@ -62,6 +65,8 @@ def hold(state: BudgetState, terms: Terms, standing: Standing, delay_us: int) ->
             del state.holds[percent]
         elif standing.is_whole or not kept.is_sure:
             kept.is_sure = _is_sure(standing, percent, kept.reserve_nanos)
+    if SHED in state.holds and block is not None and _is_calm(standing, block, delay_us):
+        del state.holds[SHED]
     if standing.is_historic:
         return
     for percent in rungs - state.holds.keys():
@@ -99,8 +104,19 @@ def _is_close(standing: Standing, block: int, delay_us: int) -> bool:
     where much is under way.
     """
     left = block * standing.limit // 100 - standing.spent
-    is_last_tenth = left <= standing.limit // 10 and standing.burn * delay_us // SECOND * 50 > left
-    return left > 0 and (is_last_tenth or _glides(standing, left, delay_us))
+    is_near = _is_last_tenth(standing, block) and standing.burn * delay_us // SECOND * 50 > left
+    return left > 0 and (is_near or _glides(standing, left, delay_us))
+
+
+def _is_last_tenth(standing: Standing, block: int) -> bool:
+    return block * standing.limit // 100 - standing.spent <= standing.limit // 10
+
+
+def _is_calm(standing: Standing, block: int, delay_us: int) -> bool:
+    """Whether a glide that began early is over: far less is under way than it lets be, so not because of it."""
+    left = block * standing.limit // 100 - standing.spent
+    is_low = reserve_of(standing, delay_us) * _GLIDE_SHARE * _CALM_SHARE < left
+    return is_low and standing.is_whole and not _is_last_tenth(standing, block)
 
 
 def _glides(standing: Standing, left: int, delay_us: int) -> bool:
@@ -158,7 +174,10 @@ def wanted(state: BudgetState, terms: Terms, standing: Standing) -> tuple[Measur
             for measure in rung.measures:
                 found += softened(measure, terms.hard, state.holds[rung.percent].is_sure)
     if SHED in state.holds:
-        found.append(_SHED)
+        block = blocking_percent(terms)
+        if block is not None and _is_last_tenth(standing, block):
+            # Not in an early glide: less burn because of it would end it.
+            found.append(_SHED)
         found += _gliding(state, terms)
     return ordered(found)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from schemas.alerts import Alert
 from schemas.commands import JobAck, JobCommand, ThrottleCommand
-from schemas.instants import DAY, MINUTE, SECOND
+from schemas.instants import DAY, HOUR, MINUTE, SECOND
 from streams.core import budget_commands as commands
 from streams.core.budget_account import (
     BURN_SHOWN_US,
@@ -20,6 +20,7 @@ from streams.core.budget_account import (
     carried_from,
     ends_at,
     first_revision,
+    hourly_burn_of,
     key_of,
     opened,
     standing,
@@ -80,6 +81,8 @@ class Around(NamedTuple):
     lag_us: int = 0
     #: Whether the terms have just changed: what follows from that is news, however long ago the last money came.
     is_redefined: bool = False
+    #: Whether the stream runs ahead of the clock: what came in many of its minutes is stated within few of its seconds.
+    is_replayed: bool = False
 
 
 NOTHING_KNOWN = Around()
@@ -120,6 +123,9 @@ def decide(
         carried = carried_from(state, terms, others, now)
         state.carried_nanos = state.carried_nanos if carried is None else carried
     stands = standing(state, terms, now, policy.live_within_us)
+    if around.is_replayed:
+        burn = hourly_burn_of(state, now) * SECOND // HOUR
+        stands = msgspec.structs.replace(stands, burn=burn, recent_burn=burn)
     if is_idle(state, terms, now):
         # What it held is let go of, and what it told taken back, before it is forgotten.
         stands = msgspec.structs.replace(stands, is_over=True, is_historic=True)

@@ -20,7 +20,6 @@ from schemas.statements import (
     ScopeStatement,
     Signal,
     Source,
-    SpenderStatement,
     Watermark,
 )
 from streams.core import cells, evicting, spenders
@@ -33,9 +32,20 @@ from streams.core.matching import values_of
 from streams.core.openings import Openings
 from streams.core.overflow import Overflow
 from streams.core.reading import Record, Rejected
-from streams.core.rules import Checkpoint, DeadLetter, Rules, Statement, Watched, Watchlist, evicted_until, new_counter
+from streams.core.rules import (
+    Checkpoint,
+    DeadLetter,
+    Rules,
+    Statement,
+    Total,
+    Watched,
+    Watchlist,
+    evicted_until,
+    new_counter,
+)
 from streams.core.sampling import Sampler
 from streams.core.signals import runaway as runaway_signal
+from streams.core.spender_log import Kept
 
 _LANES_MAX = 64
 _offset_of = attrgetter("offset")
@@ -85,13 +95,9 @@ class PartitionState:
 
     # -- restoring --------------------------------------------------------------------------------------------------
 
-    def restore(self, statements: Iterable[Statement]) -> None:
+    def restore(self, statements: Iterable[Total], rows: Iterable[Kept] = ()) -> None:
         """Take back what was durable. Everything counts as changed: a new owner restates before its first watermark."""
-        rows = []
         for statement in statements:
-            if isinstance(statement, SpenderStatement):
-                rows.append(statement)
-                continue
             if isinstance(statement, CellStatement):
                 self.cells[(statement.dimensions, statement.hour)] = statement
                 self.admission.enter(statement.dimensions)

@@ -16,7 +16,9 @@ from streams.core.rates import FlatTerms
 from streams.core.reading import Limits, Reason
 
 #: What is kept of a partition, and stated.
-Statement = CellStatement | ScopeStatement | SpenderStatement
+Total = CellStatement | ScopeStatement
+#: What is stated.
+Statement = Total | SpenderStatement
 
 
 class Watched(NamedTuple):

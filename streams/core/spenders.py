@@ -9,18 +9,19 @@ what is live decides, in offset order (``streams.core.admission`` says why a rep
 finds no room is counted under its key and ``__other__``, for which room is kept apart: keys are few, users are many.
 
 A call's row is found by a hash of 64 bits while its texts are at hand, so that these need not be kept; what calls
-cost is added up in columns, some 500 of them at once.
+cost is added up in columns, some 500 of them at once. Each flush makes what changed durable
+(``streams.core.spender_log``); it is stated more rarely.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from schemas.statements import CellStatement, SpenderRow, SpenderStatement
 from streams.core.admission import OTHER
+from streams.core.spender_log import BLOCK, Columns, Kept, SpenderLog, records
 
-#: A statement holds so many rows: whoever spends once more has so many stated with it.
-BLOCK = 16
 #: Room for keys alone, as a part of that for keys with users.
 KEYS_SHARE = 4
 #: Where rows without room are added up: nobody reads it.
@@ -31,8 +32,18 @@ AT_ONCE = 1_024
 _LARGE, _CARRIED = 1 << 50, 1 << 61
 _HOLE = -1
 
+#: Everything is written anew where so many rows were written since, or twice as many as there are.
+_LOGGED_MIN = 20_000
+
 #: The number of a cell (``Spenders.number``), a key and a user.
 Who = tuple[int, str, str]
+
+
+class Logged(NamedTuple):
+    """What a flush writes, and the numbers of the records that it makes needless."""
+
+    records: list[SpenderLog]
+    outdated: range
 
 
 class Room:
@@ -73,12 +84,25 @@ class Spenders:
         #: Of each row: whose it is, where it stands in its cell, the offset up to which it was stated.
         self._names: list[Who | None] = [None]
         self._stands: list[int] = [0]
-        self._offsets: list[int] = [-1]
         self._free: list[int] = []
+        self._offsets = np.full(1 << 10, -1, np.int64)
         self._cost = np.zeros(1 << 10, np.int64)
         self._requests = np.zeros(1 << 10, np.int64)
-        #: Requests as they were stated: where they are others, something changed. Below zero: nothing counts as stated.
-        self._stated_requests = np.zeros(1 << 10, np.int64)
+        #: Requests as they were made durable: where they are others, something changed.
+        self._logged_requests = np.zeros(1 << 10, np.int64)
+        #: Rows that are other than they were stated.
+        self._unsaid = np.zeros(1 << 10, np.bool_)
+        #: Nanodollars as they were made durable.
+        self._logged_cost = np.zeros(1 << 10, np.int64)
+        self._logged_more: dict[int, int] = {}
+        #: Cells and rows that are in no record yet; cells that have left, to be told by this flush and by the next.
+        self._new_cells: list[int] = []
+        self._new_rows: list[int] = []
+        self._left: list[int] = []
+        self._leaving: list[int] = []
+        #: The number of the next record, of the first that counts, and how many rows were written since that.
+        self._sequence = self._first = self._logged = 0
+        self._is_whole = False
         #: What 64 bits of a row do not hold, and how much was added to rows since that was looked after.
         self._more: dict[int, int] = {}
         self._uncarried = 0
@@ -96,13 +120,20 @@ class Spenders:
             number = self._numbers[id(cell)] = self._next
             team = (cell.dimensions.org_id, cell.dimensions.team_id)
             self._cells[number] = _Cell(cell, self._teams.setdefault(team, Room(self._team_most)))
+            self._new_cells.append(number)
             self._next += 1
         return number
 
     def rows_of(self, cell: CellStatement) -> list[SpenderRow]:
         """The rows of a cell as they stand."""
         self.drain()
-        return self._stated([row for row in self._cells[self.number(cell)].rows if row != _HOLE])
+        found = []
+        for row in self._cells[self.number(cell)].rows:
+            name = self._names[row] if row != _HOLE else None
+            if name is not None:
+                nanos = int(self._cost[row]) + self._more.get(row, 0)
+                found.append(SpenderRow(name[1], name[2], int(self._offsets[row]), nanos, int(self._requests[row])))
+        return found
 
     # -- adding -----------------------------------------------------------------------------------------------------
 
@@ -175,12 +206,8 @@ class Spenders:
             row = len(self._names)
             self._names.append(None)
             self._stands.append(0)
-            self._offsets.append(-1)
             if row >= len(self._cost):
-                more = np.zeros_like(self._cost)
-                self._cost = np.concatenate([self._cost, more])
-                self._requests = np.concatenate([self._requests, more])
-                self._stated_requests = np.concatenate([self._stated_requests, more])
+                self._grow()
         if stands is None:
             stands = cell.holes.pop() if cell.holes else len(cell.rows)
         if stands == len(cell.rows):
@@ -191,8 +218,18 @@ class Spenders:
             self._keys[who[:2]] = row
         else:
             self.rows[hash(who)] = row
+        self._new_rows.append(row)
         self._count(cell, who, 1)
         return row
+
+    def _grow(self) -> None:
+        more = np.zeros_like(self._cost)
+        self._offsets = np.concatenate([self._offsets, more - 1])
+        self._cost = np.concatenate([self._cost, more])
+        self._requests = np.concatenate([self._requests, more])
+        self._logged_requests = np.concatenate([self._logged_requests, more])
+        self._logged_cost = np.concatenate([self._logged_cost, more])
+        self._unsaid = np.concatenate([self._unsaid, np.zeros_like(self._unsaid)])
 
     def _count(self, cell: _Cell, who: Who, step: int) -> None:
         for room in (cell.team, self._all):
@@ -201,67 +238,127 @@ class Spenders:
             else:
                 room.users += step
 
-    # -- stating ----------------------------------------------------------------------------------------------------
+    # -- making durable ---------------------------------------------------------------------------------------------
 
-    def take(self, revision: int, offset: int) -> Iterator[SpenderStatement]:
-        """What changed up to an offset; it counts as stated."""
+    def take(self, offset: int) -> Logged:
+        """What changed up to an offset, to be made durable; it counts as durable from here on."""
         self.drain()
         self._cost[NOWHERE] = self._requests[NOWHERE] = 0
-        changed = np.flatnonzero(self._requests != self._stated_requests).tolist()
-        self._stated_requests[:] = self._requests
-        blocks: dict[tuple[int, int], None] = {}
-        for row in changed:
-            # A row that was restored ahead of the watermark holds more than was folded by now.
-            self._offsets[row] = max(self._offsets[row], offset)
+        changed = np.flatnonzero(self._requests != self._logged_requests)
+        # A row that was restored ahead of the watermark holds more than was folded by now.
+        self._offsets[changed] = np.maximum(self._offsets[changed], offset)
+        self._unsaid[changed] = True
+        self._logged_requests[changed] = self._requests[changed]
+        self._logged_cost[changed] = self._cost[changed]
+        if self._more:
+            self._logged_more |= {row: self._more[row] for row in changed.tolist() if row in self._more}
+        is_long = self._logged + len(changed) > max(_LOGGED_MIN, 2 * len(self))
+        # Cells that leave with this flush are still to be found in the changelog if it is cut short.
+        is_whole = not self._is_whole or (is_long and not self._leaving)
+        if is_whole:
+            changed = np.array([row for row, name in enumerate(self._names) if name is not None], np.int64)
+            self._new_cells, self._new_rows = list(self._cells), changed.tolist()
+        left, self._left, self._leaving = self._left, self._leaving, []
+        if not (len(self) if is_whole else len(changed) or left):
+            return Logged([], range(0))
+        found = records(
+            self._sequence, is_whole, left, list(self._said_cells()), list(self._said_names()),
+            Columns(changed, self._offsets[changed], self._cost[changed], self._requests[changed]), self._more,
+        )  # fmt: skip
+        self._new_cells, self._new_rows = [], []
+        outdated = range(self._first, self._sequence) if is_whole else range(0)
+        if is_whole:
+            self._first, self._logged, self._is_whole = self._sequence, 0, True
+        self._sequence += len(found)
+        self._logged += len(changed)
+        return Logged(found, outdated)
+
+    def _said_cells(self) -> Iterator[tuple[int, str, int]]:
+        for number in self._new_cells:
+            cell = self._cells.get(number)
+            if cell is not None and cell.rows:
+                yield number, cell.statement.cell_id, cell.statement.segment
+
+    def _said_names(self) -> Iterator[tuple[int, int, int, str, str]]:
+        for row in self._new_rows:
             name = self._names[row]
             if name is not None:
-                blocks[name[0], self._stands[row] // BLOCK] = None
-        found = []
-        for number, block in blocks:
-            within = self._cells[number].rows[block * BLOCK : (block + 1) * BLOCK]
-            found.append([row for row in within if row != _HOLE])
-        stated = iter(self._stated([row for rows in found for row in rows]))
-        for (number, block), rows in zip(blocks, found, strict=True):
-            yield _statement(self._cells[number].statement, revision, block, [next(stated) for _ in rows])
+                yield row, name[0], self._stands[row], name[1], name[2]
+
+    # -- stating ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_unsaid(self) -> bool:
+        """Whether there is anything to state."""
+        return bool(self._unsaid.any())
+
+    def is_said(self, cell: CellStatement) -> bool:
+        """Whether all rows of a cell were stated as they are."""
+        number = self._numbers.get(id(cell))
+        rows = self._cells[number].rows if number is not None else []
+        return not any(self._unsaid[row] for row in rows if row != _HOLE)
+
+    def say(self, revision: int, most: int = 1 << 60) -> list[SpenderStatement]:
+        """State so many blocks at most of what changed, as it was made durable last."""
+        blocks: dict[tuple[int, int], list[int]] = {}
+        for row in np.flatnonzero(self._unsaid)[: most * BLOCK].tolist():
+            name = self._names[row]
+            if name is None:
+                self._unsaid[row] = False
+                continue
+            place = (name[0], self._stands[row] // BLOCK)
+            if place not in blocks:
+                if len(blocks) == most:
+                    break
+                within = self._cells[place[0]].rows[place[1] * BLOCK : (place[1] + 1) * BLOCK]
+                # What no flush has made durable yet is said after the one that does.
+                blocks[place] = [row for row in within if row != _HOLE and self._offsets[row] >= 0]
+        rows = [row for found in blocks.values() for row in found]
+        self._unsaid[rows] = False
+        stated = iter(self._stated(rows))
+        return [
+            _statement(self._cells[number].statement, revision, block, [next(stated) for _ in found])
+            for (number, block), found in blocks.items()
+        ]
 
     def _stated(self, rows: list[int]) -> list[SpenderRow]:
-        costs, requests = self._cost[rows].tolist(), self._requests[rows].tolist()
+        columns = [column[rows].tolist() for column in (self._offsets, self._logged_cost, self._logged_requests)]
         found = []
-        for row, cost, count in zip(rows, costs, requests, strict=True):
+        for row, offset, cost, count in zip(rows, *columns, strict=True):
             name = self._names[row]
             assert name is not None
-            more = self._more.get(row, 0) if self._more else 0
-            found.append(SpenderRow(name[1], name[2], self._offsets[row], cost + more, count))
+            found.append(SpenderRow(name[1], name[2], offset, cost + self._logged_more.get(row, 0), count))
         return found
 
     def restate(self) -> None:
-        """Everything counts as changed."""
+        """Everything counts as changed: the next flush writes it anew."""
         for cell in self._cells.values():
-            self._stated_requests[[row for row in cell.rows if row != _HOLE]] = -1
+            self._unsaid[[row for row in cell.rows if row != _HOLE]] = True
+        self._is_whole = False
 
     # -- restoring and letting go -----------------------------------------------------------------------------------
 
-    def restore(self, cells: Iterable[CellStatement], statements: Iterable[SpenderStatement]) -> int:
-        """Take rows back to their cells; returns one past the highest offset in any.
+    def restore(self, cells: Iterable[CellStatement], rows: Iterable[Kept]) -> int:
+        """Take rows back to their cells, those of a cell in order; returns one past the highest offset in any.
 
         Rows without their cell are those of a flush that was cut short, from beyond the watermark, or of a cell that
         has left: they are left out.
         """
         by_segment = {(cell.cell_id, cell.segment): cell for cell in cells}
         reached = 0
-        for statement in sorted(statements, key=lambda each: each.block):
-            found = by_segment.get((statement.cell_id, statement.segment))
+        for kept in rows:
+            found = by_segment.get((kept.cell_id, kept.segment))
             if found is None:
                 continue
             number = self.number(found)
-            cell, first = self._cells[number], statement.block * BLOCK
-            cell.holes = [*range(first - 1, len(cell.rows) - 1, -1), *cell.holes]
-            cell.rows += [_HOLE] * (first - len(cell.rows))
-            for stands, said in enumerate(statement.rows, first):
-                row = self._enter(cell, (number, said.key_id, said.user_id), stands)
-                self._offsets[row], self._requests[row] = said.offset, said.requests
-                self._more[row] = said.cost_nanos
-                reached = max(reached, said.offset + 1)
+            cell = self._cells[number]
+            cell.holes = [*range(kept.stands - 1, len(cell.rows) - 1, -1), *cell.holes]
+            cell.rows += [_HOLE] * (kept.stands - len(cell.rows))
+            row = self._enter(cell, (number, kept.key_id, kept.user_id), kept.stands)
+            self._offsets[row], self._requests[row] = kept.offset, kept.requests
+            self._logged_requests[row] = kept.requests
+            self._more[row] = self._logged_more[row] = kept.cost_nanos
+            reached = max(reached, kept.offset + 1)
         return reached
 
     def leave(self, cell: CellStatement) -> list[SpenderStatement]:
@@ -271,6 +368,8 @@ class Spenders:
         if number is None:
             return []
         gone = self._cells.pop(number)
+        # The log tells of it once its deletion is durable: a cell that comes back has its rows.
+        self._leaving.append(number)
         for row in gone.rows:
             name = self._names[row] if row != _HOLE else None
             if name is not None:
@@ -279,7 +378,10 @@ class Spenders:
                 self.rows.pop(hash(name), None)
                 self._names[row] = None
                 self._more.pop(row, None)
-                self._cost[row] = self._requests[row] = self._stated_requests[row] = 0
+                self._logged_more.pop(row, None)
+                for column in (self._cost, self._requests, self._logged_cost, self._logged_requests):
+                    column[row] = 0
+                self._unsaid[row] = False
                 self._free.append(row)
         blocks = -(-len(gone.rows) // BLOCK)
         return [_statement(cell, cell.revision, block, []) for block in range(blocks)]

@@ -18,7 +18,7 @@ from streams.ports import BudgetStatus, Change, SpentRow
 from streams.sinks import jobs, spent
 from streams.sinks.definition_rows import INSERT_DEFINITION, definition_row
 from streams.sinks.postgres import storable, with_retries
-from streams.sinks.spender_rows import UPSERT_SPENDERS, spender_columns
+from streams.sinks.spender_rows import MARK_SPENDERS, UPSERT_SPENDERS, spender_columns
 
 logger = logging.getLogger("sluice.ledger")
 
@@ -61,6 +61,7 @@ on conflict (slot) do update set revision = excluded.revision, next_offset = exc
     duplicates = excluded.duplicates, updated_at = now()
 where (excluded.revision, excluded.next_offset) >= (old.revision, old.next_offset)
 """
+_DURABLE = "select slot, least(next_offset, spenders_offset) as next_offset from ledger_sources"
 #: In the order of ``_status_row``.
 _STATUS_KEY = ("budget_id", "value", "period_start")
 _STATUS = (
@@ -106,15 +107,14 @@ class PostgresLedger:
         self,
         cells: Sequence[CellStatement],
         watermarks: Sequence[Watermark],
-        spenders: Sequence[SpenderStatement] = (),
     ) -> None:
-        """Upsert cells and who spent their money, then the watermarks that cover them, in one transaction.
+        """Upsert cells, then the watermarks that cover them, in one transaction.
 
         Raises:
             asyncpg.PostgresError, OSError: the database did not take it after many tries; nothing of
                 this call is visible, and the caller must not go on.
         """
-        columns, rows = _cell_columns(cells), spender_columns(spenders)
+        columns = _cell_columns(cells)
         marks = sorted(
             (
                 mark.source.slot(),
@@ -131,19 +131,33 @@ class PostgresLedger:
             async with self._pool.acquire() as connection, connection.transaction():
                 if cells:
                     await connection.execute(_UPSERT_CELLS, *columns)
-                if rows:
-                    await connection.execute(UPSERT_SPENDERS, *rows)
                 if marks:
                     await connection.executemany(_UPSERT_SOURCE, marks)
 
-        if cells or rows or marks:
+        if cells or marks:
             await with_retries(attempt)
+
+    async def write_spenders(self, statements: Sequence[SpenderStatement]) -> None:
+        """Upsert who spent the cells' money.
+
+        Raises:
+            asyncpg.PostgresError, OSError: as ``write_cells``.
+        """
+        if columns := spender_columns(statements):
+            await with_retries(lambda: self._pool.execute(UPSERT_SPENDERS, *columns))
+
+    async def mark_spenders(self, offsets: Mapping[str, int]) -> None:
+        """Note up to which offset of each slot everything that was stated of spenders is written."""
+        if offsets:
+            await with_retries(lambda: self._pool.executemany(MARK_SPENDERS, sorted(offsets.items())))
 
     async def durable_offsets(self) -> Mapping[str, int]:
         """``{slot: next offset}`` up to which the ledger holds everything."""
 
         async def attempt() -> list[asyncpg.Record]:
-            return await self._pool.fetch("select slot, next_offset from ledger_sources")
+            return await self._pool.fetch(
+                "select slot, least(next_offset, spenders_offset) as next_offset from ledger_sources"
+            )
 
         return {row["slot"]: row["next_offset"] for row in await with_retries(attempt)}
 

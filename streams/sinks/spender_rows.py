@@ -22,6 +22,8 @@ on conflict (cell_id, slot, segment, who) do update set revision = excluded.revi
     last_offset = excluded.last_offset, cost_nanos = excluded.cost_nanos, requests = excluded.requests
 where (excluded.revision, excluded.last_offset) > (old.revision, old.last_offset)
 """
+#: A slot that nothing is known of yet has no row; its next mark finds it.
+MARK_SPENDERS = "update ledger_sources set spenders_offset = greatest(spenders_offset, $2) where slot = $1"
 
 
 def spender_columns(statements: Sequence[SpenderStatement]) -> list[list[Any]]:

@@ -313,7 +313,8 @@ async def test_every_budget_tells_its_keys_and_users_and_they_add_up(api, pool):
         spent_by(other, {("k1", "eve"): 7 * 10**9}),
         spent_by(later, {("k3", "ann"): 1 * 10**9}),
     ]
-    await PostgresLedger(pool).write_cells([chat, answers, other, later], [], shares)
+    await PostgresLedger(pool).write_cells([chat, answers, other, later], [])
+    await PostgresLedger(pool).write_spenders(shares)
     assert await shown(api, "search-daily", "key") == ({"k1": "5", "k2": "3", "k3": "1", "": "1"}, True)
     assert await shown(api, "search-daily", "user") == ({"ann": "7", "bob": "2", "": "1"}, True)
     assert await shown(api, "one-key", "team") == ({"risk": "7", "search": "5"}, True)
@@ -335,7 +336,8 @@ async def test_what_found_no_room_among_keys_and_users_is_a_row_of_its_own(api, 
     shares += [spent_by(untold, {("k9", "zoe"): 2 * 10**9}, revision=-1)]
     gpu = cell("search", "train", "L40S", HOUR_14, 5 * 10**9)
     gpu = msgspec.structs.replace(gpu, dimensions=msgspec.structs.replace(gpu.dimensions, category="gpu"))
-    await PostgresLedger(pool).write_cells([told, untold, gpu], [], shares)
+    await PostgresLedger(pool).write_cells([told, untold, gpu], [])
+    await PostgresLedger(pool).write_spenders(shares)
     assert await shown(api, "search-daily", "key") == ({"k1": "7", "": "5", "__other__": "4"}, False)
     assert await shown(api, "search-daily", "user") == ({"__other__": "7", "": "5", "ann": "4"}, False)
 
@@ -347,7 +349,8 @@ async def test_a_row_that_is_not_newer_changes_nothing(api, pool):
     older = spent_by(one, {("k1", "a\x00b"): 1 * 10**9})
     older.rows[0].offset -= 1
     for said in ([newest], [older], [older, newest, older]):
-        await ledger.write_cells([one], [], said)
+        await ledger.write_cells([one], [])
+        await ledger.write_spenders(said)
         assert await shown(api, "search-daily", "key") == ({"k1": "2"}, True)
 
 

@@ -12,7 +12,8 @@ from schemas.commands import Target, ThrottleAck, ThrottleCommand
 from schemas.instants import HOUR, SECOND, format_instant, to_datetime
 from schemas.keys import cell_id
 from schemas.money import format_usd
-from schemas.statements import CellStatement, Dimensions, Source, Totals, Watermark
+from schemas.statements import CellStatement, Dimensions, Source, SpenderRow, SpenderStatement, Totals, Watermark
+from streams.agents.ledger_spenders import LedgerSpenders
 from streams.ports import BudgetStatus
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.postgres import MigrationError, migrate, migration_files, open_pool
@@ -92,6 +93,11 @@ async def test_a_watermark_moves_forward_only(pool):
     ledger = PostgresLedger(pool)
     await ledger.write_cells([], [mark(50)])
     await ledger.write_cells([cell(1, offset=1)], [mark(20), mark(7, partition=1)])
+    assert set((await ledger.durable_offsets()).values()) == {0}, "who spent it is not there yet"
+    for offset in (40, 30):
+        await ledger.mark_spenders({"usage.events.v1@0-0": offset, "usage.events.v1@0-1": 9, "unknown": 1})
+    assert await ledger.durable_offsets() == {"usage.events.v1@0-0": 40, "usage.events.v1@0-1": 7}
+    await ledger.mark_spenders({"usage.events.v1@0-0": 60})
     assert await ledger.durable_offsets() == {"usage.events.v1@0-0": 50, "usage.events.v1@0-1": 7}
 
 
@@ -315,3 +321,37 @@ async def test_a_ledger_of_the_first_release_is_widened_with_its_rows(database_u
         assert (int(row["cost_nanos"]), row["requests"]) == (9_007_199_254_740_993, 9_007_199_254_740_993)
     finally:
         await connection.close()
+
+
+class Batch:
+    """A batch that notes its acknowledgement."""
+
+    acked = False
+
+    def ack(self) -> None:
+        self.acked = True
+
+
+def said_by(requests: int, offset: int, block: int = 0) -> SpenderStatement:
+    return SpenderStatement(
+        cell_id="c", hour=NOON, source=SOURCE, segment=0, revision=0, block=block,
+        rows=[SpenderRow("k", f"u{block}", offset, requests * 10, requests)],
+    )  # fmt: skip
+
+
+async def test_a_batch_that_says_who_spent_is_acknowledged_once_the_newest_of_each_block_is_written(pool):
+    ledger, spenders = PostgresLedger(pool), LedgerSpenders(PostgresLedger(pool))
+    first, second, plain = Batch(), Batch(), Batch()
+    await ledger.write_cells([], [mark(50)])
+    spenders.keep(first, [said_by(1, 10), said_by(1, 11, block=1)], [])
+    spenders.keep(second, [said_by(2, 20)], [mark(50)])
+    spenders.keep(plain, [], [])
+    assert [batch.acked for batch in (first, second, plain)] == [False, False, True]
+    assert (await ledger.durable_offsets())["usage.events.v1@0-0"] == 0, (
+        "a cell may not leave before its spenders are kept"
+    )
+    await spenders.write()
+    rows = await pool.fetch("select user_id, requests::int from ledger_spenders order by user_id")
+    assert [tuple(row) for row in rows] == [("u0", 2), ("u1", 1)]
+    assert [first.acked, second.acked] == [True, True]
+    assert (await ledger.durable_offsets())["usage.events.v1@0-0"] == 50

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 from faust.types import TP
 
 from streams.clock import elapsed_s
@@ -231,7 +232,11 @@ class Scene:
 
     async def committed(self, topic: str, partition: int = 0) -> int | None:
         """The group's committed offset, as the coordinator has it."""
-        found = await self.admin.list_consumer_group_offsets(self.group)
+        try:
+            found = await self.admin.list_consumer_group_offsets(self.group)
+        except GroupCoordinatorNotAvailableError:
+            # The broker makes its topic of offsets when the first group comes.
+            return None
         place = found.get(TopicPartition(topic, partition))
         return None if place is None or place.offset < 0 else int(place.offset)
 

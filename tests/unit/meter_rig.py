@@ -20,6 +20,7 @@ from schemas.readers import CELL_STATEMENTS, SCOPE_STATEMENTS, SPENDERS
 from schemas.statements import COST_BOUNDS_NANOS, LATENCY_BOUNDS_MS, Dimensions, Totals
 from streams.agents import digests, entries
 from streams.agents.meter import Meter
+from streams.agents.spender_sayings import said
 from streams.core import cells
 from streams.core.charging import Charging
 from streams.core.dedupe import DedupeWindow, identity
@@ -392,7 +393,14 @@ class Rig:
         assert picture is not None
         if not evicting:
             self.take(meanwhile, 3)
-        writes: list[Any] = [*picture.consequences, *picture.entries, *self._of_budgets(), *picture.deletions]
+        spenders = said(self.state, self._meter._writer, 1 << 60)
+        writes: list[Any] = [
+            *picture.consequences,
+            *picture.entries,
+            *self._of_budgets(),
+            *spenders,
+            *picture.deletions,
+        ]
         if cut == 1.0 and self.state.is_rebuilt:
             self._keep_digests()
         for write in writes[: round(cut * len(writes))]:

@@ -196,7 +196,7 @@ def test_a_summary_counts_and_names_its_percentiles():
 
 def test_ratios_say_how_many_times_as_fast_we_are_and_cpu_ratios_how_much_more_others_take():
     assert ratios({"sluice": 90.0, "bytewax": 30.0, "aiokafka_read": 180.0}) == {"bytewax": 3.0, "aiokafka_read": 0.5}
-    assert cpu_ratios({"sluice": 10.0, "bytewax": 30.0}) == {"bytewax": 3.0}
+    assert cpu_ratios({"sluice": 10.0, "bytewax": 30.0, "sluice_spenders": 11.0}) == {"bytewax": 3.0}
     assert ratios({"bytewax": 30.0}) == {}
 
 

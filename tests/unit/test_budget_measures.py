@@ -32,8 +32,8 @@ HARD = TERMS._replace(hard=True, defined_nanos=100 * NANOS)
 class Story:
     """A budget told statement by statement; ``asks`` is what stands at its gates."""
 
-    def __init__(self, terms=HARD, delay_s: float = 1.0) -> None:
-        self.terms, self.delay_us = terms, int(delay_s * SECOND)
+    def __init__(self, terms=HARD, delay_s: float = 1.0, replayed: bool = False) -> None:
+        self.terms, self.delay_us, self.replayed = terms, int(delay_s * SECOND), replayed
         self.state: BudgetState | None = None
         self.siblings: list[BudgetState] = []
         self.commands = []
@@ -53,7 +53,7 @@ class Story:
 
     def decide(self, at: int | None = None, **terms) -> "Story":
         self.now, self.terms = at or self.now, self.terms._replace(**terms)
-        around = Around(delay_us=self.delay_us)
+        around = Around(delay_us=self.delay_us, is_replayed=self.replayed)
         decision = budgets.decide(self.state, self.terms, self.now, Policy(), self.siblings, around)
         self.alerts += decision.alerts
         if decision.command:
@@ -274,6 +274,44 @@ def test_concurrency_is_shed_before_anything_is_blocked():
     shed = story.commands[0]
     assert (shed.action, shed.measures[0].request_types) == ("rate_limit", ("batch", "background"))
     assert story.does == ["block", "rate_limit"]
+
+
+def _burst() -> Story:
+    """Two dollars a second, in calls of ten seconds, for the first third of the budget."""
+    story, spent, step = Story(delay_s=5), 0.0, 0
+    while spent < 34:
+        spent, step = spent + 2, step + 1
+        story.spend(spent, after_s=1, requests=step * 10, duration_ms=step * 100_000)
+    return story
+
+
+def test_a_burst_far_from_the_end_is_slowed_for_all_alike_and_let_go_once_it_is_over():
+    story = _burst()
+    assert [(measure.action, measure.request_types) for measure in story.asks] == [("rate_limit", ())]
+    assert story.decide(at=story.now + 30 * SECOND).does == ["rate_limit"], "a pause is no end"
+    assert story.decide(at=story.now + 60 * SECOND).does == []
+    assert [command.action for command in story.commands[-2:]] == ["rate_limit", "allow"]
+
+
+def test_a_burst_that_goes_on_as_far_as_it_is_let_stays_slowed():
+    story, spent = _burst(), 34.0
+    for second in range(300):
+        # A third of what the glide lets be under way, as at one gateway of three.
+        spent += (100 - spent) / 8 / 3 / 15
+        story.spend(spent, after_s=1, requests=170 + second, duration_ms=1_700_000 + second * 10_000)
+        assert story.does == ["rate_limit"], second
+
+
+@pytest.mark.parametrize(("replayed", "does"), [(False, ["rate_limit"]), (True, [])], ids=["live", "in a replay"])
+def test_minutes_that_are_stated_within_seconds_are_no_burst_in_a_replay(replayed, does):
+    # Four partitions in turn: what each took in over two minutes comes within a second of the stream.
+    story, spent, step = Story(delay_s=15, replayed=replayed), [0.0] * 4, 0
+    for _ in range(12):
+        for partition in range(4):
+            spent[partition], step = spent[partition] + 1, step + 1
+            gap = 1 if partition else 117
+            story.spend(spent[partition], after_s=gap, partition=partition, requests=step, duration_ms=step * 2_000)
+    assert story.does == does
 
 
 def test_slow_spend_sheds_nothing():

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.events import UNATTRIBUTED
@@ -46,9 +46,12 @@ class Rows(Store):
     def __init__(self, is_crowded):
         super().__init__()
         self.is_crowded = is_crowded
+        self.since = {}
 
     def _put(self, key, statement, found):
         if not isinstance(key[0], Dimensions):
+            if statement.since:
+                self.since[key] = statement.since
             del found["requests"]
             if "kolkata" in key[0] or self.is_crowded:
                 # What is counted of an hour that crosses the period's start, or of the excess, depends on when a budget
@@ -112,7 +115,8 @@ class Flight:
         self.rig.state_scopes()
 
     def since(self):
-        return {key: counter.since or 0 for key, counter in self.state.counters.items()}
+        """From when on counters are whole, those that have left memory too: a day that began within a known hour."""
+        return self.rig.store.since | {key: counter.since or 0 for key, counter in self.state.counters.items()}
 
 
 kinds = st.one_of(st.sampled_from([0, 0, 1, 2]), st.integers(-1, 5))
@@ -176,6 +180,16 @@ def _play(flight, what):
     seed=st.integers(0, 3),
     crowded=st.booleans(),
 )
+@example(
+    # A day that began within an hour, opened from that hour's cell, has left memory.
+    plan=[(0, 0, 0, 0, 0)] * 2 + [(0, 0, 0, 0, 3)] * 2 + [(0, 0, 0, 0, 6)] * 2 + [(1, 0, 0, 0, 0)]
+    + [(0, 0, 0, 0, 0)] * 12 + [(0, 0, 0, 0, 5), (0, 0, 0, 0, 0)],
+    what=[
+        (7, "define", {"all"}, 0.0, 0), (0, "define", {"begins", "search-kolkata", "all"}, 0.0, 0),
+        (7, "flush", {"all"}, 0.0, 0), (6, "evict", {"all"}, 0.0, 0),
+    ],
+    last={"search-kolkata", "all"}, seed=0, crowded=False,
+)  # fmt: skip
 def test_whenever_a_budget_is_defined_its_counter_ends_at_the_oracles_total(plan, what, last, seed, crowded):
     records = records_of(plan)
     numbers = random.Random(seed)

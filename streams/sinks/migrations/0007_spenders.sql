@@ -16,3 +16,6 @@ create table ledger_spenders (
     primary key (cell_id, slot, segment, who)
 );
 create index ledger_spenders_hour on ledger_spenders (hour);
+
+-- Rows of spenders are written beside the cells, and later: up to where all of them are there.
+alter table ledger_sources add column spenders_offset bigint not null default 0;
