@@ -93,3 +93,7 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     ancestors: tuple[str, ...] = ()
     #: True where the finding is history (a replay, a backlog): shown, never paged or throttled (rule 6).
     historic: bool = False
+    #: What learns from an answer to it, as its detector names it, and how large it was: what is compared with the next
+    #: one. Empty: nothing learns from it.
+    teaches: str = ""
+    figures: tuple[int, ...] = ()

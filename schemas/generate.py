@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 
-from schemas import alerts, budgets, commands, events, statements, topics
+from schemas import alerts, answers, budgets, commands, events, statements, topics
 
 FOLDER = Path(__file__).parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -49,6 +49,8 @@ PAYLOADS = (
     Payload("balance", budgets.OpeningBalance),
     Payload("run", budgets.Run),
     Payload("grant", budgets.Grant),
+    Payload("answer", answers.AlertAnswer),
+    Payload("planned", answers.PlannedEvent),
 )
 #: What each topic carries. Dead letters carry the untouched record.
 CARRIES = {
@@ -61,7 +63,7 @@ CARRIES = {
     topics.ALERTS: ("alert",),
     topics.GATEWAY_COMMANDS: ("throttle_command",),
     topics.GATEWAY_ACKS: ("throttle_ack",),
-    topics.BUDGETS: ("budget", "limit", "override", "balance", "run", "grant"),
+    topics.BUDGETS: ("budget", "limit", "override", "balance", "run", "grant", "answer", "planned"),
     topics.JOB_COMMANDS: ("job_command",),
     topics.JOB_ACKS: ("job_ack",),
 }

@@ -12,7 +12,7 @@ from schemas.instants import DAY, SECOND
 from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
-from streams.agents.definitions import AncestorsNow, KnownDefinitions, MonthlyNow, WatchedNow
+from streams.agents.definitions import AncestorsNow, KnownDefinitions, LessonsNow, MonthlyNow, WatchedNow
 from streams.agents.detect import GpuAgent, IdleAgent, LoopAgent, RunawayAgent, SpikeAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
@@ -145,7 +145,7 @@ def _bind_detect(
     app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions, prices: PriceBook
 ) -> list[Loop]:
     tables = {name: _table(app, name) for name in ("spikes", "runaways", "loops", "gpus", "idles")}
-    detectors = _detectors(settings, tables, MonthlyNow(definitions), prices)
+    detectors = _detectors(settings, tables, definitions, prices)
     for topic, detector in detectors:
         _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
     loops: list[Loop] = [detector for _, detector in detectors]
@@ -234,14 +234,14 @@ class _GpuRates(Mapping[str, int]):
 
 
 def _detectors(
-    settings: Settings, tables: Mapping[str, StateTable], monthly_nanos: Mapping[str, int], prices: PriceBook
+    settings: Settings, tables: Mapping[str, StateTable], definitions: KnownDefinitions, prices: PriceBook
 ) -> list[tuple[str, Any]]:
     kind = settings.clock
     policy = detection_policy(
         live_within_s=settings.live_within_s,
         spike_ratio_percent=settings.spike_ratio_percent,
         spike_floor_usd=settings.spike_floor_usd,
-        spike_monthly_nanos=monthly_nanos,
+        spike_monthly_nanos=MonthlyNow(definitions),
         morning_timezone=settings.morning_timezone,
         runaway_tokens=settings.runaway_tokens,
         loop_floor_usd=settings.loop_floor_usd,
@@ -258,8 +258,9 @@ def _detectors(
     # Signals are rare: only what is spent says how time passes until the next one.
     spend_clock = clock_for(kind)
     gpu = replace(policy.gpu, nanos_per_hour=_GpuRates(prices, gpu_clock))
+    taught = LessonsNow(definitions)
     return [
-        (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike)),
+        (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike, taught)),
         (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway)),
         (topics.USAGE_SIGNALS, LoopAgent(tables["loops"], spend_clock, policy.loop)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),

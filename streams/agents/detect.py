@@ -1,18 +1,20 @@
 """DETECT's shells: spend spikes and runaway requests from METER's statements, GPUs from their samples."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from detectors.spend_spike import Siblings
 from schemas import topics
+from schemas.alerts import Alert
 from schemas.events import GpuSample
 from schemas.instants import DAY
 from schemas.readers import SCOPE_STATEMENTS, SIGNALS
 from schemas.statements import ScopeStatement, Signal
 from streams.agents.keyed import KeyedAgent, alert_record, newest_of_each_key
 from streams.clock import Clock
+from streams.core.answers import NO_LESSONS, Lessons
 from streams.core.detect_gpu import GPU_STATES, GpuPolicy, GpuState, GpuStep, gpu_scope_id, step_gpu, tick_gpu
 from streams.core.detect_idle import IDLE_STATES, IdlePolicy, IdleState, step_idle, tick_idle
 from streams.core.detect_loop import KIND, step_loop, tick_loop
@@ -23,10 +25,17 @@ from streams.core.detect_spike_memory import SiblingsOf
 from streams.core.detect_spike_policy import KINDS, SpikePolicy
 from streams.core.detect_spike_siblings import siblings_of
 from streams.core.detect_spike_state import SPIKE_STATES, SpikeState
+from streams.core.detect_spike_taught import take_spike
 from streams.core.reading import Limits, Reading, Rejected, read
 from streams.transport import Outgoing, RecordBatch, StateTable
 
 _encode = msgspec.json.Encoder().encode
+#: What people answered and planned, as it stands now.
+Taught = Callable[[], Lessons]
+
+
+def _nothing() -> Lessons:
+    return NO_LESSONS
 
 
 #: Of so many days and kinds the siblings are remembered.
@@ -36,9 +45,10 @@ SIBLINGS_KEPT = 1_000
 class SpikeAgent(KeyedAgent[SpikeState]):
     """Hourly spend of scopes."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: SpikePolicy) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: SpikePolicy, taught: Taught = _nothing) -> None:
         super().__init__("SPIKES", table, SPIKE_STATES, SCOPE_STATEMENTS.decode, clock)
         self._policy = policy
+        self._taught = taught
         #: By partition, kind of scope and day.
         self._siblings: dict[tuple[int, str, int], Siblings | None] = {}
 
@@ -53,13 +63,18 @@ class SpikeAgent(KeyedAgent[SpikeState]):
     def step(self, state: SpikeState | None, message: ScopeStatement) -> tuple[SpikeState, list[Outgoing]]:
         """Test the running hour: a partial sum is a lower bound."""
         self.observe(message.stream_time, message.source.slot())
-        after, alerts = step_spike(state, message, self.clock.now(), self._policy, self._siblings_of(message.scope))
-        return after, [alert_record(alert) for alert in alerts]
+        now, told = self.clock.now(), list[Alert]()
+        if state is not None:
+            state, told = take_spike(state, self._taught(), now, self._policy)
+        after, alerts = step_spike(state, message, now, self._policy, self._siblings_of(message.scope))
+        return after, [alert_record(alert) for alert in told + alerts]
 
     def tick(self, state: SpikeState) -> tuple[SpikeState | None, list[Outgoing]]:
-        """Hours close and incidents end."""
-        after, alerts = tick_spike(state, self.clock.now(), self._policy, self._siblings_of(state.scope))
-        return after, [alert_record(alert) for alert in alerts]
+        """Hours close and incidents end; what people said is heard."""
+        now = self.clock.now()
+        state, told = take_spike(state, self._taught(), now, self._policy)
+        after, alerts = tick_spike(state, now, self._policy, self._siblings_of(state.scope))
+        return after, [alert_record(alert) for alert in told + alerts]
 
     def _siblings_of(self, scope: str) -> SiblingsOf:
         """What scopes of its kind are like that share its partition; looked up once a day, and only if asked for."""

@@ -117,6 +117,7 @@ def _alert(
         rules=score.rules(policy.ratio_percent),
         runbook=policy.runbook,
         historic=incident.historic,
+        teaches=scope,
     )
 
 

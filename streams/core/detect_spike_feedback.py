@@ -30,6 +30,9 @@ class Feedback(msgspec.Struct, frozen=True):
     end: int
     #: Of ``planned``: the nanodollars above the usual that are declared for all of these hours together.
     nanos: int = 0
+    #: Event time at which it is learned. Of the hour that runs then, ``no`` is about as much as it will have at this
+    #: pace: who answers at ten past does not mean a sixth of an hour. 0: hours count as they stand.
+    at: int = 0
 
 
 def answer_spike(
@@ -46,14 +49,36 @@ def answer_spike(
     if feedback.kind == "planned" and feedback.nanos <= 0:
         raise ValueError("planned spend needs the amount that is declared, above zero")
     memory = Memory(state, policy)
-    memory.answer(Answer(feedback.kind, start, end, feedback.nanos if feedback.kind == "planned" else 0))
+    nanos = feedback.nanos if feedback.kind == "planned" else 0
+    memory.answer(Answer(feedback.kind, start, end, nanos), feedback.at if feedback.kind == "no" else 0)
     said: list[Alert] = []
-    incident = state.incident
-    if incident is not None and feedback.kind != "yes" and incident.hour < end and start <= incident.last_hot:
-        still = [
-            hour for hour in state.hours if hour >= incident.hour and goes_on(memory.score(hour), incident.peak, policy)
-        ]
-        if not still:
-            said = [answered(state.scope, incident, feedback.kind, now, policy)]
-            state = replace(state, incident=None, last=said[0])
+    if feedback.kind != "yes":
+        state, said = _explained(state, memory, feedback.kind, (start, end), now, policy)
     return memory.kept(state), said
+
+
+def plan_spike(
+    state: SpikeState, plans: tuple[Answer, ...], now: int, policy: SpikePolicy
+) -> tuple[SpikeState, list[Alert]]:
+    """Take the plans that hold in place of those before; an open incident that they explain is resolved."""
+    memory = Memory(state, policy)
+    memory.plan(plans)
+    said: list[Alert] = []
+    for plan in plans:
+        if plan not in state.plans:
+            state, new = _explained(state, memory, "planned", (plan.start, plan.end), now, policy)
+            said += new
+    return memory.kept(replace(state, plans=plans)), said
+
+
+def _explained(
+    state: SpikeState, memory: Memory, kind: Kind, hours: tuple[int, int], now: int, policy: SpikePolicy
+) -> tuple[SpikeState, list[Alert]]:
+    """End an incident of these hours where none of them is above the bar any more."""
+    incident, (start, end) = state.incident, hours
+    if incident is None or incident.hour >= end or start > incident.last_hot:
+        return state, []
+    if any(hour >= incident.hour and goes_on(memory.score(hour), incident.peak, policy) for hour in state.hours):
+        return state, []
+    said = answered(state.scope, incident, kind, now, policy)
+    return replace(state, incident=None, last=said), [said]

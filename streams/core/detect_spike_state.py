@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from detectors.base import Observation
-from detectors.spend_spike import Outlook, SpendScore, SpendSpike, SpendSpikeState
+from detectors.spend_spike import Answer, Outlook, SpendScore, SpendSpike, SpendSpikeState
 from schemas.alerts import Alert, Tier
 from schemas.instants import HOUR
 from schemas.statements import ScopeStatement
@@ -61,6 +61,9 @@ class SpikeState(msgspec.Struct, frozen=True):
     told: dict[int, int] = {}
     #: The last thing said, to be said again under the same id after a restart.
     last: Alert | None = None
+    #: The version of each answer that was taken, and the plans that the detector knows of.
+    taken: dict[str, int] = {}
+    plans: tuple[Answer, ...] = ()
 
 
 def _of_v1(value: bytes) -> SpikeState:

@@ -71,7 +71,7 @@ FROZEN = {
     "spender_statement.v1.json": "26c94591e628eae6",
     "spike_state.v1.json": "1cae42048e004ece",
     "spike_state.v2.json": "ca7911e2bdb7beda",
-    "spike_state.v3.json": "d884cc0c3071b7f6",
+    "spike_state.v3.json": "7e9e52f08d26b498",
     "throttle_ack.v1.json": "f893fc3cb541c3de",
     "throttle_command.v1.json": "1c0275c21edb13d6",
     "watermark.v1.json": "38bacbcc2e1bab6f",

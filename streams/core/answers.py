@@ -1,0 +1,159 @@
+"""What people said, as detectors ask for it: answers by what learns from them, and what is planned for a scope.
+
+Everything is a question of what is defined now and of event time; nothing is remembered here. What was answered or
+declared counts from the event time on at which it was known, so that a replay learns it in the same order.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from detectors.spend_spike import NO_MARGIN, PLAN_MARGIN, WINDOW, YES_MARGIN, Answer
+from schemas.answers import AlertAnswer, PlannedEvent
+from schemas.instants import DAY, HOUR
+
+#: A plan is looked at a day before it begins, and for as long as bars look back after its end.
+_AHEAD, _BEHIND = DAY, WINDOW * HOUR
+
+
+class Plan(NamedTuple):
+    """What was declared for some hours of a scope; ``is_own`` where it was declared for this very scope."""
+
+    start: int
+    end: int
+    nanos: int
+    known_from: int
+    is_own: bool
+
+
+class Lessons:
+    """All answers and planned events that stand."""
+
+    def __init__(self, answers: Iterable[AlertAnswer] = (), events: Iterable[PlannedEvent] = ()) -> None:
+        self._by_teaches: dict[str, list[AlertAnswer]] = {}
+        for each in answers:
+            if each.teaches:
+                self._by_teaches.setdefault(each.teaches, []).append(each)
+        for known in self._by_teaches.values():
+            known.sort(key=_in_order)
+        self._events = sorted(events, key=lambda event: (event.known_from, event.id))
+        self._plans: dict[str, tuple[Plan, ...]] = {}
+
+    def of(self, teaches: str) -> Sequence[AlertAnswer]:
+        """The answers that something learns from, in the order in which they were given."""
+        return self._by_teaches.get(teaches, ())
+
+    def plans(self, scope: str) -> tuple[Plan, ...]:
+        """What was planned for a scope, or for one that contains it or lies in it; looked up once a scope."""
+        if scope not in self._plans:
+            said = [
+                (each.teaches, Plan(each.starts, each.until, each.nanos, each.known_from, False))
+                for known in self._by_teaches.values()
+                for each in known
+                if each.answer == "planned" and each.rule == "spend_spike"
+            ]
+            said += [(each.scope, Plan(*_hours(each), each.nanos, each.known_from, False)) for each in self._events]
+            found = [
+                plan._replace(is_own=other == scope)
+                for other, plan in said
+                if other == scope or is_part(scope, other) or is_part(other, scope)
+            ]
+            self._plans[scope] = tuple(sorted(found))
+        return self._plans[scope]
+
+    def windows(self, scope: str, at: int) -> tuple[Answer, ...]:
+        """What a spend detector is told of plans at an event time: disjoint windows, overlapping plans added up.
+
+        Where a scope has plans of its own, those of scopes around it say nothing more. ``planned`` windows page above
+        what was declared; ``within`` ones, which were declared for another scope, only quieten.
+        """
+        held = [
+            plan
+            for plan in self.plans(scope)
+            if plan.known_from <= at and plan.start - _AHEAD <= at < plan.end + _BEHIND
+        ]
+        own = _merged("planned", [plan for plan in held if plan.is_own])
+        around = [
+            plan for plan in held if not plan.is_own and not any(p.start < plan.end and plan.start < p.end for p in own)
+        ]
+        return tuple(sorted([*own, *_merged("within", around)], key=lambda window: window.start))
+
+    def verdict(self, teaches: str, figures: Sequence[int], nanos: int, at: int, scopes: Iterable[str] = ()) -> str:
+        """What people said of something as large as this: ``quiet``, ``strange`` (found again), or nothing.
+
+        Args:
+            teaches: what learns from answers to it.
+            figures: how large it is, each to be compared with the same figure of what was answered.
+            nanos: what it has cost so far: as much as 1.5 times what was planned for its time is quiet.
+            at: event time.
+            scopes: those whose planned events cover it.
+        """
+        for plan in (plan for scope in scopes for plan in self.plans(scope) if plan.is_own):
+            if plan.known_from <= at and plan.start <= at < plan.end and nanos <= PLAN_MARGIN * plan.nanos:
+                return "quiet"
+        for each in reversed(self.of(teaches)):
+            if each.known_from > at:
+                continue
+            if each.answer == "planned" and each.starts <= at < each.until:
+                return "quiet" if nanos <= PLAN_MARGIN * each.nanos else "strange"
+            if each.answer == "no" and _hides(each.figures, figures):
+                return "quiet"
+            if each.answer == "yes" and _is_as_large(each.figures, figures):
+                return "strange"
+        return ""
+
+
+NO_LESSONS = Lessons()
+
+
+def is_part(scope: str, whole: str) -> bool:
+    """Whether all that one scope spends is spent by another one too.
+
+    >>> is_part("team_feature:a%2Fb/chat", "team:a/b"), is_part("team_feature:x/chat", "feature:chat")
+    (True, True)
+    >>> is_part("model:gpt-4o", "org:acme"), is_part("team:a", "feature:chat")
+    (True, False)
+    """
+    kind, _, name = whole.partition(":")
+    if kind == "org":
+        return not scope.startswith("org:")
+    if not scope.startswith("team_feature:"):
+        return False
+    team, _, feature = scope.partition(":")[2].partition("/")
+    return (kind == "team" and unquote(team) == name) or (kind == "feature" and unquote(feature) == name)
+
+
+def lessons_of(answers: Mapping[str, AlertAnswer], events: Mapping[str, PlannedEvent]) -> Lessons:
+    """What is defined, as detectors ask for it."""
+    return Lessons(answers.values(), events.values()) if answers or events else NO_LESSONS
+
+
+def _in_order(answer: AlertAnswer) -> tuple[int, int, str]:
+    return answer.known_from, answer.changed_at, answer.alert
+
+
+def _hours(event: PlannedEvent) -> tuple[int, int]:
+    return event.starts - event.starts % HOUR, -(-event.until // HOUR) * HOUR
+
+
+def _merged(kind: str, plans: Iterable[Plan]) -> list[Answer]:
+    found: list[Answer] = []
+    for plan in sorted(plans):
+        if found and plan.start < found[-1].end:
+            before = found.pop()
+            found.append(Answer(kind, before.start, max(before.end, plan.end), before.nanos + plan.nanos))
+        else:
+            found.append(Answer(kind, plan.start, plan.end, plan.nanos))
+    return found
+
+
+def _hides(answered: Sequence[int], figures: Sequence[int]) -> bool:
+    pairs = list(zip(answered, figures, strict=False))
+    return bool(pairs) and all(new <= NO_MARGIN * old for old, new in pairs)
+
+
+def _is_as_large(answered: Sequence[int], figures: Sequence[int]) -> bool:
+    for old, new in zip(answered, figures, strict=False):
+        if old > 0:
+            return new >= YES_MARGIN * old
+    return False

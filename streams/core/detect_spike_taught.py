@@ -1,0 +1,56 @@
+"""A spend scope takes in what people said about it: each answer once, in event order, and the plans that hold.
+
+What stands is compared with what was taken, so it does not matter how often, or in how many pieces, it is heard: a
+state that has taken all of it is given back as it is. Answers about hours that the detector has forgotten say nothing.
+"""
+
+from msgspec.structs import replace
+
+from detectors.hour_ring import HOURS_KEPT
+from schemas.alerts import Alert
+from schemas.answers import AlertAnswer
+from schemas.instants import HOUR
+from schemas.keys import digest
+from streams.core.answers import Lessons
+from streams.core.detect_reach import furthest
+from streams.core.detect_spike_feedback import Feedback, answer_spike, plan_spike
+from streams.core.detect_spike_policy import SpikePolicy
+from streams.core.detect_spike_state import SpikeState
+
+
+def take_spike(state: SpikeState, lessons: Lessons, now: int, policy: SpikePolicy) -> tuple[SpikeState, list[Alert]]:
+    """Take in what was said and not yet taken; an open incident that it explains is resolved.
+
+    Returns the very state given where nothing is new. Cheap to ask of every scope at every step: most have nothing.
+    """
+    answers = lessons.of(state.scope)
+    if not answers and not state.plans and not lessons.plans(state.scope):
+        return state, []
+    at = furthest(state.reaches, now)
+    said: list[Alert] = []
+    plans = lessons.windows(state.scope, at)
+    if plans != state.plans:
+        state, said = plan_spike(state, plans, now, policy)
+    standing = {
+        _name(each): each for each in answers if each.answer != "planned" and each.until > at - HOURS_KEPT * HOUR
+    }
+    due = [each for name, each in standing.items() if each.known_from <= at and state.taken.get(name) != each.version]
+    for each in due:
+        state, new = answer_spike(state, _feedback(state, each, at), now, policy)
+        said += new
+    if due:
+        taken = {name: version for name, version in state.taken.items() if name in standing}
+        state = replace(state, taken=taken | {_name(each): each.version for each in due})
+    return state, said
+
+
+def _feedback(state: SpikeState, answer: AlertAnswer, at: int) -> Feedback:
+    """The answer about all hours of its incident, also those that have come since the alert was last said."""
+    end, incident = answer.until, state.incident
+    if incident is not None and answer.starts <= incident.hour < answer.until:
+        end = max(end, incident.last_hot + HOUR)
+    return Feedback(answer.answer, answer.starts, end, at=at)
+
+
+def _name(answer: AlertAnswer) -> str:
+    return digest(answer.alert)[:16]
