@@ -65,7 +65,7 @@ class SpikeAgent(KeyedAgent[SpikeState]):
         self.observe(message.stream_time, message.source.slot())
         now, told = self.clock.now(), list[Alert]()
         if state is not None:
-            state, told = take_spike(state, self._taught(), now, self._policy)
+            state, told = take_spike(state, self._taught(), now, self._policy, message.stream_time)
         after, alerts = step_spike(state, message, now, self._policy, self._siblings_of(message.scope))
         return after, [alert_record(alert) for alert in told + alerts]
 

@@ -18,15 +18,19 @@ from streams.core.detect_spike_policy import SpikePolicy
 from streams.core.detect_spike_state import SpikeState
 
 
-def take_spike(state: SpikeState, lessons: Lessons, now: int, policy: SpikePolicy) -> tuple[SpikeState, list[Alert]]:
+def take_spike(
+    state: SpikeState, lessons: Lessons, now: int, policy: SpikePolicy, come: int = 0
+) -> tuple[SpikeState, list[Alert]]:
     """Take in what was said and not yet taken; an open incident that it explains is resolved.
 
-    Returns the very state given where nothing is new. Cheap to ask of every scope at every step: most have nothing.
+    ``come`` is the stream time of a statement that is about to be taken in: a scope that was silent while its source
+    caught up does not know how far it is. Returns the very state given where nothing is new. Cheap to ask of every
+    scope at every step: most have nothing.
     """
     answers = lessons.of(state.scope)
     if not answers and not state.plans and not lessons.plans(state.scope):
         return state, []
-    at = furthest(state.reaches, now)
+    at = max(furthest(state.reaches, now), min(come, now))
     said: list[Alert] = []
     plans = lessons.windows(state.scope, at)
     if plans != state.plans:

@@ -53,7 +53,7 @@ class Watched:
     def _hear(self, usd: float, hour: int, minute: int) -> list[Alert]:
         at = hour * 60 + minute
         statement = say(hour, usd, offset=at, at=at, scope=self.scope)
-        said = self.look(statement.stream_time)
+        said = self.look(statement.stream_time, statement.stream_time)
         self.state, new = step_spike(self.state, statement, statement.stream_time, POLICY)
         self.alerts += new
         return said + new + self.tick(at)
@@ -64,12 +64,12 @@ class Watched:
         self.alerts += new
         return said + new
 
-    def look(self, now: int) -> list[Alert]:
+    def look(self, now: int, come: int = 0) -> list[Alert]:
         if self.state is None:
             return []
         lessons = Lessons(self.answers.values(), self.events)
-        self.state, said = take_spike(self.state, lessons, now, POLICY)
-        again, more = take_spike(self.state, lessons, now, POLICY)
+        self.state, said = take_spike(self.state, lessons, now, POLICY, come)
+        again, more = take_spike(self.state, lessons, now, POLICY, come)
         assert again is self.state
         assert not more
         self.alerts += said
@@ -208,6 +208,14 @@ def test_an_event_of_a_part_makes_the_whole_no_more_nervous_than_it_was():
     org = Watched(scope="org:acme", events=(event(FIRST, FIRST + 6, 1),))
     org.spends(200, *range(FIRST))
     assert org.spends(230, *range(FIRST, FIRST + 6)) == []
+
+
+def test_a_scope_that_was_silent_while_its_source_caught_up_knows_what_was_planned_meanwhile():
+    team = watched()
+    behind = minutes((FIRST + 2) * 60)
+    team.state, _ = step_spike(team.state, say(FIRST, USUAL, offset=10**6, at=FIRST * 60 + 1), behind, POLICY)
+    team.events = (event(FIRST + 2, FIRST + 6, 600, at=behind + MINUTE),)
+    assert team.spends(USUAL + 100, FIRST + 2, at=5) == []
 
 
 def test_events_that_overlap_add_up():

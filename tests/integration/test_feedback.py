@@ -1,0 +1,121 @@
+"""Answers to alerts from the API to the detector's state: a whole service on real Kafka and PostgreSQL.
+
+Spend comes in as usage events of the last four days, so every stage has a part in it.
+"""
+
+import io
+from uuid import uuid4
+
+import httpx
+import pytest
+from rich.console import Console
+
+from schemas.cloudevents import binary_headers
+from schemas.events import USAGE_TYPE
+from schemas.instants import HOUR, MINUTE, format_instant
+from schemas.topics import USAGE_EVENTS
+from streams.clock import WallClock
+from streams.commands import feedback
+from streams.settings import load_settings
+from streams.sinks.api_keys import ApiKeys
+from streams.sinks.definitions import KafkaDefinitions
+from tests.e2e.conftest import Service, run_service
+from tests.integration.api_parts import client_of
+
+pytestmark = pytest.mark.integration
+#: History that a detector needs before it pages, and what an hour of it costs.
+HOURS, USUAL = 96, 20
+
+
+def paper() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def text_of(out: Console) -> str:
+    return out.file.getvalue()  # type: ignore[attr-defined]
+
+
+class House:
+    """A running service, and people who answer."""
+
+    def __init__(self, service: Service, api: httpx.AsyncClient) -> None:
+        self.service, self.api = service, api
+
+    async def spends(self, team: str, usd: float, at: int = 0) -> None:
+        """One call, now or at an instant, whose gateway says what it cost."""
+        data = {
+            "provider": "acme", "request_model": "house-1", "team_id": team, "feature": "chat", "input_tokens": 10,
+            "reported_cost": f"{usd:.2f}",
+        }  # fmt: skip
+        headers = binary_headers(
+            id=uuid4().hex, source="//test", type=USAGE_TYPE, time=format_instant(at or WallClock().now())
+        )
+        await self.service.send(data, id="", topic=USAGE_EVENTS, key=team, headers=headers)
+
+    async def past(self, now: int, *teams: str) -> None:
+        """Four days of twenty dollars an hour, of all teams together: a late history is none."""
+        for ago in range(HOURS, 0, -1):
+            for team in teams:
+                await self.spends(team, USUAL, now - now % HOUR - ago * HOUR + 30 * MINUTE)
+
+    async def told(self, team: str) -> list[tuple[str, int]]:
+        """Status and episode of each spend alert of a team, as they stand."""
+        rows = await self.service.pool.fetch(
+            "select status, episode from alerts where rule = 'spend_spike' and scope_type = 'team' and scope_id = $1",
+            team,
+        )
+        return sorted((row["status"], row["episode"]) for row in rows)
+
+    async def stands(self, team: str, *wanted: tuple[str, int]) -> None:
+        async def so() -> bool:
+            return await self.told(team) == list(wanted)
+
+        await self.service.until(so, f"the alerts of {team} to stand as {wanted}, and not as {await self.told(team)}")
+
+    async def seen(self, canary: str) -> None:
+        """Wait until DETECT has judged all that was sent: another team's spike, sent after it, is told."""
+        await self.spends(canary, 400)
+        await self.stands(canary, ("opened", 1))
+
+
+async def test_from_the_api_to_the_detector(fresh_kafka, postgres, tmp_path):
+    database = await postgres.create_database(f"e2e_{uuid4().hex[:12]}")
+    # One partition: what is sent later is judged later.
+    changes = {"partitions": 1}
+    async with run_service(fresh_kafka, database, tmp_path / "state", **changes) as service:
+        key = await ApiKeys(service.pool).create("on-call", ["read", "budgets:write"])
+        store = KafkaDefinitions(
+            {"bootstrap_servers": fresh_kafka.bootstrap}, service.pool, WallClock().now,
+            service.running.settings.partitions, idempotence=fresh_kafka.is_real_kafka,
+        )  # fmt: skip
+        settings = load_settings(kafka_url=fresh_kafka.bootstrap, database_url=database, partitions=1)
+        async with client_of(settings, service.pool, key, definitions=store, clock=WallClock()) as api:
+            house, now = House(service, api), WallClock().now()
+            await house.past(now, "search", "ads", "canary-1", "canary-2")
+            await _answered(house)
+            await _planned(house, settings)
+
+
+async def _answered(house: House) -> None:
+    await house.spends("search", 280)
+    await house.stands("search", ("opened", 1))
+    alert = await house.service.pool.fetchval("select dedup_key from alerts where scope_id = 'search'")
+    answer = await house.api.post(f"/v1/alerts/{alert}/feedback", json={"answer": "no", "reason": "a nightly export"})
+    assert (answer.status_code, answer.json()["teaches"]) == (201, "team:search")
+    await house.stands("search", ("resolved", 1))
+    await house.spends("search", 10)
+    await house.seen("canary-1")
+    assert await house.told("search") == [("resolved", 1)]
+    read = (await house.api.get(f"/v1/alerts/{alert}/feedback")).json()["answers"]
+    assert [(each["answer"], each["by"], each["reason"]) for each in read] == [("no", "on-call", "a nightly export")]
+
+
+async def _planned(house: House, settings) -> None:
+    out = paper()
+    code = await feedback.add(settings, "team:ads", "500", "now", "3h", "launch", "the launch", "ann", False, out)
+    assert (code, "may cost $500.00 more" in text_of(out)) == (0, True)
+    await house.spends("ads", 500)
+    await house.seen("canary-2")
+    assert await house.told("ads") == []
+    await house.spends("ads", 400)
+    await house.stands("ads", ("opened", 1))
