@@ -261,10 +261,10 @@ def _detectors(
     taught = LessonsNow(definitions)
     return [
         (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike, taught)),
-        (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway)),
-        (topics.USAGE_SIGNALS, LoopAgent(tables["loops"], spend_clock, policy.loop)),
+        (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway, taught)),
+        (topics.USAGE_SIGNALS, LoopAgent(tables["loops"], spend_clock, policy.loop, taught)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),
-        (topics.USAGE_SIGNALS, IdleAgent(tables["idles"], gpu_clock, policy.idle)),
+        (topics.USAGE_SIGNALS, IdleAgent(tables["idles"], gpu_clock, policy.idle, taught)),
     ]
 
 

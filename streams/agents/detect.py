@@ -94,9 +94,10 @@ class SpikeAgent(KeyedAgent[SpikeState]):
 class RunawayAgent(KeyedAgent[RunawayState]):
     """Single requests with too many tokens."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: RunawayPolicy) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: RunawayPolicy, taught: Taught = _nothing) -> None:
         super().__init__("RUNAWAYS", table, RUNAWAY_STATES, SIGNALS.decode, clock)
         self._policy = policy
+        self._taught = taught
 
     def key_of(self, message: Signal) -> str | None:
         """One state per feature."""
@@ -106,21 +107,22 @@ class RunawayAgent(KeyedAgent[RunawayState]):
         """Every one is recorded; a sample of the ordinary ones is learned."""
         if message.kind == "runaway_request":
             self.clock.observe(message.event_time, message.source.slot())
-        after, alerts = step_runaway(state, message, self.clock.now(), self._policy)
+        after, alerts = step_runaway(state, message, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
     def tick(self, state: RunawayState) -> tuple[RunawayState | None, list[Outgoing]]:
         """An hour without another one ends it."""
-        after, alerts = tick_runaway(state, self.clock.now(), self._policy)
+        after, alerts = tick_runaway(state, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
 
 class LoopAgent(KeyedAgent[LoopState]):
     """Callers that run away: tasks, sessions and keys."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: LoopPolicy) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: LoopPolicy, taught: Taught = _nothing) -> None:
         super().__init__("LOOPS", table, LOOP_STATES, SIGNALS.decode, clock)
         self._policy = policy
+        self._taught = taught
 
     def key_of(self, message: Signal) -> str | None:
         """One state per feature."""
@@ -128,12 +130,12 @@ class LoopAgent(KeyedAgent[LoopState]):
 
     def step(self, state: LoopState | None, message: Signal) -> tuple[LoopState, list[Outgoing]]:
         """Judge a window while it runs: its total so far is a lower bound."""
-        after, alerts = step_loop(state, message, self.clock.now(), self._policy)
+        after, alerts = step_loop(state, message, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
     def tick(self, state: LoopState) -> tuple[LoopState | None, list[Outgoing]]:
         """Half an hour without ends it."""
-        after, alerts = tick_loop(state, self.clock.now(), self._policy)
+        after, alerts = tick_loop(state, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
 
@@ -181,9 +183,10 @@ def said(step: GpuStep) -> tuple[GpuState, list[Outgoing]]:
 class IdleAgent(KeyedAgent[IdleState]):
     """Idle GPUs of each owner, from how each GPU stands."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: IdlePolicy) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: IdlePolicy, taught: Taught = _nothing) -> None:
         super().__init__("IDLES", table, IDLE_STATES, SIGNALS.decode, clock)
         self._policy = policy
+        self._taught = taught
 
     def key_of(self, message: Signal) -> str | None:
         """One state per owner."""
@@ -192,10 +195,10 @@ class IdleAgent(KeyedAgent[IdleState]):
     def step(self, state: IdleState | None, message: Signal) -> tuple[IdleState, list[Outgoing]]:
         """One GPU stands otherwise."""
         self.clock.observe(message.event_time)
-        after, alerts = step_idle(state, message, self.clock.now(), self._policy)
+        after, alerts = step_idle(state, message, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
     def tick(self, state: IdleState) -> tuple[IdleState | None, list[Outgoing]]:
         """Those that fell idle together are told together, and an incident ends."""
-        after, alerts = tick_idle(state, self.clock.now(), self._policy)
+        after, alerts = tick_idle(state, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]

@@ -72,3 +72,12 @@ def clip(text: str, length: int = _NAME_MAX) -> str:
     """
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def explained(finding: str) -> str:
+    """The last word on what people have explained.
+
+    >>> explained("Team search spends $60.00")
+    'Normal here or planned, as was answered: Team search spends $60.00'
+    """
+    return f"Normal here or planned, as was answered: {finding}"[:SUMMARY_MAX]
