@@ -32,7 +32,7 @@ from streams.core.detect_loop_state import (
     usual_of,
     with_window,
 )
-from streams.core.detect_reach import advance, reached
+from streams.core.detect_reach import advance, furthest, reached
 
 KIND = "busy_caller"
 
@@ -78,12 +78,12 @@ def tick_loop(
     open_ = {name: caller for name, caller in state.callers.items() if caller.incident is not None}
     if not open_:
         return state, []
-    at = reached(state.reaches, now)
+    at, heard = reached(state.reaches, now), furthest(state.reaches, now)
     over = {name for name, each in open_.items() if each.incident and at - each.incident.last_hot >= policy.quiet_us}
     normal = {
         name
         for name, each in open_.items()
-        if each.incident and _word_on(state.scope, each, each.incident.rule, max(at, each.newest), lessons) == "quiet"
+        if each.incident and _word_on(state.scope, each, each.incident.rule, heard, lessons) == "quiet"
     }
     return _ended(state, sorted(over | normal), now, policy, normal)
 

@@ -22,7 +22,7 @@ from schemas.statements import Signal
 from schemas.versions import Versioned
 from streams.core import detect_words as words
 from streams.core.answers import NO_LESSONS, Lessons
-from streams.core.detect_reach import Reach, advance, reached
+from streams.core.detect_reach import Reach, advance, furthest, reached
 
 RULE: Rule = "runaway_request"
 #: Requests that an alert names, the largest first.
@@ -157,7 +157,7 @@ def tick_runaway(
     normal = [
         hour
         for hour, found in state.incidents.items()
-        if found.tier != "note" and _word_on(state.scope, found, max(at, found.newest), lessons) == "quiet"
+        if found.tier != "note" and _word_on(state.scope, found, furthest(state.reaches, now), lessons) == "quiet"
     ]
     excess = len(state.incidents) - OPEN_MAX
     over = sorted({*over, *normal, *sorted(state.incidents)[: max(0, excess)]})
