@@ -31,6 +31,6 @@ def ending_of(event: PlannedEvent, now: int) -> PlanEnd:
     phase = phase_of(event, now)
     if phase == "over":
         raise RequestError(
-            [Wrong("id", f"{event.id} was over at {format_instant(event.until)}: there is no end to it")]
+            [Wrong("id", f"{event.id} was over at {format_instant(event.until)}: there is nothing left to end")]
         )
     return None if phase == "ahead" else replace(event, until=now)

@@ -4,21 +4,27 @@ Spend comes in as usage events of the last four days, so every stage has a part 
 """
 
 import io
+import json
 from uuid import uuid4
 
 import httpx
 import pytest
 from rich.console import Console
 
+from schemas import keys
+from schemas.alerts import Alert
 from schemas.cloudevents import binary_headers
 from schemas.events import USAGE_TYPE
 from schemas.instants import HOUR, MINUTE, format_instant
 from schemas.topics import USAGE_EVENTS
 from streams.clock import WallClock
 from streams.commands import feedback
+from streams.core.defining import RequestError
 from streams.settings import load_settings
 from streams.sinks.api_keys import ApiKeys
 from streams.sinks.definitions import KafkaDefinitions
+from streams.sinks.outbox import PostgresOutbox
+from streams.topic_admin import ensure_topics
 from tests.e2e.conftest import Service, run_service
 from tests.integration.api_parts import client_of
 
@@ -119,3 +125,72 @@ async def _planned(house: House, settings) -> None:
     assert await house.told("ads") == []
     await house.spends("ads", 400)
     await house.stands("ads", ("opened", 1))
+
+
+@pytest.fixture
+async def settings(fresh_kafka, database_url, tmp_path):
+    """A deployment of this test's own with one alert; no worker runs."""
+    await ensure_topics({"bootstrap_servers": [fresh_kafka.bootstrap]}, 1, 1)
+    found = load_settings(kafka_url=fresh_kafka.bootstrap, database_url=database_url, partitions=1, state_dir=tmp_path)
+    async with feedback.desk(found) as at:
+        await PostgresOutbox(at.pool).record([(spike(), ())])
+    return found
+
+
+async def printed(work, *arguments, code: int = 0) -> str:
+    out = paper()
+    assert await work(*arguments, False, out) == code
+    return text_of(out)
+
+
+async def test_answers_on_the_command_line(settings):
+    alert = spike().dedup_key
+    assert await printed(feedback.show_one, settings, alert, code=1) == f"nobody has answered {alert}\n"
+    said = await printed(feedback.answer, settings, alert[:30], "no", "", "", "a nightly export", "ann")
+    assert "no: team:search learns it within seconds: the same again stays quiet" in said
+    said = await printed(feedback.answer, settings, alert, "planned", "100", "3h", "the backfill", "bob")
+    assert "planned, $100.00 until" in said
+    shown = await printed(feedback.show_one, settings, alert)
+    listed = await printed(feedback.show_list, settings, "", "", 50)
+    assert all("the backfill" in text and "bob" in text for text in (shown, listed))
+    assert "ann" not in listed, "the newest word holds"
+    as_json = paper()
+    await feedback.show_list(settings, "search", "planned", 50, True, as_json)
+    assert [one["amount"] for one in json.loads(text_of(as_json))["answers"]] == ["100"]
+
+
+@pytest.mark.parametrize(
+    ("alert", "word", "amount", "why", "says"),
+    [
+        pytest.param("v1:none", "no", "", "w", "ALERT: there is no alert 'v1:none'", id="no such alert"),
+        pytest.param("v1:spend", "no", "", "", "reason: say why", id="no reason"),
+        pytest.param("v1:spend", "planned", "", "w", "amount_usd: '' is no amount", id="planned without an amount"),
+    ],
+)
+async def test_an_answer_that_cannot_be_taken_says_what_to_do(settings, alert, word, amount, why, says):
+    with pytest.raises(RequestError) as refused:
+        await feedback.answer(settings, alert, word, amount, "", why, "ann", False, paper())
+    assert says in str(refused.value)
+
+
+async def test_events_on_the_command_line(settings):
+    scope = f"team:{uuid4().hex[:6]}"
+    name = scope.removeprefix("team:")
+    said = await printed(feedback.add, settings, scope, "500", "2h", "6h", name, "the launch", "ann")
+    assert f"{scope} may cost $500.00 more" in said
+    assert f"sluice planned end {name} --why …" in said
+    assert "the launch" in await printed(feedback.show_planned, settings, False)
+    assert await printed(feedback.end, settings, name, "postponed", "bob") == f"{name} is withdrawn before it began\n"
+    assert name not in await printed(feedback.show_planned, settings, True)
+    with pytest.raises(RequestError, match="there is no"):
+        await feedback.end(settings, name, "again", "bob", False, paper())
+
+
+def spike() -> Alert:
+    at = "2026-11-21T14:00:00Z"
+    key = keys.alert_dedup_key("spend_spike", "team:search", at)
+    return Alert(
+        alert_id=keys.alert_id(key, 1, "opened"), dedup_key=key, episode=1, status="opened", severity="critical",
+        tier="page", rule="spend_spike", scope_type="team", scope_id="search", summary="Team search spends $60.00",
+        occurred_at=at, stated_at=at, period_start=at, period_end="2026-11-21T15:00:00Z", team_id="search",
+    )  # fmt: skip
