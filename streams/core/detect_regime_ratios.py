@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from schemas.statements import HourStatement
+
 Direction = Literal["up", "down"]
 #: Models of which the usual shares are kept; the rest is one.
 MODELS_KEPT = 8
@@ -27,6 +29,21 @@ class HourTotals(msgspec.Struct, frozen=True, kw_only=True):
     cost_nanos: int = 0
     #: Nanodollars by model; may leave out small ones.
     models: Mapping[str, int] = {}
+
+
+def totals_of(statement: HourStatement) -> HourTotals:
+    """A part of an hour as ROLLUP states it."""
+    of = statement.figures
+    return HourTotals(
+        requests=of.requests,
+        errors=of.errors,
+        cache_hits=of.cache_hits,
+        input_tokens=of.input_tokens,
+        cached_tokens=of.cached_tokens,
+        output_tokens=of.output_tokens,
+        cost_nanos=of.cost_nanos,
+        models={name: figures.cost_nanos for name, figures in statement.models.items()},
+    )
 
 
 def summed(parts: Iterable[HourTotals]) -> HourTotals:
