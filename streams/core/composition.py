@@ -18,7 +18,7 @@ from schemas.money import format_usd
 from schemas.statements import Figures, HourStatement
 from schemas.versions import Versioned
 from streams.core import detect_words as words
-from streams.core.drivers import contributions, main_cause, split_against, told
+from streams.core.drivers import contributions, split_against, told
 from streams.core.lanes import OTHERS
 from streams.core.rollup import usage
 
@@ -124,8 +124,10 @@ class Composition:
         cost = sum(each.cost_nanos for each in self.usual.models.values())
         return cost * requests // known if known > 0 and cost > 0 else 0
 
-    def drivers(self, hour: int, expected_nanos: int) -> tuple[Drivers, str]:
-        """Why an hour cost more than was expected, exactly, by whom, and in words where one cause is most of it."""
+    def drivers(self, hour: int, expected_nanos: int) -> Drivers | None:
+        """Why an hour cost more than was expected, exactly, and by whom; None while nothing is known to be usual."""
+        if not self.usual.hours:
+            return None
         after, before = self.models(hour), self.usual.models
         parts = split_against(
             expected_nanos, {m: usage(f) for m, f in before.items()}, {m: usage(f) for m, f in after.items()}
@@ -135,7 +137,7 @@ class Composition:
         usual = self.usual.by | {"model": {name: each.cost_nanos for name, each in before.items()}}
         # Whose keys it was is only known of strange hours: nothing is usual there.
         by = contributions(_flat(usual), _flat(self._names(hour)), scale)
-        return told(parts, [one for one in by if one.kind != "org" and one.name != OTHERS]), main_cause(parts)
+        return told(parts, [one for one in by if one.kind != "org" and one.name != OTHERS])
 
     def _names(self, hour: int) -> dict[str, dict[str, int]]:
         return self.by(hour) | {"model": {name: each.cost_nanos for name, each in self.models(hour).items()}}

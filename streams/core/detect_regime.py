@@ -286,7 +286,7 @@ class _Why(NamedTuple):
 def _why(made_of: Composition, hour: int, totals: HourTotals) -> _Why:
     """Against as many requests as usual ones: what habits add, without what more use adds."""
     usual = made_of.usual_cost(totals.requests)
-    return _Why(made_of.drivers(hour, usual)[0] if usual else None, made_of.organisation(hour))
+    return _Why(made_of.drivers(hour, usual) if usual else None, made_of.organisation(hour))
 
 
 def _told(

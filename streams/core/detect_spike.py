@@ -175,7 +175,7 @@ def _raise(
     )
     if not speaks:
         return state, []
-    drivers, _ = made_of.drivers(hour, score.expected or 0)
+    drivers = made_of.drivers(hour, score.expected or 0)
     by = made_of.contributors(kind_of(state.scope).parts, hour)
     finding = Finding(
         hour, score, total(state.hours[hour]), tuple(by), listed(by), drivers, memory.range(hour),

@@ -27,7 +27,7 @@ class Finding:
     total: int
     by: tuple[tuple[str, int], ...]
     contributors: list[Contributor]
-    drivers: Drivers
+    drivers: Drivers | None
     #: Between which nanodollars such an hour usually ends.
     usual: tuple[int, int] | None
     #: Whose money it is, of a team's.
@@ -159,7 +159,7 @@ def _driver(scope: str, finding: Finding) -> str:
 
 def _is_all(finding: Finding, kind: str, name: str) -> bool:
     """Whether one of several alone made the excess: nineteen parts in twenty of it, and not of all there is."""
-    if len(finding.by) < 2:
+    if finding.drivers is None or len(finding.by) < 2:
         return False
     its = sum(parse_nanos(one.excess_usd) for one in finding.drivers.by if (one.kind, one.name) == (kind, name))
     return its * 20 >= finding.score.excess * 19 > 0

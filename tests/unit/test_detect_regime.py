@@ -56,8 +56,9 @@ def play(
     restart: bool = False,
     behind: int = HOUR,
     first: int = 0,
+    scope: str = "feature:chat",
 ) -> tuple[RegimeState, list[Alert]]:
-    state, alerts = state or RegimeState(scope="feature:chat"), []
+    state, alerts = state or RegimeState(scope=scope), []
     for n, totals in enumerate(found, first):
         if restart:
             state = msgspec.json.decode(msgspec.json.encode(state), type=RegimeState)
@@ -146,11 +147,10 @@ def test_money_decides_who_hears_of_it():
     cheap = [
         msgspec.structs.replace(each, cost_nanos=each.cost_nanos // 1_000) for each in course(CHANGE + 6, price=6.0)
     ]
-    tiers = [
-        {a.tier for a in play(each)[1] if "|price:" in a.dedup_key} for each in (dear, course(CHANGE + 6, price=6.0))
-    ]
-    assert tiers == [{"page"}, {"ticket"}]
-    assert "page" not in {a.tier for a in play(cheap)[1]}
+    played = [(dear, "team:search"), (course(CHANGE + 6, price=6.0), "team:search"), (dear, "feature:chat")]
+    tiers = [{a.tier for a in play(each, scope=scope)[1] if "|price:" in a.dedup_key} for each, scope in played]
+    assert tiers == [{"page"}, {"ticket"}, {"ticket"}]
+    assert "page" not in {a.tier for a in play(cheap, scope="team:search")[1]}
 
 
 def test_an_hour_counts_once_and_history_is_a_note():

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.instants import HOUR
+from schemas.instants import DAY, HOUR
 from schemas.keys import cell_id
 from schemas.statements import CellStatement, Dimensions, Source, SpenderRow, SpenderStatement, Totals
 from streams.core.drivers import split
@@ -144,4 +144,4 @@ def test_in_any_order_and_after_a_restart_the_hours_are_the_sums_of_the_newest_c
     rollup.restore(msgspec.json.decode(value, type=RolledCell) for value in kept.values())
     for each in muddled[lost // 2 :]:
         rollup.take(each)
-    assert spent(rollup) == expected
+    assert {key: rollup.hour_of(key).figures.cost_nanos for key in rollup.of_hours(0, NOON + DAY)} == expected
