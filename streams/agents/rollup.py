@@ -18,7 +18,7 @@ from schemas.readers import CELL_STATEMENTS, WATERMARKS
 from schemas.statements import CellStatement, HourStatement
 from streams.agents.entries import is_of_spenders, is_watermark
 from streams.agents.shell import STALL_S, EvictedError, decoded, fail_stop
-from streams.clock import Clock, elapsed_s
+from streams.clock import Clock, StreamClock, elapsed_s
 from streams.core.rolling import KEPT_CELLS, PROGRESS, KeptCell, Progress, Rolling, Round
 from streams.core.rollup import RolledCell
 from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
@@ -64,10 +64,14 @@ class RollupAgent:
     def __init__(
         self, table: StateTable, clock: Clock, *, interval_s: float, is_leaving: Callable[[], bool] = lambda: False
     ) -> None:
-        """``is_leaving``: whether partitions are being given away, which waits for what is not acknowledged yet."""
+        """``is_leaving``: whether partitions are being given away, which waits for what is not acknowledged yet.
+
+        On a stream's clock rounds come as they are asked for, whatever they cost: hours pass in seconds there.
+        """
         self.clock = clock
         self._table = table
         self._interval_s, self._is_leaving = interval_s, is_leaving
+        self._round_max_s = interval_s if isinstance(clock, StreamClock) else ROUND_MAX_S
         self._found: dict[int, _Partition] = {}
         self._due_at = 0.0
         self._awake_at = elapsed_s()
@@ -118,7 +122,7 @@ class RollupAgent:
                 waiting = any(part.events for part in self._found.values())
                 if began >= self._due_at or (waiting and self._is_leaving()):
                     cost_s = await self.round()
-                    self._due_at = elapsed_s() + max(self._interval_s, min(cost_s / SHARE, ROUND_MAX_S))
+                    self._due_at = elapsed_s() + max(self._interval_s, min(cost_s / SHARE, self._round_max_s))
             except asyncio.CancelledError:
                 raise
             except Exception as error:

@@ -3,8 +3,8 @@ said of both.
 
 Pure: statements of cells and watermarks in, statements of hours out, in rounds. What an hour adds up to is a function
 of its cells; rounds decide only how many totals on the way there are said. Within a round hours are said oldest first,
-and but for the newest none claims that its sources are past it: a reader that believed so would close the hours between
-before it has heard of them.
+and but for the newest none claims that its sources are past its end: whoever believed so would close the hours between
+before he has heard of them, of this scope or by his clock of others.
 """
 
 from collections.abc import Iterable, Iterator
@@ -91,8 +91,8 @@ class Rolling:
         if over_before > known.over_before:
             ended = rollup.of_hours(known.over_before, over_before)
             changed = sorted({*changed, *ended}, key=lambda key: (key[1], key[0]))
-        newest = dict(changed)
-        said = (self._statement(key, over_before, newest[key[0]]) for key in changed)
+        newest = changed[-1][1] if changed else 0
+        said = (self._statement(key, over_before, newest) for key in changed)
         progress = Progress(reaches=self._reaches, over_before=over_before, frozen_before=rollup.frozen_before)
         moved, self._progress = progress != known, progress
         return Round(self.part, said, gone, rollup.unkept(), forgotten, progress, moved)
