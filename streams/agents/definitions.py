@@ -17,6 +17,13 @@ from streams.core.scopes import ScopeWatchlist, budget_scope, watched_of
 from streams.core.tree import Tree
 
 logger = logging.getLogger("sluice.definitions")
+#: What people answered and planned, as it stands now.
+Taught = Callable[[], Lessons]
+
+
+def nothing() -> Lessons:
+    """Nobody has said anything."""
+    return NO_LESSONS
 
 
 class KnownDefinitions:

@@ -1,100 +1,32 @@
-"""DETECT's shells: spend spikes and runaway requests from METER's statements, GPUs from their samples."""
+"""DETECT's shells: runaway requests and callers from METER's signals, GPUs from their samples."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from detectors.spend_spike import Siblings
 from schemas import topics
-from schemas.alerts import Alert
 from schemas.events import GpuSample
-from schemas.instants import DAY
-from schemas.readers import SCOPE_STATEMENTS, SIGNALS
-from schemas.statements import ScopeStatement, Signal
-from streams.agents.keyed import KeyedAgent, alert_record, newest_of_each_key
+from schemas.readers import SIGNALS
+from schemas.statements import Signal
+from streams.agents.definitions import Taught, nothing
+from streams.agents.keyed import KeyedAgent, alert_record
 from streams.clock import Clock
-from streams.core.answers import NO_LESSONS, Lessons
 from streams.core.detect_gpu import GPU_STATES, GpuPolicy, GpuState, GpuStep, gpu_scope_id, step_gpu, tick_gpu
 from streams.core.detect_idle import IDLE_STATES, IdlePolicy, IdleState, step_idle, tick_idle
 from streams.core.detect_loop import KIND, step_loop, tick_loop
 from streams.core.detect_loop_state import LOOP_STATES, LoopPolicy, LoopState
 from streams.core.detect_runaway import RUNAWAY_STATES, RunawayPolicy, RunawayState, step_runaway, tick_runaway
-from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_memory import SiblingsOf
-from streams.core.detect_spike_policy import KINDS, SpikePolicy
-from streams.core.detect_spike_siblings import siblings_of
-from streams.core.detect_spike_state import SPIKE_STATES, SpikeState
-from streams.core.detect_spike_taught import take_spike
 from streams.core.reading import Limits, Reading, Rejected, read
 from streams.transport import Outgoing, RecordBatch, StateTable
 
 _encode = msgspec.json.Encoder().encode
-#: What people answered and planned, as it stands now.
-Taught = Callable[[], Lessons]
-
-
-def _nothing() -> Lessons:
-    return NO_LESSONS
-
-
-#: Of so many days and kinds the siblings are remembered.
-SIBLINGS_KEPT = 1_000
-
-
-class SpikeAgent(KeyedAgent[SpikeState]):
-    """Hourly spend of scopes."""
-
-    def __init__(self, table: StateTable, clock: Clock, policy: SpikePolicy, taught: Taught = _nothing) -> None:
-        super().__init__("SPIKES", table, SPIKE_STATES, SCOPE_STATEMENTS.decode, clock)
-        self._policy = policy
-        self._taught = taught
-        #: By partition, kind of scope and day.
-        self._siblings: dict[tuple[int, str, int], Siblings | None] = {}
-
-    def _newest(self, batch: RecordBatch) -> Iterable[Any]:
-        found = newest_of_each_key(batch, self._decode)
-        return [statement for statement in found if statement.scope.partition(":")[0] in KINDS]
-
-    def key_of(self, message: ScopeStatement) -> str | None:
-        """One state per scope."""
-        return message.scope
-
-    def step(self, state: SpikeState | None, message: ScopeStatement) -> tuple[SpikeState, list[Outgoing]]:
-        """Test the running hour: a partial sum is a lower bound."""
-        self.observe(message.stream_time, message.source.slot())
-        now, told = self.clock.now(), list[Alert]()
-        if state is not None:
-            state, told = take_spike(state, self._taught(), now, self._policy, message.stream_time)
-        after, alerts = step_spike(state, message, now, self._policy, self._siblings_of(message.scope))
-        return after, [alert_record(alert) for alert in told + alerts]
-
-    def tick(self, state: SpikeState) -> tuple[SpikeState | None, list[Outgoing]]:
-        """Hours close and incidents end; what people said is heard."""
-        now = self.clock.now()
-        state, told = take_spike(state, self._taught(), now, self._policy)
-        after, alerts = tick_spike(state, now, self._policy, self._siblings_of(state.scope))
-        return after, [alert_record(alert) for alert in told + alerts]
-
-    def _siblings_of(self, scope: str) -> SiblingsOf:
-        """What scopes of its kind are like that share its partition; looked up once a day, and only if asked for."""
-        kind, partition = scope.partition(":")[0], self._reading
-
-        def around(instant: int) -> Siblings | None:
-            asked = (partition, kind, instant // DAY)
-            if asked not in self._siblings:
-                if len(self._siblings) >= SIBLINGS_KEPT:
-                    self._siblings.clear()
-                self._siblings[asked] = siblings_of(self._states.get(partition, {}).values(), kind, instant)
-            return self._siblings[asked]
-
-        return around
 
 
 class RunawayAgent(KeyedAgent[RunawayState]):
     """Single requests with too many tokens."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: RunawayPolicy, taught: Taught = _nothing) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: RunawayPolicy, taught: Taught = nothing) -> None:
         super().__init__("RUNAWAYS", table, RUNAWAY_STATES, SIGNALS.decode, clock)
         self._policy = policy
         self._taught = taught
@@ -119,7 +51,7 @@ class RunawayAgent(KeyedAgent[RunawayState]):
 class LoopAgent(KeyedAgent[LoopState]):
     """Callers that run away: tasks, sessions and keys."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: LoopPolicy, taught: Taught = _nothing) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: LoopPolicy, taught: Taught = nothing) -> None:
         super().__init__("LOOPS", table, LOOP_STATES, SIGNALS.decode, clock)
         self._policy = policy
         self._taught = taught
@@ -183,7 +115,7 @@ def said(step: GpuStep) -> tuple[GpuState, list[Outgoing]]:
 class IdleAgent(KeyedAgent[IdleState]):
     """Idle GPUs of each owner, from how each GPU stands."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: IdlePolicy, taught: Taught = _nothing) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: IdlePolicy, taught: Taught = nothing) -> None:
         super().__init__("IDLES", table, IDLE_STATES, SIGNALS.decode, clock)
         self._policy = policy
         self._taught = taught

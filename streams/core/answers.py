@@ -5,15 +5,20 @@ declared counts from the event time on at which it was known, so that a replay l
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 from detectors.spend_spike import NO_MARGIN, PLAN_MARGIN, WINDOW, YES_MARGIN, Answer
-from schemas.answers import AlertAnswer, PlannedEvent
+from schemas.answers import AlertAnswer, AnswerKind, PlannedEvent
 from schemas.instants import DAY, HOUR
 
 #: A plan is looked at a day before it begins, and for as long as bars look back after its end.
 _AHEAD, _BEHIND = DAY, WINDOW * HOUR
+
+
+Word = AnswerKind | Literal[""]
+#: Words after which nobody is told.
+QUIET = ("no", "planned")
 
 
 class Plan(NamedTuple):
@@ -78,8 +83,9 @@ class Lessons:
         ]
         return tuple(sorted([*own, *_merged("within", around)], key=lambda window: window.start))
 
-    def verdict(self, teaches: str, figures: Sequence[int], nanos: int, at: int, scopes: Iterable[str] = ()) -> str:
-        """What people said of something as large as this: ``quiet``, ``strange`` (found again), or nothing.
+    def verdict(self, teaches: str, figures: Sequence[int], nanos: int, at: int, scopes: Iterable[str] = ()) -> Word:
+        """What people said of something as large as this: ``no`` or ``planned``, which are quiet (``QUIET``), ``yes``:
+        it is found again, also where more was spent than planned; or nothing.
 
         Args:
             teaches: what learns from answers to it.
@@ -90,16 +96,16 @@ class Lessons:
         """
         for plan in (plan for scope in scopes for plan in self.plans(scope) if plan.is_own):
             if plan.known_from <= at and plan.start <= at < plan.end and nanos <= PLAN_MARGIN * plan.nanos:
-                return "quiet"
+                return "planned"
         for each in reversed(self.of(teaches)):
             if each.known_from > at:
                 continue
             if each.answer == "planned" and each.starts <= at < each.until:
-                return "quiet" if nanos <= PLAN_MARGIN * each.nanos else "strange"
+                return "planned" if nanos <= PLAN_MARGIN * each.nanos else "yes"
             if each.answer == "no" and _hides(each.figures, figures):
-                return "quiet"
+                return "no"
             if each.answer == "yes" and _is_as_large(each.figures, figures):
-                return "strange"
+                return "yes"
         return ""
 
 

@@ -20,7 +20,7 @@ from schemas.instants import HOUR, format_instant, hour_of
 from schemas.money import display_usd, format_usd
 from schemas.statements import GpuStanding, Signal
 from streams.core import detect_words as words
-from streams.core.answers import NO_LESSONS, Lessons
+from streams.core.answers import NO_LESSONS, QUIET, Lessons, Word
 from streams.core.detect_gpu import duration
 from streams.core.detect_idle_state import (
     FINDINGS,
@@ -135,7 +135,7 @@ def _open(
     state: IdleState, finding: Finding, now: int, at: int | None, policy: IdlePolicy, lessons: Lessons
 ) -> tuple[IdleState, list[Alert]]:
     found = _group(state, finding)
-    if not found.members or _word_on(state, finding, found, now, lessons) == "quiet":
+    if not found.members or _word_on(state, finding, found, now, lessons) in QUIET:
         return state, []
     members = [member for _, member in found.members]
     first = min(member.joined_at for member in members)
@@ -171,7 +171,7 @@ def _go_on(
     lessons: Lessons,
 ) -> tuple[IdleState, list[Alert]]:
     found = _group(state, finding)
-    if found.members and _word_on(state, finding, found, now, lessons) == "quiet":
+    if found.members and _word_on(state, finding, found, now, lessons) in QUIET:
         return _say(state, finding, incident, "resolved", found, now, policy, is_normal=True)
     if not _is_held(state, finding):
         left = [member.said_at for member in state.members.values() if not member.kind]
@@ -200,7 +200,7 @@ def _go_on(
     return _say(state, finding, changed, "updated", found, now, policy)
 
 
-def _word_on(state: IdleState, finding: Finding, found: Group, now: int, lessons: Lessons) -> str:
+def _word_on(state: IdleState, finding: Finding, found: Group, now: int, lessons: Lessons) -> Word:
     """What people said of as many idle dollars a day of these GPUs."""
     return lessons.verdict(_teaches(state, finding, found), (found.nanos_per_day,), _wasted(found, now), now)
 

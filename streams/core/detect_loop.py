@@ -17,7 +17,7 @@ from schemas.instants import HOUR, format_instant, hour_of
 from schemas.money import display_usd, format_usd
 from schemas.statements import CallerWindow, Signal
 from streams.core import detect_words as words
-from streams.core.answers import NO_LESSONS, Lessons
+from streams.core.answers import NO_LESSONS, QUIET, Lessons, Word
 from streams.core.detect_loop_state import (
     CALLERS_KEPT,
     MICRO,
@@ -83,7 +83,7 @@ def tick_loop(
     normal = {
         name
         for name, each in open_.items()
-        if each.incident and _word_on(state.scope, each, each.incident.rule, heard, lessons) == "quiet"
+        if each.incident and _word_on(state.scope, each, each.incident.rule, heard, lessons) in QUIET
     }
     return _ended(state, sorted(over | normal), now, policy, normal)
 
@@ -147,9 +147,9 @@ def _judged(
     is_strange, is_sure = _strangeness(state, caller, window.start, policy)
     kind: Rule = known.rule if known is not None else "retry_storm" if storm else "runaway_loop"
     word = _word_on(state.scope, caller, kind, window.end, lessons)
-    if word == "quiet":
+    if word in QUIET:
         return caller, []
-    is_strange, is_sure = is_strange or word == "strange", is_sure or word == "strange"
+    is_strange, is_sure = is_strange or word == "yes", is_sure or word == "yes"
     if not (storm or (per_hour >= policy.floor_nanos and is_strange)):
         return caller, []
     historic = now - window.end > policy.live_within_us
@@ -179,7 +179,7 @@ def _judged(
     return replace(caller, incident=incident), said
 
 
-def _word_on(scope: str, caller: Caller, rule: Rule, at: int, lessons: Lessons) -> str:
+def _word_on(scope: str, caller: Caller, rule: Rule, at: int, lessons: Lessons) -> Word:
     """What people said of a caller as busy as this one."""
     scopes = [scope, *([f"team:{caller.team_id}"] if caller.team_id else [])]
     return lessons.verdict(_teaches(scope, caller, rule), _figures(caller), caller.cost_nanos, at, scopes)

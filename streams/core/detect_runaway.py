@@ -21,7 +21,7 @@ from schemas.money import display_usd, format_usd
 from schemas.statements import Signal
 from schemas.versions import Versioned
 from streams.core import detect_words as words
-from streams.core.answers import NO_LESSONS, Lessons
+from streams.core.answers import NO_LESSONS, QUIET, Lessons, Word
 from streams.core.detect_reach import Reach, advance, furthest, reached
 
 RULE: Rule = "runaway_request"
@@ -157,7 +157,7 @@ def tick_runaway(
     normal = [
         hour
         for hour, found in state.incidents.items()
-        if found.tier != "note" and _word_on(state.scope, found, furthest(state.reaches, now), lessons) == "quiet"
+        if found.tier != "note" and _word_on(state.scope, found, furthest(state.reaches, now), lessons) in QUIET
     ]
     excess = len(state.incidents) - OPEN_MAX
     over = sorted({*over, *normal, *sorted(state.incidents)[: max(0, excess)]})
@@ -242,14 +242,14 @@ def _asked(
     if incident.historic:
         return state, "note", False
     word = _word_on(state.scope, incident, signal.event_time, lessons)
-    if word == "quiet":
+    if word in QUIET:
         return state, "note", False
     woken, pages = news(state.woken, signal.event_time, score)
-    pages = pages or (word == "strange" and incident.tier != "page")
+    pages = pages or (word == "yes" and incident.tier != "page")
     return replace(state, woken=woken), "page" if pages else "ticket", pages
 
 
-def _word_on(scope: str, incident: RunawayIncident, at: int, lessons: Lessons) -> str:
+def _word_on(scope: str, incident: RunawayIncident, at: int, lessons: Lessons) -> Word:
     """What people said of requests as large and as many as these."""
     teams = sorted({f"team:{each.team_id}" for each in incident.largest})
     scopes = [scope, *(teams if len(teams) == 1 else [])]

@@ -54,6 +54,14 @@ class Memory:
             return None
         return score(outlook, self.total(hour), self._recent(hour), self._answers(), self._policy.floor_nanos)
 
+    def range(self, hour: int) -> tuple[int, int] | None:
+        """Between which amounts an hour usually ends, nanodollars: two deviations around what is expected."""
+        outlook = self._outlook(hour)
+        if outlook is None:
+            return None
+        usual, twice = outlook.usual[0], round(2 * outlook.spread)
+        return max(0, usual - twice), usual + twice
+
     def learn(self, hour: int) -> None:
         """Score first, learn after: what was strange, or planned, says little about what is usual."""
         found = self.score(hour)

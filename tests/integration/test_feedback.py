@@ -146,14 +146,14 @@ async def printed(work, *arguments, code: int = 0) -> str:
 async def test_answers_on_the_command_line(settings):
     alert = spike().dedup_key
     assert await printed(feedback.show_one, settings, alert, code=1) == f"nobody has answered {alert}\n"
-    said = await printed(feedback.answer, settings, alert[:30], "no", "", "", "a nightly export", "ann")
+    said = await printed(feedback.answer, settings, alert[:30], "no", "", "", "a nightly export", "first@desk")
     assert "no: team:search learns it within seconds: the same again stays quiet" in said
     said = await printed(feedback.answer, settings, alert, "planned", "100", "3h", "the backfill", "bob")
     assert "planned, $100.00 until" in said
     shown = await printed(feedback.show_one, settings, alert)
     listed = await printed(feedback.show_list, settings, "", "", 50)
     assert all("the backfill" in text and "bob" in text for text in (shown, listed))
-    assert "ann" not in listed, "the newest word holds"
+    assert "first@desk" not in listed, "the newest word holds"
     as_json = paper()
     await feedback.show_list(settings, "search", "planned", 50, True, as_json)
     assert [one["amount"] for one in json.loads(text_of(as_json))["answers"]] == ["100"]

@@ -15,7 +15,7 @@ from streams.core.detect_spike import step_spike, tick_spike
 from streams.core.detect_spike_policy import SpikePolicy
 from streams.core.detect_spike_state import SpikeState
 from streams.core.detect_spike_taught import take_spike
-from tests.unit.spike_scope import MONDAY, USD, minutes, say
+from tests.unit.spike_scope import MONDAY, USD, minutes, say, stream_time
 
 POLICY = SpikePolicy(quiet_hours=1)
 #: Spend of an ordinary hour, and the hour of the first incident, after six days.
@@ -53,8 +53,9 @@ class Watched:
     def _hear(self, usd: float, hour: int, minute: int) -> list[Alert]:
         at = hour * 60 + minute
         statement = say(hour, usd, offset=at, at=at, scope=self.scope)
-        said = self.look(statement.stream_time, statement.stream_time)
-        self.state, new = step_spike(self.state, statement, statement.stream_time, POLICY)
+        now = stream_time(statement)
+        said = self.look(now, now)
+        self.state, new = step_spike(self.state, statement, now, POLICY)
         self.alerts += new
         return said + new + self.tick(at)
 
