@@ -248,7 +248,7 @@ def _settled(state: RegimeState, now: int, policy: RegimePolicy, lessons: Lesson
 def _word_on(scope: str, name: str, incident: RegimeIncident, at: int, lessons: Lessons) -> Word:
     """What people said of a change of this ratio as large and as dear as this one."""
     score, waste = incident.score, incident.waste_nanos
-    return lessons.verdict(teaches(scope, name, score), sizes(score, waste), waste, at)
+    return lessons.verdict(teaches(scope, name, score), sizes(score), waste, at)
 
 
 def _shares(state: RegimeState, shares: dict[str, float], incidents: dict[str, RegimeIncident]) -> dict[str, float]:
@@ -380,7 +380,7 @@ def _told(
         runbook=policy.runbook,
         historic=incident.historic,
         teaches=teaches(scope, name, score),
-        figures=sizes(score, incident.waste_nanos),
+        figures=sizes(score),
     )
     return replace(incident, last=alert), alert
 

@@ -176,7 +176,7 @@ def teaches(scope: str, name: str, score: RegimeScore) -> str:
     return f"regime_change|{scope}|{name}|{score.direction}"
 
 
-def sizes(score: RegimeScore, waste: int) -> tuple[int, int]:
-    """By how many thousandths a ratio has changed, and what that costs an hour in nanodollars."""
+def sizes(score: RegimeScore) -> tuple[int, ...]:
+    """To how many thousandths a ratio has come, or from: what that costs follows the day, and is no habit."""
     low, high = sorted((max(1, score.observed), max(1, score.expected or 0)))
-    return (high - low) * 1_000 // low, waste
+    return (high * 1_000 // low,)
