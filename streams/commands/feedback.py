@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from schemas.alerts import Alert
-from schemas.answers import AlertAnswer, AnswerKind
+from schemas.answers import AnswerKind
 from schemas.money import display_usd, parse_nanos
 from streams.commands.budgets import day_minute, print_json
 from streams.commands.desk import Desk, desk
 from streams.commands.printing import Cell, print_line, print_table
-from streams.core.answering import answer_of, planned_of
+from streams.core.answering import answers_of, planned_of
 from streams.core.defining import RequestError, Wrong, said
 from streams.core.letters import escaped
 from streams.core.planned import ending_of
 from streams.settings import Settings
-from streams.sinks.answered_alerts import AmbiguousError, find_alert
+from streams.sinks.answered_alerts import AmbiguousError, find_alert, parts_of
 from streams.web.feedback import AnswerNow, answers_to, events_of, shown_answer, shown_event, standing_answers
 from streams.web.queries import newest_stream_time
 
@@ -34,17 +34,19 @@ async def answer(
     """``ALERT yes|no|planned``: put a word on an alert."""
     async with desk(settings) as at:
         alert = await _named(at, text)
-        wanted = answer_of(
-            alert, kind=kind, amount_usd=amount, ends=ends, why=why, by=by, now=await _present(settings, at)
-        )
-        (placed,) = await at.store.publish([wanted], by=by, reason=wanted.reason)
-    assert isinstance(placed.definition, AlertAnswer)
-    now = shown_answer(placed.definition)
+        wanted = answers_of(
+            alert, await parts_of(at.pool, alert), at.known.answers, kind=kind, amount_usd=amount, ends=ends, why=why,
+            by=by, now=await _present(settings, at),
+        )  # fmt: skip
+        placed = await at.store.publish(wanted, by=by, reason=wanted[0].reason)
+    now = shown_answer(placed[0].definition, [each.alert for each in wanted[1:]])
     if as_json:
         print_json(out, now.model_dump())
         return 0
     print_line(out, escaped(alert.summary), "dim")
     print_line(out, f"{_word(now)}: {_learns(now)}", "bold")
+    for part in now.also:
+        print_line(out, f"the same holds for {escaped(part)}")
     return 0
 
 

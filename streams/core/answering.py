@@ -4,6 +4,7 @@ Texts come as people wrote them. Every error names its field and says what to do
 """
 
 import re
+from collections.abc import Container, Iterable
 from urllib.parse import quote
 
 from schemas.alerts import Alert
@@ -58,6 +59,31 @@ def answer_of(
         starts=starts, until=stop, nanos=nanos, known_from=known_from, team_id=alert.team_id, changed_by=by,
         reason=reason,
     )  # fmt: skip
+
+
+def answers_of(
+    alert: Alert, parts: Iterable[Alert], answered: Container[str], *, kind: AnswerKind, amount_usd: str, ends: str,
+    why: str, by: str, now: int,
+) -> list[AlertAnswer]:  # fmt: skip
+    """Somebody's word on an alert, and the same on what told of parts of it: else these would wake people for the same
+    next time, when the whole is quiet.
+
+    What is planned covers its parts by itself, and parts that have an answer of their own (``answered``, by record key)
+    keep it. The word on the alert itself is the first.
+
+    Raises:
+        RequestError: with every field that is wrong.
+    """
+    said_of = [
+        answer_of(each, kind=kind, amount_usd=amount_usd, ends=ends, why=why, by=by, now=now)
+        for each in (alert, *(part for part in parts if kind != "planned" and _is_alike(alert, part)))
+    ]
+    return [said_of[0], *(each for each in said_of[1:] if each.key() not in answered)]
+
+
+def _is_alike(alert: Alert, part: Alert) -> bool:
+    """Whether both are about the same: of habits the same ratio, changed in the same direction."""
+    return alert.rule == "spend_spike" or alert.teaches.rsplit("|", 2)[1:] == part.teaches.rsplit("|", 2)[1:]
 
 
 def teaches(alert: Alert) -> str:
@@ -123,7 +149,7 @@ def _first(text: str, now: int) -> int:
     if found in ("", "now"):
         return now
     try:
-        first = now + span(found) if "T" not in found and found[:4].isdigit() is False else parse_instant(found)
+        first = parse_instant(found) if "T" in found else now + span(found)
     except (InstantError, OverflowError, ValueError) as error:
         raise ValueError(
             f"{text[:40]!r} is neither now, nor a span from now such as 2h, nor an instant such as 2026-11-21T18:00:00Z"

@@ -17,6 +17,15 @@ order by (dedup_key = $1) desc, ({_SHORT_ID} = $1) desc, stated_at desc limit 4
 _SHORT = f"select {_SHORT_ID} from (select $1::text as dedup_key) one"
 
 
+#: Alerts of the same rule and hours about parts of what an alert is about, as their ``ancestors`` say.
+_PARTS = """
+select body::text as body from alerts
+where rule = $1 and body->'ancestors' ? $2 and dedup_key <> $3
+    and body->>'period_start' < $5 and body->>'period_end' > $4
+order by dedup_key limit 200
+"""
+
+
 class AmbiguousError(ValueError):
     """More than one alert begins so."""
 
@@ -35,3 +44,12 @@ async def find_alert(pool: asyncpg.Pool, text: str) -> Alert | None:
         listed = ", ".join(row["dedup_key"] for row in rows[:3]) + (", …" if len(rows) > 3 else "")
         raise AmbiguousError(f"{text[:80]!r} may be {listed}: write more of it")
     return ALERTS.convert(msgspec.json.decode(rows[0]["body"]))
+
+
+async def parts_of(pool: asyncpg.Pool, alert: Alert) -> list[Alert]:
+    """The alerts that told of parts of the same: of an organisation's spike those of its teams."""
+    if not alert.period_start or not alert.period_end:
+        return []
+    scope = storable(f"{alert.scope_type}:{alert.scope_id}")
+    rows = await pool.fetch(_PARTS, alert.rule, scope, storable(alert.dedup_key), alert.period_start, alert.period_end)
+    return [ALERTS.convert(msgspec.json.decode(row["body"])) for row in rows]

@@ -4,7 +4,7 @@ An answer needs a key of scope ``budgets:write``; one that is bound to a team an
 that team. Who, when and why stand in the history of definitions, in the ledger.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query, Response
@@ -14,12 +14,12 @@ from schemas.alerts import Alert
 from schemas.answers import AlertAnswer, AnswerKind, PlannedEvent
 from schemas.instants import format_instant
 from schemas.money import format_usd
-from streams.core.answering import answer_of, planned_of
+from streams.core.answering import answers_of, planned_of
 from streams.core.answers import is_part
 from streams.core.definitions import Definitions
 from streams.core.planned import PlanEnd, ending_of, phase_of
 from streams.ports import DefinitionStore, Version
-from streams.sinks.answered_alerts import AmbiguousError, find_alert
+from streams.sinks.answered_alerts import AmbiguousError, find_alert, parts_of
 from streams.web.budget_changes import reason_of
 from streams.web.reading import Parts, Reader, Reading, present
 from streams.web.writing import Amount, Body, BoundedRoute, Reason, Store, Writing, publish, withdraw
@@ -63,6 +63,7 @@ class AnswerNow(BaseModel):
     by: str
     at: str
     reason: str
+    also: list[str] = Field([], description="Alerts about parts of the same, which were given the same answer with it.")
 
 
 class Answers(BaseModel):
@@ -97,17 +98,19 @@ class Events(BaseModel):
 async def post_answer(
     store: Store, parts: Parts, caller: Writing, alert: AlertKey, body: AnswerBody, response: Response
 ) -> AnswerNow:
-    """It teaches the scope of the alert within seconds. Another answer takes its place."""
+    """It teaches the scope of the alert within seconds, and what told of parts of the same. Another answer takes its
+    place."""
     found = await _alert(parts, alert, "")
     known = await store.known.now(fresh=True)
     now = await present(parts)
-    wanted = answer_of(
-        found, kind=body.answer, amount_usd=body.amount_usd, ends=body.until, why=body.reason, by=caller.name, now=now
-    )
-    caller.may(wanted, known)
-    (placed,) = await publish(store, [wanted], caller.name, wanted.reason)
-    response.status_code = 201 if wanted.key() not in known.answers else 200
-    return shown_answer(placed.definition)
+    wanted = answers_of(
+        found, await parts_of(parts.pool, found), known.answers, kind=body.answer, amount_usd=body.amount_usd,
+        ends=body.until, why=body.reason, by=caller.name, now=now,
+    )  # fmt: skip
+    caller.may(wanted[0], known)
+    placed = await publish(store, wanted, caller.name, wanted[0].reason)
+    response.status_code = 201 if wanted[0].key() not in known.answers else 200
+    return shown_answer(placed[0].definition, [each.alert for each in wanted[1:]])
 
 
 @router.get("/v1/alerts/{alert:path}/feedback", summary="What was answered, when, by whom and why")
@@ -215,14 +218,14 @@ def events_of(known: Definitions, now: int, *, over: bool) -> list[Event]:
     return [shown_event(each, now) for each in held if over or each.until > now]
 
 
-def shown_answer(answer: object) -> AnswerNow:
+def shown_answer(answer: object, also: Sequence[str] = ()) -> AnswerNow:
     """An answer for people."""
     assert isinstance(answer, AlertAnswer)
     return AnswerNow(
         alert=answer.alert, rule=answer.rule, answer=answer.answer,
         amount=format_usd(answer.nanos) if answer.answer == "planned" else "", starts=format_instant(answer.starts),
         until=format_instant(answer.until), teaches=answer.teaches, version=answer.version, by=answer.changed_by,
-        at=format_instant(answer.changed_at), reason=answer.reason,
+        at=format_instant(answer.changed_at), reason=answer.reason, also=list(also),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from urllib.parse import quote
 import asyncpg
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from schemas import keys
 from schemas.alerts import Alert
@@ -163,6 +164,26 @@ async def test_reading_is_not_answering(pool, store):
     async with client_of(load_settings(kafka_url=NO_BROKER), pool, key, definitions=store) as reader:
         assert (await reader.post(path(KEY), json=NO)).status_code == 403
         assert (await reader.post("/v1/planned", json=LAUNCH)).status_code == 403
+
+
+async def test_a_word_on_the_organisations_spike_is_one_on_the_spikes_of_its_teams(api, pool, store):
+    parts = [spike("a"), spike("b"), spike("c", 10)]
+    told = [replace(each, ancestors=("org:acme",)) for each in parts]
+    whole = replace(
+        spike(),
+        scope_type="org",
+        scope_id="acme",
+        team_id="",
+        dedup_key="v1:spend_spike:org:acme:14",
+        teaches="org:acme",
+    )
+    await PostgresOutbox(pool).record([(each, ()) for each in (*told, whole)])
+    assert (await api.post(path(parts[1].dedup_key), json=NO | {"answer": "yes"})).json()["also"] == []
+    found = (await api.post(path(whole.dedup_key), json=NO)).json()
+    assert found["also"] == [parts[0].dedup_key], "b has a word of its own, c was hours before"
+    assert {each.alert: each.answer for each in (await store.current()).values()} == {
+        whole.dedup_key: "no", parts[0].dedup_key: "no", parts[1].dedup_key: "yes",
+    }  # fmt: skip
 
 
 # -- planned events -------------------------------------------------------------------------------------------------

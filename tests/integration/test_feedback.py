@@ -59,10 +59,19 @@ class House:
         await self.service.send(data, id="", topic=USAGE_EVENTS, key=team, headers=headers)
 
     async def past(self, now: int, *teams: str) -> None:
-        """Four days of twenty dollars an hour, of all teams together: a late history is none."""
-        for ago in range(HOURS, 0, -1):
+        """Four days of twenty dollars an hour, of all teams together and hour by hour: a late history is none."""
+        for hours, ago in enumerate(range(HOURS, 0, -1), 1):
             for team in teams:
                 await self.spends(team, USUAL, now - now % HOUR - ago * HOUR + 30 * MINUTE)
+            await self.counted(hours * len(teams))
+
+    async def counted(self, events: int) -> None:
+        """Wait until the ledger has so many events."""
+
+        async def so() -> bool:
+            return (await self.service.pool.fetchval("select sum(next_offset) from ledger_sources") or 0) >= events
+
+        await self.service.until(so, f"{events} events to be counted")
 
     async def told(self, team: str) -> list[tuple[str, int]]:
         """Status and episode of each spend alert of a team, as they stand."""
@@ -87,7 +96,7 @@ class House:
 async def test_from_the_api_to_the_detector(fresh_kafka, postgres, tmp_path):
     database = await postgres.create_database(f"e2e_{uuid4().hex[:12]}")
     # One partition: what is sent later is judged later.
-    changes = {"partitions": 1}
+    changes = {"partitions": 1, "flush_interval_ms": 20, "rollup_interval_ms": 50}
     async with run_service(fresh_kafka, database, tmp_path / "state", **changes) as service:
         key = await ApiKeys(service.pool).create("on-call", ["read", "budgets:write"])
         store = KafkaDefinitions(

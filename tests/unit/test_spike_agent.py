@@ -3,10 +3,11 @@
 import msgspec
 
 from schemas.alerts import Alert
+from schemas.answers import AlertAnswer
 from schemas.budgets import Budget, Period
 from schemas.commands import Target
-from schemas.instants import HOUR
-from streams.agents.definitions import KnownDefinitions, MonthlyNow
+from schemas.instants import HOUR, parse_instant
+from streams.agents.definitions import KnownDefinitions, LessonsNow, MonthlyNow
 from streams.agents.hours import Heard, SpikeAgent
 from streams.clock import StreamClock
 from streams.core.definitions import Definitions
@@ -58,3 +59,22 @@ def test_budgets_are_those_that_are_defined_now():
     assert dict(monthly) == {"team:search": 100 * USD}
     known._now = Definitions()
     assert monthly.get("team:search") is None
+
+
+def test_what_people_said_is_heard_with_the_next_statement_and_when_time_passes():
+    agent, states = agent_of("team:a")
+    state, said = agent.step(states["team:a"], heard(say(24 * 6, 300, scope="team:a", offset=10_000)))
+    [opened] = alerts(said)
+    answer = AlertAnswer(
+        alert=opened.dedup_key, rule=opened.rule, answer="no", teaches=opened.teaches, known_from=0,
+        starts=parse_instant(opened.period_start), until=parse_instant(opened.period_end),
+    )  # fmt: skip
+    known = KnownDefinitions(Definitions().changed({answer.key(): answer}))
+    agent._taught = LessonsNow(known)
+    for after, said in (
+        agent.tick(state),
+        agent.step(state, heard(say(24 * 6, 301, scope="team:a", offset=10_001))),
+    ):
+        assert [alert.status for alert in alerts(said)] == ["resolved"]
+        assert after.taken
+        assert agent.tick(after) == (after, [])
