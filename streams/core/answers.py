@@ -14,6 +14,7 @@ from schemas.instants import DAY, HOUR
 
 #: A plan is looked at a day before it begins, and for as long as bars look back after its end.
 _AHEAD, _BEHIND = DAY, WINDOW * HOUR
+_ORG = "org:"
 
 
 Word = AnswerKind | Literal[""]
@@ -41,7 +42,24 @@ class Lessons:
                 self._by_teaches.setdefault(each.teaches, []).append(each)
         for known in self._by_teaches.values():
             known.sort(key=_in_order)
-        self._events = sorted(events, key=lambda event: (event.known_from, event.id))
+        said = [
+            (each.teaches, Plan(each.starts, each.until, each.nanos, each.known_from, False))
+            for known in self._by_teaches.values()
+            for each in known
+            if each.answer == "planned" and each.rule == "spend_spike"
+        ]
+        said += [(each.scope, Plan(*_hours(each), each.nanos, each.known_from, False)) for each in events]
+        #: What was planned, by the scope that it is about; by each scope that this one is a part of, but organisations;
+        #: and for organisations, of which everything is a part.
+        self._planned: dict[str, list[Plan]] = {}
+        self._parts: dict[str, list[Plan]] = {}
+        self._orgs: list[Plan] = []
+        for scope, plan in said:
+            self._planned.setdefault(scope, []).append(plan)
+            for whole in wholes(scope):
+                self._parts.setdefault(whole, []).append(plan)
+            if scope.startswith(_ORG):
+                self._orgs.append(plan)
         self._plans: dict[str, tuple[Plan, ...]] = {}
 
     def of(self, teaches: str) -> Sequence[AlertAnswer]:
@@ -50,19 +68,17 @@ class Lessons:
 
     def plans(self, scope: str) -> tuple[Plan, ...]:
         """What was planned for a scope, or for one that contains it or lies in it; looked up once a scope."""
+        if not self._planned:
+            return ()
         if scope not in self._plans:
-            said = [
-                (each.teaches, Plan(each.starts, each.until, each.nanos, each.known_from, False))
-                for known in self._by_teaches.values()
-                for each in known
-                if each.answer == "planned" and each.rule == "spend_spike"
-            ]
-            said += [(each.scope, Plan(*_hours(each), each.nanos, each.known_from, False)) for each in self._events]
-            found = [
-                plan._replace(is_own=other == scope)
-                for other, plan in said
-                if other == scope or is_part(scope, other) or is_part(other, scope)
-            ]
+            found = [plan._replace(is_own=True) for plan in self._planned.get(scope, ())]
+            if scope.startswith(_ORG):
+                # Which teams are this one's is not known here: there is seldom another one.
+                found += [plan for part, held in self._planned.items() if not part.startswith(_ORG) for plan in held]
+            else:
+                found += self._orgs
+            found += [plan for whole in wholes(scope) for plan in self._planned.get(whole, ())]
+            found += self._parts.get(scope, ())
             self._plans[scope] = tuple(sorted(found))
         return self._plans[scope]
 
@@ -112,21 +128,17 @@ class Lessons:
 NO_LESSONS = Lessons()
 
 
-def is_part(scope: str, whole: str) -> bool:
-    """Whether all that one scope spends is spent by another one too.
+def wholes(scope: str) -> tuple[str, ...]:
+    """The scopes that spend all of this one's money, besides its organisation.
 
-    >>> is_part("team_feature:a%2Fb/chat", "team:a/b"), is_part("team_feature:x/chat", "feature:chat")
-    (True, True)
-    >>> is_part("model:gpt-4o", "org:acme"), is_part("team:a", "feature:chat")
-    (True, False)
+    >>> wholes("team_feature:a%2Fb/chat"), wholes("team:search")
+    (('team:a/b', 'feature:chat'), ())
     """
-    kind, _, name = whole.partition(":")
-    if kind == "org":
-        return not scope.startswith("org:")
-    if not scope.startswith("team_feature:"):
-        return False
-    team, _, feature = scope.partition(":")[2].partition("/")
-    return (kind == "team" and unquote(team) == name) or (kind == "feature" and unquote(feature) == name)
+    kind, _, name = scope.partition(":")
+    if kind != "team_feature":
+        return ()
+    team, _, feature = name.partition("/")
+    return f"team:{unquote(team)}", f"feature:{unquote(feature)}"
 
 
 def lessons_of(answers: Mapping[str, AlertAnswer], events: Mapping[str, PlannedEvent]) -> Lessons:

@@ -13,7 +13,7 @@ from schemas.commands import Target
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, InstantError, format_instant, parse_instant
 from schemas.keys import digest
 from schemas.money import MoneyError, parse_nanos
-from streams.core.answers import is_part
+from streams.core.answers import wholes
 from streams.core.definitions import Definitions
 
 #: Runs are named by whoever starts them.
@@ -287,7 +287,7 @@ def not_the_teams(team: str, definition: Definition, known: Definitions) -> str:
     if isinstance(definition, AlertAnswer):
         return "" if definition.team_id == team else f"the alert {definition.alert} is not about team {team} alone"
     if isinstance(definition, PlannedEvent):
-        is_own = definition.scope == f"team:{team}" or is_part(definition.scope, f"team:{team}")
+        is_own = definition.scope == f"team:{team}" or f"team:{team}" in wholes(definition.scope)
         return "" if is_own else f"{definition.scope} is not team {team}'s own"
     if isinstance(definition, Run):
         return "" if definition.team_id == team else f"run {definition.id} is team {definition.team_id}'s"

@@ -4,6 +4,8 @@ What stands is compared with what was taken, so it does not matter how often, or
 state that has taken all of it is given back as it is. Answers about hours that the detector has forgotten say nothing.
 """
 
+from functools import lru_cache
+
 from msgspec.structs import replace
 
 from detectors.hour_ring import HOURS_KEPT
@@ -57,4 +59,9 @@ def _feedback(state: SpikeState, answer: AlertAnswer, at: int) -> Feedback:
 
 
 def _name(answer: AlertAnswer) -> str:
-    return digest(answer.alert)[:16]
+    return _short(answer.alert)
+
+
+@lru_cache(4_096)
+def _short(alert: str) -> str:
+    return digest(alert)[:16]

@@ -15,7 +15,7 @@ from schemas.answers import AlertAnswer, AnswerKind, PlannedEvent
 from schemas.instants import format_instant
 from schemas.money import format_usd
 from streams.core.answering import answers_of, planned_of
-from streams.core.answers import is_part
+from streams.core.answers import wholes
 from streams.core.definitions import Definitions
 from streams.core.planned import PlanEnd, ending_of, phase_of
 from streams.ports import DefinitionStore, Version
@@ -249,4 +249,4 @@ def shown_event(event: object, now: int) -> Event:
 
 def _is_the_teams(reader: Reader, event: Event) -> bool:
     own = f"team:{reader.team}"
-    return not reader.team or event.scope == own or is_part(event.scope, own)
+    return not reader.team or event.scope == own or own in wholes(event.scope)

@@ -1,6 +1,9 @@
 """What an answer means to runaway requests, runaway callers and idle GPUs: the same again, more of it, and planned."""
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.alerts import Alert
 from schemas.answers import AlertAnswer, PlannedEvent
@@ -9,7 +12,7 @@ from schemas.money import NANOS
 from streams.core.answers import Lessons
 from streams.core.detect_idle import step_idle, tick_idle
 from streams.core.detect_loop import step_loop, tick_loop
-from streams.core.detect_runaway import step_runaway, tick_runaway
+from streams.core.detect_runaway import RunawayState, step_runaway, tick_runaway
 from tests.unit import test_detect_idle as idle
 from tests.unit import test_detect_loop as loop
 from tests.unit import test_detect_runaway as runaway
@@ -245,3 +248,34 @@ def test_a_yes_lets_the_next_one_be_told_again():
     owner.wait()
     owner.answers.append(answer(opened, "yes", owner.at))
     assert tiers(owner.wait()) == ["ticket"]
+
+
+# -- delivery -------------------------------------------------------------------------------------------------------
+
+#: Minutes until the next request, its tokens, and what is said of the newest alert after it.
+REQUESTS = st.lists(
+    st.tuples(st.integers(1, 90), st.sampled_from([60_000, 200_000, 400_000]), st.sampled_from(["", "no", "yes"])),
+    min_size=2, max_size=12,
+)  # fmt: skip
+
+
+def play(requests, *, restarts=(), repeats=()):
+    """``restarts``: before these the state is read back as it was written; ``repeats``: these signals come twice."""
+    chat, alerts, at = Feature(), [], TEN
+    for n, (minutes, tokens, said) in enumerate(requests):
+        at += minutes * MINUTE
+        for _ in range(1 + (n in repeats)):
+            if n in restarts and chat.state is not None:
+                chat.state = msgspec.json.decode(msgspec.json.encode(chat.state), type=RunawayState)
+            chat.offset = n
+            alerts += chat.sends(tokens, at)
+        if said and alerts:
+            alerts += chat.says(alerts[-1], said, at + SECOND)
+            chat.answers.reverse()
+    return chat.state, [alert.alert_id for alert in alerts]
+
+
+@settings(max_examples=60, deadline=None)
+@given(REQUESTS, st.sets(st.integers(0, 11)), st.sets(st.integers(0, 11)))
+def test_a_restart_or_a_repetition_anywhere_changes_nothing(requests, restarts, repeats):
+    assert play(requests) == play(requests, restarts=restarts, repeats=repeats)

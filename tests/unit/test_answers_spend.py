@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.alerts import Alert
 from schemas.answers import AlertAnswer, PlannedEvent
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant
-from streams.core.answers import Lessons, is_part
+from streams.core.answers import Lessons, wholes
 from streams.core.detect_spike import step_spike, tick_spike
 from streams.core.detect_spike_policy import SpikePolicy
 from streams.core.detect_spike_state import SpikeState
@@ -196,6 +196,8 @@ def test_an_event_that_ends_early_leaves_what_comes_after_to_the_detector():
         pytest.param("team_feature:search/chat", "team:search", 0, id="of a team: each of its features' too"),
         pytest.param("team:search", "team_feature:search/chat", 0, id="of a team's feature: the team's too"),
         pytest.param("feature:chat", "team_feature:search/chat", 0, id="of a team's feature: the feature's too"),
+        pytest.param("model:o3", "org:acme", 0, id="of the organisation: everything"),
+        pytest.param("org:acme", "org:other", 1, id="of another organisation: nothing"),
         pytest.param("team:ads", "team:search", 1, id="of another team: nothing"),
         pytest.param("feature:chat", "team:search", 1, id="of a team: nothing about features of all teams"),
     ],
@@ -249,16 +251,16 @@ def test_a_young_team_that_plans_its_launch_is_quiet_too():
 
 
 @pytest.mark.parametrize(
-    ("scope", "whole", "part"),
+    ("scope", "found"),
     [
-        ("team_feature:search/chat", "team:searchlight", False),
-        ("team_feature:a%2Fb/c%25", "feature:c%", True),
-        ("team:search", "team_feature:search/chat", False),
-        ("org:acme", "org:acme", False),
+        ("team_feature:search/chat", ("team:search", "feature:chat")),
+        ("team_feature:a%2Fb/c%25", ("team:a/b", "feature:c%")),
+        ("team:search", ()),
+        ("org:acme", ()),
     ],
 )
-def test_what_lies_in_what(scope, whole, part):
-    assert is_part(scope, whole) is part
+def test_what_lies_in_what(scope, found):
+    assert wholes(scope) == found
 
 
 def test_an_answer_about_hours_that_are_forgotten_changes_nothing():
