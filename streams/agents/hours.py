@@ -161,15 +161,15 @@ class SpikeAgent(HoursAgent[SpikeState]):
         siblings, now, told = self._siblings_of(statement.scope), self.clock.now(), list[Alert]()
         if state is not None:
             come = max(statement.reach.values(), default=0)
-            state, told = take_spike(state, self._taught(), now, self._policy, come)
+            state, told = take_spike(state, self._taught(), now, self._policy, come, siblings)
         after, alerts = step_spike(state, statement, now, self._policy, siblings, made_of)
         return after, [alert_record(alert) for alert in told + alerts]
 
     def pass_time(self, state: SpikeState, made_of: Composition) -> tuple[SpikeState, list[Outgoing]]:
         """Hours close and incidents end; what people said is heard."""
-        now = self.clock.now()
-        state, told = take_spike(state, self._taught(), now, self._policy)
-        after, alerts = tick_spike(state, now, self._policy, self._siblings_of(state.scope))
+        siblings, now = self._siblings_of(state.scope), self.clock.now()
+        state, told = take_spike(state, self._taught(), now, self._policy, 0, siblings)
+        after, alerts = tick_spike(state, now, self._policy, siblings)
         return after, [alert_record(alert) for alert in told + alerts]
 
     def open_from(self, state: SpikeState) -> int:

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
-from detectors.spend_spike import NO_MARGIN, PLAN_MARGIN, WINDOW, YES_MARGIN, Answer
+from detectors.spend_spike import NO_MARGIN, PLAN_MARGIN, YES_MARGIN, Answer
 from schemas.answers import AlertAnswer, AnswerKind, PlannedEvent
 from schemas.instants import DAY, HOUR
 
 #: A plan is looked at a day before it begins, and for as long as bars look back after its end.
-_AHEAD, _BEHIND = DAY, WINDOW * HOUR
+_AHEAD, _BEHIND = DAY, 14 * DAY
 _ORG = "org:"
-
 
 Word = AnswerKind | Literal[""]
 #: Words after which nobody is told.
@@ -43,7 +42,7 @@ class Lessons:
         for known in self._by_teaches.values():
             known.sort(key=_in_order)
         said = [
-            (each.teaches, Plan(each.starts, each.until, each.nanos, each.known_from, False))
+            (each.teaches, Plan(*_hours(each), each.nanos, each.known_from, False))
             for known in self._by_teaches.values()
             for each in known
             if each.answer == "planned" and each.rule == "spend_spike"
@@ -150,7 +149,7 @@ def _in_order(answer: AlertAnswer) -> tuple[int, int, str]:
     return answer.known_from, answer.changed_at, answer.alert
 
 
-def _hours(event: PlannedEvent) -> tuple[int, int]:
+def _hours(event: PlannedEvent | AlertAnswer) -> tuple[int, int]:
     return event.starts - event.starts % HOUR, -(-event.until // HOUR) * HOUR
 
 

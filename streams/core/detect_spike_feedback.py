@@ -6,6 +6,7 @@ incident. Its hours stay out of the history, and the same again is found again, 
 quiet until 1.5 times as much is spent, and stay out of the history.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from detectors.spend_spike import Answer
 from schemas.alerts import Alert
 from schemas.instants import HOUR
 from streams.core.detect_spike_alert import answered
-from streams.core.detect_spike_memory import Memory
+from streams.core.detect_spike_memory import Memory, SiblingsOf
 from streams.core.detect_spike_policy import SpikePolicy, goes_on
 from streams.core.detect_spike_state import SpikeState
 
@@ -36,7 +37,7 @@ class Feedback(msgspec.Struct, frozen=True):
 
 
 def answer_spike(
-    state: SpikeState, feedback: Feedback, now: int, policy: SpikePolicy
+    state: SpikeState, feedback: Feedback, now: int, policy: SpikePolicy, siblings: SiblingsOf | None = None
 ) -> tuple[SpikeState, list[Alert]]:
     """Take in an answer; an open incident that it explains is resolved. The same answer again changes nothing more.
 
@@ -48,7 +49,7 @@ def answer_spike(
         raise ValueError("feedback is about the hours from start to end: end must be later than start")
     if feedback.kind == "planned" and feedback.nanos <= 0:
         raise ValueError("planned spend needs the amount that is declared, above zero")
-    memory = Memory(state, policy)
+    memory = Memory(state, policy, siblings)
     nanos = feedback.nanos if feedback.kind == "planned" else 0
     memory.answer(Answer(feedback.kind, start, end, nanos), feedback.at if feedback.kind == "no" else 0)
     said: list[Alert] = []
@@ -58,10 +59,20 @@ def answer_spike(
 
 
 def plan_spike(
-    state: SpikeState, plans: tuple[Answer, ...], now: int, policy: SpikePolicy
+    state: SpikeState,
+    plans: tuple[Answer, ...],
+    now: int,
+    policy: SpikePolicy,
+    siblings: SiblingsOf | None = None,
+    instead: Sequence[int] = (),
 ) -> tuple[SpikeState, list[Alert]]:
-    """Take the plans that hold in place of those before; an open incident that they explain is resolved."""
-    memory = Memory(state, policy)
+    """Take the plans that hold in place of those before; an open incident that they explain is resolved.
+
+    ``instead``: the hours from which on something was answered that turned out to be planned.
+    """
+    memory = Memory(state, policy, siblings)
+    for start in instead:
+        memory.forget(start - start % HOUR)
     memory.plan(plans)
     said: list[Alert] = []
     for plan in plans:

@@ -84,6 +84,14 @@ class Memory:
                 detector.ring.mark(each.start, each.end, True)
         self._changed(0)
 
+    def forget(self, start: int) -> None:
+        """Let go of what was answered about hours from ``start`` on."""
+        detector = self._detector()
+        detector.answers = tuple(
+            each for each in detector.answers if each.kind not in ("yes", "no") or each.start != start
+        )
+        self._changed(0)
+
     def answer(self, answer: Answer, at: int = 0) -> None:
         """Take in what people said; where ``at`` lies in an open hour, that hour counts with its pace until then."""
         peaks = [0] * len(SCALES)

@@ -65,6 +65,8 @@ class SpikeState(msgspec.Struct, frozen=True):
     #: The version of each answer that was taken, and the plans that the detector knows of.
     taken: dict[str, int] = {}
     plans: tuple[Answer, ...] = ()
+    #: The event time at which they were: what was known once does not become unknown again.
+    taught_at: int = 0
 
 
 def _of_v2(value: bytes) -> SpikeState:

@@ -16,12 +16,18 @@ from schemas.keys import digest
 from streams.core.answers import Lessons
 from streams.core.detect_reach import furthest
 from streams.core.detect_spike_feedback import Feedback, answer_spike, plan_spike
+from streams.core.detect_spike_memory import SiblingsOf
 from streams.core.detect_spike_policy import SpikePolicy
 from streams.core.detect_spike_state import SpikeState
 
 
 def take_spike(
-    state: SpikeState, lessons: Lessons, now: int, policy: SpikePolicy, come: int = 0
+    state: SpikeState,
+    lessons: Lessons,
+    now: int,
+    policy: SpikePolicy,
+    come: int = 0,
+    siblings: SiblingsOf | None = None,
 ) -> tuple[SpikeState, list[Alert]]:
     """Take in what was said and not yet taken; an open incident that it explains is resolved.
 
@@ -32,22 +38,26 @@ def take_spike(
     answers = lessons.of(state.scope)
     if not answers and not state.plans and not lessons.plans(state.scope):
         return state, []
-    at = max(furthest(state.reaches, now), min(come, now))
+    at = max(furthest(state.reaches, now), min(come, now), state.taught_at)
     said: list[Alert] = []
-    plans = lessons.windows(state.scope, at)
-    if plans != state.plans:
-        state, said = plan_spike(state, plans, now, policy)
-    standing = {
-        _name(each): each for each in answers if each.answer != "planned" and each.until > at - HOURS_KEPT * HOUR
+    recent = {_name(each): each for each in answers if each.until > at - HOURS_KEPT * HOUR}
+    due = {
+        name: each for name, each in recent.items() if each.known_from <= at and state.taken.get(name) != each.version
     }
-    due = [each for name, each in standing.items() if each.known_from <= at and state.taken.get(name) != each.version]
-    for each in due:
-        state, new = answer_spike(state, _feedback(state, each, at), now, policy)
-        said += new
-    if due:
-        taken = {name: version for name, version in state.taken.items() if name in standing}
-        state = replace(state, taken=taken | {_name(each): each.version for each in due})
-    return state, said
+    plans = lessons.windows(state.scope, at)
+    if not due and plans == state.plans:
+        return state, []
+    # Planned after all: what was answered before does not hold any more.
+    instead = [each.starts for name, each in due.items() if each.answer == "planned" and name in state.taken]
+    if instead or plans != state.plans:
+        state, said = plan_spike(state, plans, now, policy, siblings, instead)
+    for each in due.values():
+        if each.answer != "planned":
+            state, new = answer_spike(state, _feedback(state, each, at), now, policy, siblings)
+            said += new
+    taken = {name: version for name, version in state.taken.items() if name in recent}
+    taken |= {name: each.version for name, each in due.items()}
+    return replace(state, taken=taken, taught_at=at), said
 
 
 def _feedback(state: SpikeState, answer: AlertAnswer, at: int) -> Feedback:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.spend_spike import Siblings
 from schemas.alerts import Alert
 from schemas.answers import AlertAnswer, PlannedEvent
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant
@@ -129,6 +130,16 @@ def test_the_word_on_one_alert_may_be_changed():
     assert opened(team.spends(120, FIRST + 24)) == ["page"]
 
 
+def test_what_was_planned_after_all_is_no_longer_normal():
+    team = watched()
+    team.spends(120, FIRST)
+    alert = team.alerts[-1]
+    team.answered("no", (FIRST + 1) * 60)
+    team.answers[alert.dedup_key] = answer(alert, "planned", minutes((FIRST + 2) * 60), version=2, usd=100)
+    team.spends(USUAL, *range(FIRST + 1, FIRST + 24))
+    assert opened(team.spends(120, FIRST + 24)) == ["page"], "that it was planned once says nothing of the next day"
+
+
 def test_no_at_ten_past_is_about_the_whole_hour_at_this_pace():
     team = watched()
     assert opened(team.spends(60, FIRST, at=15)) == ["page"]
@@ -230,24 +241,27 @@ def test_events_that_overlap_add_up():
 
 def test_a_young_team_that_plans_its_launch_is_quiet_too():
     """It is measured by its siblings, and they know of no launch."""
-    from detectors.spend_spike import Siblings
 
     def siblings(instant: int) -> Siblings:
         return Siblings(mean=20.0 * USD, bars=(1.0, 2.0, 5.0), spread=0.3)
 
-    def first_hours(lessons: Lessons) -> list[Alert]:
+    def first_hours(*spent: int, usd: int = 0, known: int = 0) -> list[str]:
+        lessons = Lessons((), (event(3, 6, usd, at=minutes(known * 60)),) if usd else ())
         state, alerts = None, []
-        for hour in range(5):
+        for hour, dollars in enumerate(spent):
+            now = minutes(hour * 60 + 59)
             if state is not None:
-                state, _ = take_spike(state, lessons, minutes(hour * 60 + 59), POLICY)
-            state, said = step_spike(
-                state, say(hour, 20 if hour < 3 else 120, offset=hour), minutes(hour * 60 + 59), POLICY, siblings
-            )
+                state, said = take_spike(state, lessons, now, POLICY, now, siblings)
+                alerts += said
+            state, said = step_spike(state, say(hour, dollars, offset=hour), now, POLICY, siblings)
             alerts += said
-        return alerts
+        return [alert.status for alert in alerts]
 
-    assert opened(first_hours(Lessons())) == ["ticket"]
-    assert first_hours(Lessons((), (event(3, 6, 400),))) == []
+    launch = (20, 20, 20, 120, 120)
+    assert first_hours(*launch) == ["opened"]
+    assert first_hours(*launch, usd=400) == []
+    assert first_hours(*launch, usd=400, known=4) == ["opened", "resolved"]
+    assert first_hours(*launch, usd=40, known=4) == ["opened"], "a plan that does not explain it ends nothing"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ FROZEN = {
     "spender_statement.v1.json": "26c94591e628eae6",
     "spike_state.v1.json": "1cae42048e004ece",
     "spike_state.v2.json": "ca7911e2bdb7beda",
-    "spike_state.v3.json": "434e0cb6757fe8b1",
+    "spike_state.v3.json": "4b5320664066e4ca",
     "throttle_ack.v1.json": "f893fc3cb541c3de",
     "throttle_command.v1.json": "1c0275c21edb13d6",
     "usual.v1.json": "34bae9ab0bc6ad8d",
