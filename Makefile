@@ -91,6 +91,9 @@ bench-gate: setup ## Measure what a throttle gate costs each call
 bench-fold: setup ## Measure METER's own work step by step, without a broker
 	@$(BIN)/python -m loadtest.fold $(ARGS)
 
+bench-detect: setup ## Measure what detection costs beside METER at 10 000 live scopes, without a broker
+	@$(BIN)/python -m loadtest.detect_cost $(ARGS)
+
 bench-forecast: setup ## Judge the forecasts on recorded traces, and measure what they cost; ARGS='--data …'
 	@$(BIN)/python -m loadtest.forecast $(ARGS)
 
