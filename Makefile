@@ -22,7 +22,7 @@ endif
 unexport SECONDS SEED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean e2e-gateway bench-forecast eval
+.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean e2e-gateway bench-forecast bench-detect eval
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
