@@ -33,6 +33,8 @@ from streams.transport import Outgoing, RecordBatch, StateTable
 _encode = msgspec.json.Encoder().encode
 #: What begins a key that is no scope's own.
 _PART, _USUAL = b"h|", b"u|"
+#: As the encoder writes it; within a text the quote would be escaped.
+_OVER = b'"is_over":true'
 #: Of so many days and kinds the siblings are remembered.
 SIBLINGS_KEPT = 1_000
 
@@ -72,9 +74,15 @@ class HoursAgent(KeyedAgent[State], Generic[State]):
             self._made_of.pop(partition, None)
 
     def _newest(self, batch: RecordBatch) -> Iterable[Any]:
-        newest = {record.key: record for record in batch.records if record.value is not None}
+        newest = {
+            record.key: record for record in batch.records if record.value is not None and self.looks(record.value)
+        }
         found = [Heard(statement, record.value) for record, statement in decoded(newest.values(), self._decode)]
         return [heard for heard in found if self.wants(heard.statement)]
+
+    def looks(self, value: bytes) -> bool:
+        """Whether a statement is worth reading."""
+        return True
 
     def wants(self, statement: HourStatement) -> bool:
         """Whether a statement says anything to this detector."""
@@ -203,8 +211,12 @@ class RegimeAgent(HoursAgent[RegimeState]):
         self._policy = policy
         self._taught = taught
 
+    def looks(self, value: bytes) -> bool:
+        """Hours are judged when they are over: what is said of running ones is not even read."""
+        return _OVER in value
+
     def wants(self, statement: HourStatement) -> bool:
-        """Hours are judged when they are over: what is said of running ones is no news here."""
+        """Of hours that are over."""
         return statement.is_over and super().wants(statement)
 
     def judge(

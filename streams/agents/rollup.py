@@ -9,6 +9,7 @@ acknowledgement.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
 _encode = msgspec.json.Encoder().encode
 _PROGRESS = b"p"
 #: Rounds take at most this part of the time, and come at least this often.
-SHARE, ROUND_MAX_S = 0.01, 30.0
+SHARE, ROUND_MAX_S = 0.01, 45.0
 POLL_S = 0.1
 SLICE_S = 0.01
 
@@ -34,8 +35,12 @@ SLICE_S = 0.01
 def hour_record(statement: HourStatement, partitions: int) -> Outgoing:
     """A statement on its topic; all parts of a scope meet in one partition."""
     key = hour_key(statement.scope, statement.hour, statement.part)
-    partition = partition_of(statement.scope.encode(), partitions)
-    return Outgoing(topics.SPEND_HOURS, partition, key, _encode(statement))
+    return Outgoing(topics.SPEND_HOURS, _place_of(statement.scope, partitions), key, _encode(statement))
+
+
+@lru_cache(maxsize=65_536)
+def _place_of(scope: str, partitions: int) -> int:
+    return partition_of(scope.encode(), partitions)
 
 
 def hour_key(scope: str, hour: int, part: int) -> bytes:
@@ -190,7 +195,7 @@ class RollupAgent:
             yield
         for scope, hour in found.gone:
             key = hour_key(scope, hour, found.part)
-            said.append(Outgoing(topics.SPEND_HOURS, partition_of(scope.encode(), partitions), key, None))
+            said.append(Outgoing(topics.SPEND_HOURS, _place_of(scope, partitions), key, None))
 
     @staticmethod
     def _kept(found: Round) -> list[tuple[bytes, bytes | None]]:
