@@ -22,7 +22,7 @@ endif
 unexport SECONDS SEED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean e2e-gateway bench-forecast eval
+.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean e2e-gateway bench-forecast bench-detect eval
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ bench-gate: setup ## Measure what a throttle gate costs each call
 
 bench-fold: setup ## Measure METER's own work step by step, without a broker
 	@$(BIN)/python -m loadtest.fold $(ARGS)
+
+bench-detect: setup ## Measure what detection costs beside METER at 10 000 live scopes, without a broker
+	@$(BIN)/python -m loadtest.detect_cost $(ARGS)
 
 bench-forecast: setup ## Judge the forecasts on recorded traces, and measure what they cost; ARGS='--data …'
 	@$(BIN)/python -m loadtest.forecast $(ARGS)

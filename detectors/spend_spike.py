@@ -43,7 +43,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     """What people said of the hours ``[start, end)``."""
 
     #: ``no``: this is normal here. ``yes``: this was an incident. ``planned``: ``nanos`` more than usual were declared
-    #: for all of these hours.
+    #: for all of these hours. ``within``: they were, for a part of this scope or for what it is a part of.
     kind: str
     start: int
     end: int
@@ -60,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     nanos: int
     #: Excess until a day ago, less what is usual of the hours since and of this one.
     used_before: int
+    #: Whether what is beyond it is strange by itself.
+    raises: bool = True
 
     def hours(self, hour: int) -> int:
         """How many of the 24 hours before are of the plan."""
@@ -258,12 +260,12 @@ class SpendSpike:
     def _plan(self, hour: int, values: Floats, expected: Floats) -> Plan | None:
         """What was declared for this hour, and how much of it was used up to a day ago."""
         for each in self.answers:
-            if each.kind == "planned" and each.start <= hour < each.end:
+            if each.kind in ("planned", "within") and each.start <= hour < each.end:
                 hours = (hour - each.start) // HOUR
-                # Of the day before, totals may still change: whoever scores adds them.
-                over = np.append(values, 0.0) - expected
+                over = np.append(values, 0.0) - expected  # of the last day totals may change: who scores adds them
                 over[-_DAY - 1 :] = -expected[-_DAY - 1 :]
-                return Plan(each.start, each.nanos, round(float(np.nan_to_num(over[-hours - 1 :]).sum())))
+                used = np.nan_to_num(over[-hours - 1 :]).sum()
+                return Plan(each.start, each.nanos, round(float(used)), each.kind == "planned")
         return None
 
     def _records(self, hour: int, values: Floats, expected: Floats, least: float) -> tuple[list[Record], list[Record]]:
@@ -287,7 +289,9 @@ class SpendSpike:
         bars = tuple(share * mean for share in siblings.bars)
         levels = tuple(bar + hours * mean for bar, hours in zip(bars, LEVELS, strict=False))
         powers = (1.0,) * (len(bars) + len(levels))
-        return Outlook(hour, (round(mean), *sums), bars, levels, powers, mean, siblings.spread * mean, is_cold=True)
+        plan = self._plan(hour, values, np.full(len(values) + 1, mean))
+        spread = siblings.spread * mean
+        return Outlook(hour, (round(mean), *sums), bars, levels, powers, mean, spread, is_cold=True, plan=plan)
 
 
 def excesses(outlook: Outlook, observed: int, recent: Sequence[int | None]) -> list[int]:
@@ -319,8 +323,9 @@ def score(
         within = recent[len(recent) - plan.hours(outlook.hour) :]
         used = plan.used_before + observed + sum(nanos for nanos in within if nanos)
         share = used / max(1.0, PLAN_MARGIN * plan.nanos)
-        strange = 0.0 if share <= 1 else max(strange, share)
-    for each in answers if plan is None else ():
+        strange = 0.0 if share <= 1 else max(strange, share * plan.raises)
+        answers = () if plan.raises or share <= 1 else answers
+    for each in answers:
         if each.kind == "no" and _hides(each, sums):
             strange = 0.0
         elif each.kind == "yes" and sums[0] >= YES_MARGIN * each.peaks[0] > 0:

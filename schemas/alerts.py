@@ -64,7 +64,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     severity: Severity
     tier: Tier
     rule: Rule
-    #: ``team``, ``feature``, ``budget``, ``resource``; of GPUs ``gpu``, ``deployment``, ``pool`` or ``owner``.
+    #: ``org``, ``team``, ``feature``, ``team_feature``, ``model``, ``budget``, ``resource``; of GPUs ``gpu``,
+    #: ``deployment``, ``pool`` or ``owner``.
     scope_type: str
     scope_id: str
     #: One line with the cause in it; at most 1024 characters.
@@ -80,6 +81,12 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     observed: str = ""
     expected: str = ""
     threshold: str = ""
+    #: What is usual lies between these, in ``unit``; empty where no range is known.
+    expected_low: str = ""
+    expected_high: str = ""
+    #: Dollars, if it goes on like this: each hour, and from now until the UTC month ends.
+    at_stake_per_hour: str = ""
+    at_stake_by_month_end: str = ""
     unit: str = "USD"
     top_contributors: list[Contributor] = []
     #: Of an excess of spend: what it is made of.
@@ -89,7 +96,12 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: What Sluice did about it, in words; empty where it only told.
     action: str = ""
     runbook: str = ""
-    #: The budgets above this one, the closest first: while one of them pages, this one does not.
+    #: What is above this one, the closest first: while one of them pages, this one does not. Of a budget the ids of
+    #: budgets, of spend the scopes (``org:acme``).
     ancestors: tuple[str, ...] = ()
     #: True where the finding is history (a replay, a backlog): shown, never paged or throttled (rule 6).
     historic: bool = False
+    #: What learns from an answer to it, as its detector names it, and how large it was: what is compared with the next
+    #: one. Empty: nothing learns from it.
+    teaches: str = ""
+    figures: tuple[int, ...] = ()

@@ -1,4 +1,5 @@
 """What people define: budgets, limits, overrides, opening balances and training runs, as they lie on ``budgets.v1``.
+Answers to alerts and planned events lie there too (``schemas.answers``).
 
 The topic is compacted and is where workers learn definitions: each key's last value holds, a null withdraws it. The
 ledger keeps every version with who and why. Amounts are nanodollars, instants are microseconds since 1970.
@@ -9,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from schemas.alerts import Severity
+from schemas.answers import AlertAnswer, PlannedEvent
 from schemas.commands import Measure, OnStale, Target
 
 #: What a budget can match on besides ``tag:<name>``. The second line are attributes of a call that no cell has.
@@ -194,4 +196,4 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="
         return f"grant|{self.team_id}|{self.model}"
 
 
-Definition = Budget | Limit | Override | OpeningBalance | Run | Grant
+Definition = Budget | Limit | Override | OpeningBalance | Run | Grant | AlertAnswer | PlannedEvent

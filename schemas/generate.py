@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 
-from schemas import alerts, budgets, commands, events, statements, topics
+from schemas import alerts, answers, budgets, commands, events, statements, topics
 
 FOLDER = Path(__file__).parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -35,6 +35,7 @@ PAYLOADS = (
     Payload("billing_record", events.BillingRecord, (events.BILLING_TYPE,)),
     Payload("cell_statement", statements.CellStatement),
     Payload("scope_statement", statements.ScopeStatement),
+    Payload("hour_statement", statements.HourStatement),
     Payload("spender_statement", statements.SpenderStatement),
     Payload("watermark", statements.Watermark),
     Payload("signal", statements.Signal),
@@ -49,6 +50,8 @@ PAYLOADS = (
     Payload("balance", budgets.OpeningBalance),
     Payload("run", budgets.Run),
     Payload("grant", budgets.Grant),
+    Payload("answer", answers.AlertAnswer),
+    Payload("planned", answers.PlannedEvent),
 )
 #: What each topic carries. Dead letters carry the untouched record.
 CARRIES = {
@@ -57,11 +60,12 @@ CARRIES = {
     topics.USAGE_BILLING: ("billing_record",),
     topics.SPEND_CELLS: ("cell_statement", "spender_statement", "watermark"),
     topics.SPEND_SCOPES: ("scope_statement",),
+    topics.SPEND_HOURS: ("hour_statement",),
     topics.USAGE_SIGNALS: ("signal",),
     topics.ALERTS: ("alert",),
     topics.GATEWAY_COMMANDS: ("throttle_command",),
     topics.GATEWAY_ACKS: ("throttle_ack",),
-    topics.BUDGETS: ("budget", "limit", "override", "balance", "run", "grant"),
+    topics.BUDGETS: ("budget", "limit", "override", "balance", "run", "grant", "answer", "planned"),
     topics.JOB_COMMANDS: ("job_command",),
     topics.JOB_ACKS: ("job_ack",),
 }

@@ -6,11 +6,12 @@ A changed layout gets the next number as the default of ``v``, a reader of the o
 
 from schemas.alerts import Alert
 from schemas.commands import JobAck, JobCommand, ThrottleAck, ThrottleCommand
-from schemas.statements import CellStatement, ScopeStatement, Signal, SpenderStatement, Watermark
+from schemas.statements import CellStatement, HourStatement, ScopeStatement, Signal, SpenderStatement, Watermark
 from schemas.versions import Versioned
 
 CELL_STATEMENTS = Versioned("a cell's statement", CellStatement)
 SCOPE_STATEMENTS = Versioned("a scope's statement", ScopeStatement)
+HOUR_STATEMENTS = Versioned("an hour's statement", HourStatement)
 SPENDERS = Versioned("a statement of spenders", SpenderStatement)
 WATERMARKS = Versioned("a watermark", Watermark)
 SIGNALS = Versioned("a signal", Signal)

@@ -1,5 +1,6 @@
 """What METER says: cumulative totals, never increments, each with what it includes (rules 1 and 2)."""
 
+from operator import add
 from typing import Literal
 
 import msgspec
@@ -129,12 +130,12 @@ class Watermark(msgspec.Struct, kw_only=True, tag="watermark"):
 
 
 class ScopeStatement(msgspec.Struct, kw_only=True):
-    """One cumulative counter of a budget or detector scope, for one period, from one source partition."""
+    """One cumulative counter of a budget's scope, for one period, from one source partition."""
 
     v: int = 1
-    #: ``budget:<id>``, ``team:<id>``, ``feature:<id>``.
+    #: ``budget:<id>``; earlier releases counted ``team:<id>`` and ``feature:<id>`` as well.
     scope: str
-    #: The period's bounds, microseconds since 1970; a detector's period is a UTC hour.
+    #: The period's bounds, microseconds since 1970.
     period_start: int
     period_end: int
     source: Source
@@ -161,6 +162,56 @@ class ScopeStatement(msgspec.Struct, kw_only=True):
     squared_cs: int | msgspec.UnsetType = msgspec.UNSET
     #: How many of ``requests`` failed or were refused; left out where none was.
     failures: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class Figures(msgspec.Struct, array_like=True, frozen=True):
+    """Sums of an hour. Every field adds; money in nanodollars."""
+
+    requests: int = 0
+    errors: int = 0
+    cache_hits: int = 0
+    #: With those that were read from a prompt cache.
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanos: int = 0
+    gpu_milliseconds: int = 0
+
+    def numbers(self) -> tuple[int, ...]:
+        """The fields in order."""
+        return msgspec.structs.astuple(self)
+
+    def plus(self, other: "Figures") -> "Figures":
+        """The sum of both."""
+        return Figures(*map(add, self.numbers(), other.numbers()))
+
+
+class HourStatement(msgspec.Struct, kw_only=True, frozen=True):
+    """What the cells of one partition of ``spend.cells`` add up to in one UTC hour of a detectors' scope, so far.
+
+    Cumulative: a statement of a higher rank replaces it. An hour is the sum over all parts.
+    """
+
+    v: int = 1
+    #: ``org:<id>``, ``team:<id>``, ``feature:<id>``, ``team_feature:<team>/<feature>`` (``%`` and ``/`` in names are
+    #: percent-encoded) or ``model:<id>``.
+    scope: str
+    #: Start of the UTC hour, microseconds since 1970.
+    hour: int
+    #: The partition of ``spend.cells``.
+    part: int
+    #: Grows with every newer statement of a cell that is in it.
+    rank: int
+    #: How far each source slot that has cells in it had come in event time, microseconds since 1970: of this and all
+    #: earlier hours of the scope, everything up to there is stated.
+    reach: dict[str, int]
+    #: Whether all sources of the partition had passed the hour by five minutes; said once more then.
+    is_over: bool = False
+    figures: Figures
+    #: By model; the cheapest beyond so many are one. They add up to ``figures``.
+    models: dict[str, Figures] = {}
+    #: Nanodollars by kind (``org``, ``team``, ``feature``, ``key``) and name, the largest of each: a hint for people.
+    by: dict[str, dict[str, int]] = {}
 
 
 class CallerWindow(msgspec.Struct, kw_only=True, frozen=True):

@@ -8,6 +8,7 @@ USAGE_GPU = "usage.gpu.v1"
 USAGE_BILLING = "usage.billing.v1"
 SPEND_CELLS = "spend.cells.v1"
 SPEND_SCOPES = "spend.scopes.v1"
+SPEND_HOURS = "spend.hours.v1"
 USAGE_SIGNALS = "usage.signals.v1"
 ALERTS = "alerts.v1"
 GATEWAY_COMMANDS = "gateway.commands.v1"
@@ -75,6 +76,7 @@ INPUTS = (
 STATEMENTS = (
     Topic(SPEND_CELLS, "slot | cell id | segment | writer", None),
     Topic(SPEND_SCOPES, "slot | scope and period | segment | writer", None),
+    Topic(SPEND_HOURS, "scope | hour | part", None),
     Topic(USAGE_SIGNALS, "scope", 7 * DAY_MS),
     Topic(ALERTS, "dedup key", None),
     Topic(GATEWAY_COMMANDS, "scope | budget id", None),

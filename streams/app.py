@@ -12,13 +12,15 @@ from schemas.instants import DAY, SECOND
 from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
-from streams.agents.definitions import AncestorsNow, KnownDefinitions, MonthlyNow, WatchedNow
-from streams.agents.detect import GpuAgent, IdleAgent, LoopAgent, RunawayAgent, SpikeAgent
+from streams.agents.definitions import AncestorsNow, KnownDefinitions, LessonsNow, MonthlyNow, WatchedNow
+from streams.agents.detect import GpuAgent, IdleAgent, LoopAgent, RunawayAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
+from streams.agents.hours import RegimeAgent, SpikeAgent
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
+from streams.agents.rollup import RollupAgent
 from streams.agents.shell import Loop
 from streams.agents.waste import WasteLoop
 from streams.clock import Clock, clock_for
@@ -144,14 +146,27 @@ def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: Kn
 def _bind_detect(
     app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions, prices: PriceBook
 ) -> list[Loop]:
-    tables = {name: _table(app, name) for name in ("spikes", "runaways", "loops", "gpus", "idles")}
-    detectors = _detectors(settings, tables, MonthlyNow(definitions), prices)
+    rollup = RollupAgent(
+        _table(app, "rollup"),
+        clock_for(settings.clock),
+        interval_s=settings.rollup_interval_ms / 1000,
+        is_leaving=lambda: _is_leaving(app),
+    )
+    _bind(app, "rollup", rollup.run, topics.SPEND_CELLS)
+    tables = {name: _table(app, name) for name in ("spikes", "regimes", "runaways", "loops", "gpus", "idles")}
+    detectors = _detectors(settings, tables, definitions, prices)
     for topic, detector in detectors:
         _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
-    loops: list[Loop] = [detector for _, detector in detectors]
+    loops: list[Loop] = [rollup, *(detector for _, detector in detectors)]
     if outside.resources is not None:
         loops.append(WasteLoop(outside.resources, _said_by(app), clock_for("wall"), waste_policy(settings)))
     return loops
+
+
+def _is_leaving(app: App) -> bool:
+    """Whether the flow of records has stopped, as it does before partitions are given away."""
+    consumer: Any = app.consumer
+    return not consumer.flow_active
 
 
 def _said_by(app: App) -> Callable[[Sequence[Outgoing]], Awaitable[None]]:
@@ -234,14 +249,14 @@ class _GpuRates(Mapping[str, int]):
 
 
 def _detectors(
-    settings: Settings, tables: Mapping[str, StateTable], monthly_nanos: Mapping[str, int], prices: PriceBook
+    settings: Settings, tables: Mapping[str, StateTable], definitions: KnownDefinitions, prices: PriceBook
 ) -> list[tuple[str, Any]]:
     kind = settings.clock
     policy = detection_policy(
         live_within_s=settings.live_within_s,
         spike_ratio_percent=settings.spike_ratio_percent,
         spike_floor_usd=settings.spike_floor_usd,
-        spike_monthly_nanos=monthly_nanos,
+        spike_monthly_nanos=MonthlyNow(definitions),
         morning_timezone=settings.morning_timezone,
         runaway_tokens=settings.runaway_tokens,
         loop_floor_usd=settings.loop_floor_usd,
@@ -258,12 +273,14 @@ def _detectors(
     # Signals are rare: only what is spent says how time passes until the next one.
     spend_clock = clock_for(kind)
     gpu = replace(policy.gpu, nanos_per_hour=_GpuRates(prices, gpu_clock))
+    taught = LessonsNow(definitions)
     return [
-        (topics.SPEND_SCOPES, SpikeAgent(tables["spikes"], spend_clock, policy.spike)),
-        (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway)),
-        (topics.USAGE_SIGNALS, LoopAgent(tables["loops"], spend_clock, policy.loop)),
+        (topics.SPEND_HOURS, SpikeAgent(tables["spikes"], spend_clock, policy.spike, taught)),
+        (topics.SPEND_HOURS, RegimeAgent(tables["regimes"], spend_clock, policy.regime, taught)),
+        (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway, taught)),
+        (topics.USAGE_SIGNALS, LoopAgent(tables["loops"], spend_clock, policy.loop, taught)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),
-        (topics.USAGE_SIGNALS, IdleAgent(tables["idles"], gpu_clock, policy.idle)),
+        (topics.USAGE_SIGNALS, IdleAgent(tables["idles"], gpu_clock, policy.idle, taught)),
     ]
 
 

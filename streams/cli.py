@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from streams.commands.budget_app import budgets_app, limits_app
+from streams.commands.feedback_app import feedback_app, planned_app
 from streams.commands.invoking import Flags, err, out, settings
 from streams.commands.invoking import run as _run
 from streams.commands.run_app import grants_app, release, runs_app
@@ -28,6 +29,8 @@ app.add_typer(budgets_app, name="budgets")
 app.add_typer(limits_app, name="limits")
 app.add_typer(runs_app, name="runs")
 app.add_typer(grants_app, name="grants")
+app.add_typer(feedback_app, name="feedback")
+app.add_typer(planned_app, name="planned")
 app.command()(release)
 
 

@@ -132,6 +132,9 @@ class Settings(BaseSettings):
     )
     approval_links_in_slack: bool = Field(False, description="Everybody who reads the channel may then decide.")
     live_within_s: int = Field(3 * 3600, ge=60, description="Older findings are recorded, never paged.")
+    rollup_interval_ms: int = Field(
+        2_000, ge=50, le=30_000, description="How often hours of scopes are stated to detectors, at most."
+    )
     spike_ratio_percent: int = Field(150, ge=101, le=10_000)
     spike_floor_usd: DollarAmount = Field("5", description="Excess below this is never a spike.")
     morning_timezone: TimeZone = Field("UTC", description="Where owners see at 09:00 what did not have to wake them.")

@@ -18,8 +18,8 @@ from loadtest.crash.refusals import Raw
 INPUTS = (EVENTS, SAMPLES, BILLS)
 #: All that workers read; each must be read to its end before anything is judged.
 CONSUMED = (
-    *INPUTS, "spend.cells.v1", "spend.scopes.v1", "usage.signals.v1", "alerts.v1", "gateway.commands.v1",
-    "gateway.acks.v1",
+    *INPUTS, "spend.cells.v1", "spend.scopes.v1", "spend.hours.v1", "usage.signals.v1", "alerts.v1",
+    "gateway.commands.v1", "gateway.acks.v1",
 )  # fmt: skip
 FETCH_BYTES = 8_388_608
 REQUEST_MS = 20_000

@@ -1,7 +1,7 @@
 """What is defined now, for the agents of a worker: followed from the topic, a whole snapshot at a time."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,6 +9,7 @@ import msgspec
 from schemas.budgets import Definition
 from schemas.versions import UnknownVersionError
 from streams import metrics
+from streams.core.answers import NO_LESSONS, Lessons, lessons_of
 from streams.core.budget_terms import counted_budgets
 from streams.core.definitions import Definitions, read_definition
 from streams.core.detect_spike_money import monthly_budgets
@@ -16,6 +17,13 @@ from streams.core.scopes import ScopeWatchlist, budget_scope, watched_of
 from streams.core.tree import Tree
 
 logger = logging.getLogger("sluice.definitions")
+#: What people answered and planned, as it stands now.
+Taught = Callable[[], Lessons]
+
+
+def nothing() -> Lessons:
+    """Nobody has said anything."""
+    return NO_LESSONS
 
 
 class KnownDefinitions:
@@ -104,6 +112,23 @@ class MonthlyNow(Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(self._now())
+
+
+class LessonsNow:
+    """What people answered and planned, as it stands now: the same object until some of it changes."""
+
+    def __init__(self, definitions: Callable[[], Definitions]) -> None:
+        self._definitions = definitions
+        self._known: tuple[object, object] = (None, None)
+        self._lessons = NO_LESSONS
+
+    def __call__(self) -> Lessons:
+        """For detectors."""
+        found = self._definitions()
+        if found.answers is not self._known[0] or found.planned is not self._known[1]:
+            self._known = found.answers, found.planned
+            self._lessons = lessons_of(found.answers, found.planned)
+        return self._lessons
 
 
 def _scopes(budgets: Sequence[Any]) -> set[str]:

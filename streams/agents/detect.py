@@ -1,87 +1,35 @@
-"""DETECT's shells: spend spikes and runaway requests from METER's statements, GPUs from their samples."""
+"""DETECT's shells: runaway requests and callers from METER's signals, GPUs from their samples."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from detectors.spend_spike import Siblings
 from schemas import topics
 from schemas.events import GpuSample
-from schemas.instants import DAY
-from schemas.readers import SCOPE_STATEMENTS, SIGNALS
-from schemas.statements import ScopeStatement, Signal
-from streams.agents.keyed import KeyedAgent, alert_record, newest_of_each_key
+from schemas.readers import SIGNALS
+from schemas.statements import Signal
+from streams.agents.definitions import Taught, nothing
+from streams.agents.keyed import KeyedAgent, alert_record
 from streams.clock import Clock
 from streams.core.detect_gpu import GPU_STATES, GpuPolicy, GpuState, GpuStep, gpu_scope_id, step_gpu, tick_gpu
 from streams.core.detect_idle import IDLE_STATES, IdlePolicy, IdleState, step_idle, tick_idle
 from streams.core.detect_loop import KIND, step_loop, tick_loop
 from streams.core.detect_loop_state import LOOP_STATES, LoopPolicy, LoopState
 from streams.core.detect_runaway import RUNAWAY_STATES, RunawayPolicy, RunawayState, step_runaway, tick_runaway
-from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_memory import SiblingsOf
-from streams.core.detect_spike_policy import KINDS, SpikePolicy
-from streams.core.detect_spike_siblings import siblings_of
-from streams.core.detect_spike_state import SPIKE_STATES, SpikeState
 from streams.core.reading import Limits, Reading, Rejected, read
 from streams.transport import Outgoing, RecordBatch, StateTable
 
 _encode = msgspec.json.Encoder().encode
 
 
-#: Of so many days and kinds the siblings are remembered.
-SIBLINGS_KEPT = 1_000
-
-
-class SpikeAgent(KeyedAgent[SpikeState]):
-    """Hourly spend of scopes."""
-
-    def __init__(self, table: StateTable, clock: Clock, policy: SpikePolicy) -> None:
-        super().__init__("SPIKES", table, SPIKE_STATES, SCOPE_STATEMENTS.decode, clock)
-        self._policy = policy
-        #: By partition, kind of scope and day.
-        self._siblings: dict[tuple[int, str, int], Siblings | None] = {}
-
-    def _newest(self, batch: RecordBatch) -> Iterable[Any]:
-        found = newest_of_each_key(batch, self._decode)
-        return [statement for statement in found if statement.scope.partition(":")[0] in KINDS]
-
-    def key_of(self, message: ScopeStatement) -> str | None:
-        """One state per scope."""
-        return message.scope
-
-    def step(self, state: SpikeState | None, message: ScopeStatement) -> tuple[SpikeState, list[Outgoing]]:
-        """Test the running hour: a partial sum is a lower bound."""
-        self.observe(message.stream_time, message.source.slot())
-        after, alerts = step_spike(state, message, self.clock.now(), self._policy, self._siblings_of(message.scope))
-        return after, [alert_record(alert) for alert in alerts]
-
-    def tick(self, state: SpikeState) -> tuple[SpikeState | None, list[Outgoing]]:
-        """Hours close and incidents end."""
-        after, alerts = tick_spike(state, self.clock.now(), self._policy, self._siblings_of(state.scope))
-        return after, [alert_record(alert) for alert in alerts]
-
-    def _siblings_of(self, scope: str) -> SiblingsOf:
-        """What scopes of its kind are like that share its partition; looked up once a day, and only if asked for."""
-        kind, partition = scope.partition(":")[0], self._reading
-
-        def around(instant: int) -> Siblings | None:
-            asked = (partition, kind, instant // DAY)
-            if asked not in self._siblings:
-                if len(self._siblings) >= SIBLINGS_KEPT:
-                    self._siblings.clear()
-                self._siblings[asked] = siblings_of(self._states.get(partition, {}).values(), kind, instant)
-            return self._siblings[asked]
-
-        return around
-
-
 class RunawayAgent(KeyedAgent[RunawayState]):
     """Single requests with too many tokens."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: RunawayPolicy) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: RunawayPolicy, taught: Taught = nothing) -> None:
         super().__init__("RUNAWAYS", table, RUNAWAY_STATES, SIGNALS.decode, clock)
         self._policy = policy
+        self._taught = taught
 
     def key_of(self, message: Signal) -> str | None:
         """One state per feature."""
@@ -91,21 +39,22 @@ class RunawayAgent(KeyedAgent[RunawayState]):
         """Every one is recorded; a sample of the ordinary ones is learned."""
         if message.kind == "runaway_request":
             self.clock.observe(message.event_time, message.source.slot())
-        after, alerts = step_runaway(state, message, self.clock.now(), self._policy)
+        after, alerts = step_runaway(state, message, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
     def tick(self, state: RunawayState) -> tuple[RunawayState | None, list[Outgoing]]:
         """An hour without another one ends it."""
-        after, alerts = tick_runaway(state, self.clock.now(), self._policy)
+        after, alerts = tick_runaway(state, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
 
 class LoopAgent(KeyedAgent[LoopState]):
     """Callers that run away: tasks, sessions and keys."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: LoopPolicy) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: LoopPolicy, taught: Taught = nothing) -> None:
         super().__init__("LOOPS", table, LOOP_STATES, SIGNALS.decode, clock)
         self._policy = policy
+        self._taught = taught
 
     def key_of(self, message: Signal) -> str | None:
         """One state per feature."""
@@ -113,12 +62,12 @@ class LoopAgent(KeyedAgent[LoopState]):
 
     def step(self, state: LoopState | None, message: Signal) -> tuple[LoopState, list[Outgoing]]:
         """Judge a window while it runs: its total so far is a lower bound."""
-        after, alerts = step_loop(state, message, self.clock.now(), self._policy)
+        after, alerts = step_loop(state, message, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
     def tick(self, state: LoopState) -> tuple[LoopState | None, list[Outgoing]]:
         """Half an hour without ends it."""
-        after, alerts = tick_loop(state, self.clock.now(), self._policy)
+        after, alerts = tick_loop(state, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
 
@@ -166,9 +115,10 @@ def said(step: GpuStep) -> tuple[GpuState, list[Outgoing]]:
 class IdleAgent(KeyedAgent[IdleState]):
     """Idle GPUs of each owner, from how each GPU stands."""
 
-    def __init__(self, table: StateTable, clock: Clock, policy: IdlePolicy) -> None:
+    def __init__(self, table: StateTable, clock: Clock, policy: IdlePolicy, taught: Taught = nothing) -> None:
         super().__init__("IDLES", table, IDLE_STATES, SIGNALS.decode, clock)
         self._policy = policy
+        self._taught = taught
 
     def key_of(self, message: Signal) -> str | None:
         """One state per owner."""
@@ -177,10 +127,10 @@ class IdleAgent(KeyedAgent[IdleState]):
     def step(self, state: IdleState | None, message: Signal) -> tuple[IdleState, list[Outgoing]]:
         """One GPU stands otherwise."""
         self.clock.observe(message.event_time)
-        after, alerts = step_idle(state, message, self.clock.now(), self._policy)
+        after, alerts = step_idle(state, message, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
     def tick(self, state: IdleState) -> tuple[IdleState | None, list[Outgoing]]:
         """Those that fell idle together are told together, and an incident ends."""
-        after, alerts = tick_idle(state, self.clock.now(), self._policy)
+        after, alerts = tick_idle(state, self.clock.now(), self._policy, self._taught())
         return after, [alert_record(alert) for alert in alerts]

@@ -112,6 +112,7 @@ class KeyedAgent(ABC, Generic[State]):
         self._reading = -1
         self._also_changed: set[str] = set()
         self._also_said: list[Outgoing] = []
+        self._also_kept: dict[bytes, bytes | None] = {}
         table.fenced = True
         table.on_load = self._load
         table.on_drop = self._drop
@@ -144,6 +145,11 @@ class KeyedAgent(ABC, Generic[State]):
     def also_say(self, record: Outgoing) -> None:
         """Write another record with what the batch under way sets off."""
         self._also_said.append(record)
+
+    def also_keep(self, key: bytes, value: bytes | None) -> None:
+        """Keep something of the partition under way under a key that is no state's, with what is kept next; None
+        deletes."""
+        self._also_kept[key] = value
 
     # -- the shell --------------------------------------------------------------------------------------------------
 
@@ -228,6 +234,7 @@ class KeyedAgent(ABC, Generic[State]):
         self._also_changed.clear()
         outgoing += self._also_said
         self._also_said = []
+        beside, self._also_kept = self._also_kept, {}
         if self._states.get(partition) is not states:
             return False
         if outgoing:
@@ -236,11 +243,9 @@ class KeyedAgent(ABC, Generic[State]):
         # Another life of the same partition may have begun here: these states are not its own.
         if self._states.get(partition) is not states:
             return False
-        if changed:
-            await self._table.write(
-                partition,
-                [(key.encode(), None if state is None else _encode(state)) for key, state in changed.items()],
-            )
+        if changed or beside:
+            states_kept = [(key.encode(), None if state is None else _encode(state)) for key, state in changed.items()]
+            await self._table.write(partition, [*beside.items(), *states_kept])
             await self.after([state for state in changed.values() if state is not None])
         return True
 
@@ -265,7 +270,13 @@ class KeyedAgent(ABC, Generic[State]):
         self._reading = partition
         changed: dict[str, Any] = {}
         outgoing: list[Outgoing] = []
+        turn_at = elapsed_s() + SLICE_S
         for key, state in list(states.items()):
+            if elapsed_s() >= turn_at:
+                await asyncio.sleep(0)
+                turn_at = elapsed_s() + SLICE_S
+                if self._states.get(partition) is not states:
+                    break
             after, out = self.tick(state)
             outgoing += out
             if after is None:

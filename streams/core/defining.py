@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
+from schemas.answers import AlertAnswer, PlannedEvent
 from schemas.budgets import Budget, Definition, Grant, Limit, OpeningBalance, Override, Run
 from schemas.commands import Target
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, InstantError, format_instant, parse_instant
 from schemas.keys import digest
 from schemas.money import MoneyError, parse_nanos
+from streams.core.answers import wholes
 from streams.core.definitions import Definitions
 
 #: Runs are named by whoever starts them.
@@ -45,13 +47,14 @@ class RequestError(ValueError):
         )
 
 
-class _Fields:
+class Fields:
     """Reads fields one by one and remembers what was wrong with each."""
 
     def __init__(self) -> None:
         self.wrongs: list[Wrong] = []
 
     def read(self, where: str, text: str, parse: Callable[[str], Result], instead: Result) -> Result:
+        """What a text says, or ``instead`` where it cannot be read."""
         try:
             return parse(text)
         except ValueError as error:
@@ -59,6 +62,11 @@ class _Fields:
             return instead
 
     def demand(self) -> None:
+        """Go on where nothing was wrong.
+
+        Raises:
+            RequestError: with every field that is.
+        """
         if self.wrongs:
             raise RequestError(self.wrongs)
 
@@ -161,7 +169,7 @@ def override_of(
     Raises:
         RequestError: with every field that is wrong.
     """
-    fields = _Fields()
+    fields = Fields()
     extra = fields.read("extra_usd", extra_usd, amount, 0) if extra_usd else 0
     stop = fields.read("until", ends, lambda text: until(text, now), 0)
     reason = fields.read("reason", why, said, "")
@@ -188,7 +196,7 @@ def balance_of(
     Raises:
         RequestError: with every field that is wrong.
     """
-    fields = _Fields()
+    fields = Fields()
     nanos = fields.read("amount_usd", amount_usd, lambda text: amount(text, zero=True), 0)
     reason = fields.read("reason", why, said, "")
     if value and not budget.per:
@@ -218,7 +226,7 @@ def run_of(
     Raises:
         RequestError: with every field that is wrong.
     """
-    fields = _Fields()
+    fields = Fields()
     if not RUN_ID.match(run_id):
         fields.wrongs.append(Wrong("id", "a run's id has 1 to 128 letters, digits, '.', '_', ':', '/' and '-'"))
     fields.read("team", team, name, "")
@@ -242,7 +250,7 @@ def grant_of(*, team: str, model: str, ends: str, why: str, by: str, now: int) -
     Raises:
         RequestError: with every field that is wrong.
     """
-    fields = _Fields()
+    fields = Fields()
     who = fields.read("team", team, name, "")
     what = fields.read("model", model, name, "")
     reason = fields.read("reason", why, said, "")
@@ -276,6 +284,11 @@ def not_the_teams(team: str, definition: Definition, known: Definitions) -> str:
         return "" if budget is None else _not_the_teams_budget(team, budget)
     if isinstance(definition, Limit):
         return "" if definition.target == Target("team", team) else f"limit {definition.id} is not team {team}'s own"
+    if isinstance(definition, AlertAnswer):
+        return "" if definition.team_id == team else f"the alert {definition.alert} is not about team {team} alone"
+    if isinstance(definition, PlannedEvent):
+        is_own = definition.scope == f"team:{team}" or f"team:{team}" in wholes(definition.scope)
+        return "" if is_own else f"{definition.scope} is not team {team}'s own"
     if isinstance(definition, Run):
         return "" if definition.team_id == team else f"run {definition.id} is team {definition.team_id}'s"
     return "a team does not grant models to itself: a key that is bound to no team does"

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from schemas.answers import AlertAnswer, PlannedEvent
 from schemas.budgets import Budget, Definition, Grant, Limit, OpeningBalance, Override, Run
 from schemas.versions import UnknownVersionError
 
@@ -22,6 +23,8 @@ class Definitions(NamedTuple):
     balances: Mapping[str, OpeningBalance] = _NONE
     runs: Mapping[str, Run] = _NONE
     grants: Mapping[str, Grant] = _NONE
+    answers: Mapping[str, AlertAnswer] = _NONE
+    planned: Mapping[str, PlannedEvent] = _NONE
     changes: int = 0
 
     def changed(self, changes: Mapping[str, Definition | None]) -> "Definitions":
@@ -46,7 +49,7 @@ class Definitions(NamedTuple):
 
 _FIELDS = {
     "budget": "budgets", "limit": "limits", "override": "overrides", "balance": "balances", "run": "runs",
-    "grant": "grants",
+    "grant": "grants", "answer": "answers", "planned": "planned",
 }  # fmt: skip
 
 

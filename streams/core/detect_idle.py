@@ -20,6 +20,7 @@ from schemas.instants import HOUR, format_instant, hour_of
 from schemas.money import display_usd, format_usd
 from schemas.statements import GpuStanding, Signal
 from streams.core import detect_words as words
+from streams.core.answers import NO_LESSONS, QUIET, Lessons, Word
 from streams.core.detect_gpu import duration
 from streams.core.detect_idle_state import (
     FINDINGS,
@@ -52,7 +53,9 @@ class Group(NamedTuple):
     unpriced: int
 
 
-def step_idle(state: IdleState | None, signal: Signal, now: int, policy: IdlePolicy) -> tuple[IdleState, list[Alert]]:
+def step_idle(
+    state: IdleState | None, signal: Signal, now: int, policy: IdlePolicy, lessons: Lessons = NO_LESSONS
+) -> tuple[IdleState, list[Alert]]:
     """Take in how one GPU stands; what was due before it is told first. An older word changes nothing.
 
     Raises:
@@ -66,7 +69,7 @@ def step_idle(state: IdleState | None, signal: Signal, now: int, policy: IdlePol
     if known is not None and gpu.revision <= known.revision:
         return state, []
     # In a replay hours pass between two ticks: what became due in between is told under its own time.
-    state, alerts = _look(state, now, at, policy)
+    state, alerts = _look(state, now, at, policy, lessons)
     known = state.members.get(gpu.gpu)
     if known is None and (not gpu.kind or len(state.members) >= MEMBERS_MAX):
         return state, alerts
@@ -97,7 +100,9 @@ def step_idle(state: IdleState | None, signal: Signal, now: int, policy: IdlePol
     return state, alerts
 
 
-def tick_idle(state: IdleState, now: int, policy: IdlePolicy) -> tuple[IdleState | None, list[Alert]]:
+def tick_idle(
+    state: IdleState, now: int, policy: IdlePolicy, lessons: Lessons = NO_LESSONS
+) -> tuple[IdleState | None, list[Alert]]:
     """Tell what is due; forget GPUs that left long ago, and an owner without any. The same state: nothing changed."""
     kept = {name: member for name, member in state.members.items() if now - member.heard_at < LEFT_KEPT_US}
     for name, member in kept.items():
@@ -105,30 +110,32 @@ def tick_idle(state: IdleState, now: int, policy: IdlePolicy) -> tuple[IdleState
             kept[name] = replace(member, kind="", was_strict=False)
     if kept != state.members:
         state = replace(state, members=kept)
-    state, alerts = _look(state, now, None, policy)
+    state, alerts = _look(state, now, None, policy, lessons)
     if not state.members and not state.incidents and not alerts:
         return None, []
     return state, alerts
 
 
-def _look(state: IdleState, now: int, at: int | None, policy: IdlePolicy) -> tuple[IdleState, list[Alert]]:
+def _look(
+    state: IdleState, now: int, at: int | None, policy: IdlePolicy, lessons: Lessons
+) -> tuple[IdleState, list[Alert]]:
     """Open, change and end incidents as of ``now``, or as of the event time ``at`` that was just read."""
     alerts: list[Alert] = []
     for finding in FINDINGS:
         incident = state.incidents.get(finding)
         if incident is None:
-            state, said = _open(state, finding, now, at, policy)
+            state, said = _open(state, finding, now, at, policy, lessons)
         else:
-            state, said = _go_on(state, finding, incident, now, at, policy)
+            state, said = _go_on(state, finding, incident, now, at, policy, lessons)
         alerts += said
     return state, alerts
 
 
 def _open(
-    state: IdleState, finding: Finding, now: int, at: int | None, policy: IdlePolicy
+    state: IdleState, finding: Finding, now: int, at: int | None, policy: IdlePolicy, lessons: Lessons
 ) -> tuple[IdleState, list[Alert]]:
     found = _group(state, finding)
-    if not found.members:
+    if not found.members or _word_on(state, finding, found, now, lessons) in QUIET:
         return state, []
     members = [member for _, member in found.members]
     first = min(member.joined_at for member in members)
@@ -155,9 +162,17 @@ def _open(
 
 
 def _go_on(
-    state: IdleState, finding: Finding, incident: IdleIncident, now: int, at: int | None, policy: IdlePolicy
+    state: IdleState,
+    finding: Finding,
+    incident: IdleIncident,
+    now: int,
+    at: int | None,
+    policy: IdlePolicy,
+    lessons: Lessons,
 ) -> tuple[IdleState, list[Alert]]:
     found = _group(state, finding)
+    if found.members and _word_on(state, finding, found, now, lessons) in QUIET:
+        return _say(state, finding, incident, "resolved", found, now, policy, is_normal=True)
     if not _is_held(state, finding):
         left = [member.said_at for member in state.members.values() if not member.kind]
         since = incident.empty_since or max(left, default=now)
@@ -183,6 +198,19 @@ def _go_on(
         nanos_per_day=found.nanos_per_day,
     )
     return _say(state, finding, changed, "updated", found, now, policy)
+
+
+def _word_on(state: IdleState, finding: Finding, found: Group, now: int, lessons: Lessons) -> Word:
+    """What people said of as many idle dollars a day of these GPUs."""
+    return lessons.verdict(_teaches(state, finding, found), (found.nanos_per_day,), _wasted(found, now), now)
+
+
+def _teaches(state: IdleState, finding: Finding, found: Group) -> str:
+    """Of one GPU its deployment, where it has one: its next pod has another name."""
+    where = f"{found.scope_type}:{found.scope_id}"
+    if found.scope_type == "gpu" and found.members and found.members[0][1].deployment:
+        where = f"deployment:{found.members[0][1].deployment}"
+    return f"{_RULES[finding]}|{state.scope}|{where}"
 
 
 def _kept(state: IdleState, finding: Finding, incident: IdleIncident) -> IdleState:
@@ -248,7 +276,11 @@ def _say(
     found: Group,
     now: int,
     policy: IdlePolicy,
+    is_normal: bool = False,
 ) -> tuple[IdleState, list[Alert]]:
+    # Who answers once it is over means what it was.
+    before = state.last.get(finding) if status == "resolved" else None
+    finding_words = _summary(state, finding, incident, "updated" if is_normal else status, found, policy)
     dedup_key = keys.alert_dedup_key(_RULES[finding], state.scope, format_instant(incident.hour))
     alert = Alert(
         alert_id=keys.alert_id(dedup_key, incident.episode, status, incident.updates if status == "updated" else 0),
@@ -260,7 +292,7 @@ def _say(
         rule=_RULES[finding],
         scope_type=incident.scope_type,
         scope_id=incident.scope_id,
-        summary=_summary(state, finding, incident, status, found, policy)[: words.SUMMARY_MAX],
+        summary=words.explained(finding_words) if is_normal else finding_words[: words.SUMMARY_MAX],
         occurred_at=format_instant(incident.occurred_at),
         stated_at=format_instant(now),
         period_start=format_instant(incident.since),
@@ -275,6 +307,8 @@ def _say(
         ],
         runbook=policy.runbook,
         historic=incident.historic,
+        teaches=before.teaches if before is not None else _teaches(state, finding, found),
+        figures=before.figures if before is not None else (found.nanos_per_day,),
     )
     incidents = dict(state.incidents)
     members = state.members

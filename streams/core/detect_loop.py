@@ -5,6 +5,8 @@ so it is judged at once, against the usual of the feature's busy callers (detect
 caller: it is updated when its money has doubled or somebody must be woken, and resolved after half an hour without.
 """
 
+from collections.abc import Set
+
 from msgspec.structs import replace
 
 from detectors.base import Observation
@@ -15,6 +17,7 @@ from schemas.instants import HOUR, format_instant, hour_of
 from schemas.money import display_usd, format_usd
 from schemas.statements import CallerWindow, Signal
 from streams.core import detect_words as words
+from streams.core.answers import NO_LESSONS, QUIET, Lessons, Word
 from streams.core.detect_loop_state import (
     CALLERS_KEPT,
     MICRO,
@@ -29,12 +32,14 @@ from streams.core.detect_loop_state import (
     usual_of,
     with_window,
 )
-from streams.core.detect_reach import advance, reached
+from streams.core.detect_reach import advance, furthest, reached
 
 KIND = "busy_caller"
 
 
-def step_loop(state: LoopState | None, signal: Signal, now: int, policy: LoopPolicy) -> tuple[LoopState, list[Alert]]:
+def step_loop(
+    state: LoopState | None, signal: Signal, now: int, policy: LoopPolicy, lessons: Lessons = NO_LESSONS
+) -> tuple[LoopState, list[Alert]]:
     """Take in what was stated of one caller; returns the new state and what there is to say.
 
     A signal that was taken in before returns the very state given.
@@ -60,32 +65,43 @@ def step_loop(state: LoopState | None, signal: Signal, now: int, policy: LoopPol
     if caller is known or window.start < caller.newest:
         # What is late only counts.
         return replace(state, callers={**state.callers, name: caller}) if caller is not known else state, []
-    caller, said = _judged(state, caller, window, now, policy)
+    caller, said = _judged(state, caller, window, now, policy, lessons)
     state, dropped = _bounded(replace(state, callers={**state.callers, name: caller}), name, now, policy)
-    state, over = tick_loop(state, now, policy)
+    state, over = tick_loop(state, now, policy, lessons)
     return state, said + dropped + over
 
 
-def tick_loop(state: LoopState, now: int, policy: LoopPolicy) -> tuple[LoopState, list[Alert]]:
-    """Resolve what has been quiet for long enough; returns the very state given where nothing has."""
+def tick_loop(
+    state: LoopState, now: int, policy: LoopPolicy, lessons: Lessons = NO_LESSONS
+) -> tuple[LoopState, list[Alert]]:
+    """Resolve what has been quiet for long enough, or was explained; returns the very state given where nothing has."""
     open_ = {name: caller for name, caller in state.callers.items() if caller.incident is not None}
     if not open_:
         return state, []
-    at = reached(state.reaches, now)
-    over = [
-        name for name, caller in open_.items() if caller.incident and at - caller.incident.last_hot >= policy.quiet_us
-    ]
-    return _ended(state, over, now, policy)
+    at, heard = reached(state.reaches, now), furthest(state.reaches, now)
+    over = {name for name, each in open_.items() if each.incident and at - each.incident.last_hot >= policy.quiet_us}
+    normal = {
+        name
+        for name, each in open_.items()
+        if each.incident and _word_on(state.scope, each, each.incident.rule, heard, lessons) in QUIET
+    }
+    return _ended(state, sorted(over | normal), now, policy, normal)
 
 
-def _ended(state: LoopState, over: list[str], now: int, policy: LoopPolicy) -> tuple[LoopState, list[Alert]]:
+def _ended(
+    state: LoopState, over: list[str], now: int, policy: LoopPolicy, normal: Set[str] = frozenset()
+) -> tuple[LoopState, list[Alert]]:
     if not over:
         return state, []
     callers, said = dict(state.callers), []
     for name in over:
         caller = callers[name]
         assert caller.incident is not None
-        said.append(_alert(state.scope, caller, caller.incident, "resolved", now, policy))
+        alert = _alert(state.scope, caller, caller.incident, "resolved", now, policy)
+        if name in normal:
+            finding = _summary(caller, caller.incident, "updated", state.scope.partition(":")[2])
+            alert = replace(alert, summary=words.explained(finding))
+        said.append(alert)
         callers[name] = replace(caller, incident=None)
     return replace(state, callers=callers, resolved=said), said
 
@@ -122,13 +138,18 @@ def _bounded(state: LoopState, kept: str, now: int, policy: LoopPolicy) -> tuple
 
 
 def _judged(
-    state: LoopState, caller: Caller, window: CallerWindow, now: int, policy: LoopPolicy
+    state: LoopState, caller: Caller, window: CallerWindow, now: int, policy: LoopPolicy, lessons: Lessons
 ) -> tuple[Caller, list[Alert]]:
     """Judge the newest window of a caller: open an alert, or make the open one larger."""
     whole, known = total(caller.windows[window.start]), caller.incident
     per_hour = whole.cost_nanos * (HOUR // (window.end - window.start))
     storm = is_storm(caller, policy)
     is_strange, is_sure = _strangeness(state, caller, window.start, policy)
+    kind: Rule = known.rule if known is not None else "retry_storm" if storm else "runaway_loop"
+    word = _word_on(state.scope, caller, kind, window.end, lessons)
+    if word in QUIET:
+        return caller, []
+    is_strange, is_sure = is_strange or word == "yes", is_sure or word == "yes"
     if not (storm or (per_hour >= policy.floor_nanos and is_strange)):
         return caller, []
     historic = now - window.end > policy.live_within_us
@@ -138,8 +159,7 @@ def _judged(
     if known is None:
         hour = hour_of(window.start)
         episode = caller.episode + 1 if caller.hour == hour else 1
-        rule: Rule = "retry_storm" if storm else "runaway_loop"
-        incident = LoopIncident(rule, hour, episode, window.start, window.end, spent, 0, tier, historic)
+        incident = LoopIncident(kind, hour, episode, window.start, window.end, spent, 0, tier, historic)
         speaks, status = True, "opened"
         caller = replace(caller, hour=hour, episode=episode)
     else:
@@ -157,6 +177,27 @@ def _judged(
         said = [_alert(state.scope, caller, incident, "opened" if status == "opened" else "updated", now, policy)]
         incident = replace(incident, last=said[0])
     return replace(caller, incident=incident), said
+
+
+def _word_on(scope: str, caller: Caller, rule: Rule, at: int, lessons: Lessons) -> Word:
+    """What people said of a caller as busy as this one."""
+    scopes = [scope, *([f"team:{caller.team_id}"] if caller.team_id else [])]
+    return lessons.verdict(_teaches(scope, caller, rule), _figures(caller), caller.cost_nanos, at, scopes)
+
+
+def _teaches(scope: str, caller: Caller, rule: Rule) -> str:
+    """Tasks and sessions have names for once, so all of the feature's learn; a key is meant by itself."""
+    return f"{rule}|{scope}|{caller.kind}" + (f":{caller.id}" if caller.kind == "key" else "")
+
+
+def _figures(caller: Caller) -> tuple[int, ...]:
+    """The most that the windows kept have: money, calls, and input tokens a call."""
+    found = [total(parts) for parts in caller.windows.values()]
+    return (
+        max(each.cost_nanos for each in found),
+        max(each.requests for each in found),
+        max(each.input_tokens // max(1, each.requests) for each in found),
+    )
 
 
 def _strangeness(state: LoopState, caller: Caller, start: int, policy: LoopPolicy) -> tuple[bool, bool]:
@@ -199,6 +240,8 @@ def _alert(scope: str, caller: Caller, incident: LoopIncident, status: Status, n
         top_contributors=[Contributor(words.clip(f"{caller.kind} {caller.id}"), format_usd(caller.cost_nanos))],
         runbook=policy.storm_runbook if incident.rule == "retry_storm" else policy.runbook,
         historic=incident.historic,
+        teaches=_teaches(scope, caller, incident.rule),
+        figures=_figures(caller),
     )
 
 

@@ -45,3 +45,12 @@ def reached(reaches: Mapping[str, Reach], now: int) -> int:
     found = [min(now, reach.stream_time + max(0, now - reach.seen_at)) for reach in reaches.values()]
     speaking = [at for at, reach in zip(found, reaches.values(), strict=True) if now - reach.seen_at <= SILENT_US]
     return min(speaking) if speaking else max(found, default=0)
+
+
+def furthest(reaches: Mapping[str, Reach], now: int) -> int:
+    """The event time that some source has come to; it goes on at the pace of ``now``, and never overtakes it.
+
+    >>> furthest({"live": Reach(100, 100), "behind": Reach(20, 100)}, now=130)
+    130
+    """
+    return max((min(now, each.stream_time + max(0, now - each.seen_at)) for each in reaches.values()), default=0)

@@ -6,7 +6,7 @@ last one changes nothing, so any split of what led to the totals says the same. 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -14,13 +14,31 @@ from msgspec.structs import replace
 from detectors.base import Observation
 from detectors.regime_change import RegimeChange, RegimeChangeState, RegimeScore
 from schemas import keys
-from schemas.alerts import Alert, Rule, Status, Tier
+from schemas.alerts import Alert, Drivers, Rule, Status, Tier
 from schemas.instants import HOUR, MINUTE, format_instant
-from schemas.money import display_usd
+from schemas.money import display_usd, format_usd
+from schemas.statements import HourStatement
 from schemas.versions import Versioned
 from streams.core import detect_words as words
-from streams.core.detect_reach import Reach, advance, reached
-from streams.core.detect_regime_ratios import RATIOS, REQUESTS_MIN, HourTotals, blended, moved, shares_of, summed
+from streams.core.answers import NO_LESSONS, QUIET, Lessons, Word
+from streams.core.at_stake import by_month_end
+from streams.core.composition import Composition
+from streams.core.detect_reach import Reach, advance, furthest, reached
+from streams.core.detect_regime_ratios import (
+    RATIOS,
+    REQUESTS_MIN,
+    HourTotals,
+    blended,
+    figure,
+    moved,
+    plain,
+    shares_of,
+    sizes,
+    summed,
+    teaches,
+    totals_of,
+)
+from streams.core.detect_spike_policy import kind_of
 
 #: Strangeness from which an alert opens; at 0 it ends.
 OPEN = 1_000
@@ -42,7 +60,8 @@ class RegimePolicy:
     accept_after_us: int = 24 * HOUR
     live_within_us: int = 3 * HOUR
     #: How long after its end an hour stays open for what is still under way.
-    grace_us: int = 5 * MINUTE
+    #: Longer than ROLLUP waits (``rolling.OVER_US``), by the time that its word may take.
+    grace_us: int = 10 * MINUTE
     runbook: str = ""
 
 
@@ -69,7 +88,7 @@ class RegimeState(msgspec.Struct, frozen=True):
     v: int = 1
     #: Hours before this one are taken in; those that are not, by partition.
     next_hour: int = 0
-    hours: dict[int, dict[str, HourTotals]] = {}
+    hours: dict[int, dict[int, HourTotals]] = {}
     reaches: dict[str, Reach] = {}
     detectors: dict[str, RegimeChangeState] = {}
     #: The usual shares of models.
@@ -81,37 +100,56 @@ class RegimeState(msgspec.Struct, frozen=True):
 REGIME_STATES = Versioned("a scope's habits", RegimeState)
 
 
-def take_hour(
-    state: RegimeState, part: str, hour: int, totals: HourTotals, stream_time: int, now: int, policy: RegimePolicy
+def step_hour(
+    state: RegimeState,
+    statement: HourStatement,
+    made_of: Composition,
+    now: int,
+    policy: RegimePolicy,
+    lessons: Lessons = NO_LESSONS,
 ) -> tuple[RegimeState, list[Alert]]:
-    """Take in what a partition has of an hour so far, which replaces what it had; returns the new state and what there
-    is to say of hours that are over.
+    """Take in what a partition says of an hour that is over there, which replaces what it had; returns the new state
+    and what there is to say of hours that are over everywhere.
 
-    The caller gives only what is newer. What comes for an hour after it was judged changes nothing.
+    ``made_of`` holds the statement where it is the newest of its part. What is not changes nothing, and neither does
+    what comes for an hour after it was judged.
     """
-    state = replace(state, reaches=advance(state.reaches, part, stream_time, now))
-    if hour >= state.next_hour:
-        state = replace(state, hours={**state.hours, hour: {**state.hours.get(hour, {}), part: totals}})
-    return _closed(state, now, policy)
+    hour, part, reaches = statement.hour, statement.part, dict(state.reaches)
+    for slot, come in statement.reach.items():
+        reaches = advance(reaches, slot, come, now)
+    if reaches != state.reaches:
+        state = replace(state, reaches=reaches)
+    if hour >= state.next_hour and made_of.hours.get(hour, {}).get(part) is statement:
+        parts = {**state.hours.get(hour, {}), part: totals_of(statement)}
+        state = replace(state, hours={**state.hours, hour: parts})
+    return _closed(state, now, policy, made_of, lessons)
 
 
-def _closed(state: RegimeState, now: int, policy: RegimePolicy) -> tuple[RegimeState, list[Alert]]:
+def _closed(
+    state: RegimeState, now: int, policy: RegimePolicy, made_of: Composition, lessons: Lessons
+) -> tuple[RegimeState, list[Alert]]:
     """Judge the hours that every partition has passed, and the oldest of too many."""
     at, said = reached(state.reaches, now), []
     for place, hour in enumerate(sorted(state.hours)):
         if hour + HOUR + policy.grace_us > at and len(state.hours) - place <= OPEN_HOURS_MAX:
             break
         totals = summed(state.hours[hour].values())
-        state, new = step_regime(state, hour, totals, now, policy)
+        state, new = step_regime(state, hour, totals, now, policy, made_of, lessons)
         said += new
         state = replace(state, hours={each: parts for each, parts in state.hours.items() if each != hour})
     return state, said
 
 
 def step_regime(
-    state: RegimeState, hour: int, totals: HourTotals, now: int, policy: RegimePolicy
+    state: RegimeState,
+    hour: int,
+    totals: HourTotals,
+    now: int,
+    policy: RegimePolicy,
+    made_of: Composition | None = None,
+    lessons: Lessons = NO_LESSONS,
 ) -> tuple[RegimeState, list[Alert]]:
-    """Take in one closed hour; returns the new state and what there is to say.
+    """Take in one closed hour, made of ``made_of`` where that is known; returns the new state and what there is to say.
 
     An hour that is not above the last one returns the very state given.
 
@@ -135,15 +173,19 @@ def step_regime(
         detector.learn_one(seen)
         known = incidents.pop(name, None)
         if known is None:
-            found = _opened(name, hour, score, totals, model, now, policy)
+            found = _opened(state.scope, name, hour, score, totals, model, now, policy)
             status: Status | Literal[""] = "opened"
+            if found is not None and _word_on(state.scope, name, found, hour + HOUR, lessons) in QUIET:
+                found = None
         else:
-            found, status = _continued(name, known, hour, score, totals, policy)
+            may_settle = _word_on(state.scope, name, known, hour + HOUR, lessons) != "yes"
+            found, status = _continued(state.scope, name, known, hour, score, totals, policy, may_settle)
             if status == "resolved" and hour - known.opened >= policy.accept_after_us:
                 detector.accept(known.hour)
         if found is not None:
             if status:
-                found, alert = _told(state.scope, name, found, status, now, policy)
+                why = _Why() if made_of is None or status == "resolved" else _why(made_of, hour, totals)
+                found, alert = _told(state.scope, name, found, status, now, policy, why)
                 said.append(alert)
             if status != "resolved":
                 incidents[name] = found
@@ -158,20 +200,55 @@ def step_regime(
     ), said
 
 
-def tick_regime(state: RegimeState, now: int, policy: RegimePolicy) -> tuple[RegimeState, list[Alert]]:
-    """Judge hours that are over, and resolve what a scope that says nothing more has left open.
+def tick_regime(
+    state: RegimeState,
+    now: int,
+    policy: RegimePolicy,
+    made_of: Composition | None = None,
+    lessons: Lessons = NO_LESSONS,
+) -> tuple[RegimeState, list[Alert]]:
+    """Judge hours that are over, and resolve what a scope that says nothing more has left open, or people explained.
 
     Returns the very state given where nothing is due.
     """
+    if state.incidents:
+        state, told = _settled(state, now, policy, lessons)
+        if told:
+            return state, told
     if state.hours:
-        return _closed(state, now, policy)
+        return _closed(state, now, policy, Composition() if made_of is None else made_of, lessons)
     silent = now - state.next_hour >= policy.accept_after_us
     if not state.incidents or not silent:
         return state, []
     said = [
-        _told(state.scope, name, found, "resolved", now, policy)[1] for name, found in sorted(state.incidents.items())
+        _told(state.scope, name, found, "resolved", now, policy, _Why())[1]
+        for name, found in sorted(state.incidents.items())
     ]
     return replace(state, incidents={}, resolved=said), said
+
+
+def _settled(state: RegimeState, now: int, policy: RegimePolicy, lessons: Lessons) -> tuple[RegimeState, list[Alert]]:
+    """Resolve what people explained; what is normal is the usual from then on."""
+    detectors, incidents, said = dict(state.detectors), dict(state.incidents), list[Alert]()
+    for name, known in sorted(state.incidents.items()):
+        word = _word_on(state.scope, name, known, furthest(state.reaches, now), lessons)
+        if word not in QUIET:
+            continue
+        if word == "no":
+            detector = RegimeChange.from_state(detectors.get(name, RegimeChangeState()))
+            detector.accept(known.hour)
+            detectors[name] = detector.state()
+        alert = _told(state.scope, name, incidents.pop(name), "resolved", now, policy, _Why())[1]
+        scope_type, _, scope_id = state.scope.partition(":")
+        finding = _summary(scope_type, scope_id, name, known, "updated")
+        said.append(replace(alert, summary=words.explained(finding)))
+    return (replace(state, detectors=detectors, incidents=incidents, resolved=said) if said else state), said
+
+
+def _word_on(scope: str, name: str, incident: RegimeIncident, at: int, lessons: Lessons) -> Word:
+    """What people said of a change of this ratio as large and as dear as this one."""
+    score, waste = incident.score, incident.waste_nanos
+    return lessons.verdict(teaches(scope, name, score), sizes(score), waste, at)
 
 
 def _shares(state: RegimeState, shares: dict[str, float], incidents: dict[str, RegimeIncident]) -> dict[str, float]:
@@ -182,20 +259,34 @@ def _shares(state: RegimeState, shares: dict[str, float], incidents: dict[str, R
 
 
 def _continued(
-    name: str, known: RegimeIncident, hour: int, score: RegimeScore | None, totals: HourTotals, policy: RegimePolicy
+    scope: str,
+    name: str,
+    known: RegimeIncident,
+    hour: int,
+    score: RegimeScore | None,
+    totals: HourTotals,
+    policy: RegimePolicy,
+    may_settle: bool,
 ) -> tuple[RegimeIncident, Status | Literal[""]]:
     """An open alert after another hour, and what is to be said of it."""
-    if hour - known.opened >= policy.accept_after_us or (score is not None and not score.strangeness):
+    if (may_settle and hour - known.opened >= policy.accept_after_us) or (score is not None and not score.strangeness):
         return known, "resolved"
     waste = _waste(name, score, totals) if score is not None else 0
     if score is None or waste < 2 * max(known.waste_nanos, policy.floor_nanos):
         return known, ""
-    tier = _higher(known.tier, _tier(waste, known.historic, policy))
+    tier = _higher(known.tier, _tier(scope, waste, known.historic, policy))
     return replace(known, score=score, waste_nanos=waste, updates=known.updates + 1, tier=tier), "updated"
 
 
 def _opened(
-    name: str, hour: int, score: RegimeScore | None, totals: HourTotals, model: str, now: int, policy: RegimePolicy
+    scope: str,
+    name: str,
+    hour: int,
+    score: RegimeScore | None,
+    totals: HourTotals,
+    model: str,
+    now: int,
+    policy: RegimePolicy,
 ) -> RegimeIncident | None:
     if score is None or score.strangeness < OPEN:
         return None
@@ -204,7 +295,7 @@ def _opened(
     return RegimeIncident(
         hour=score.since,
         opened=hour,
-        tier=_tier(waste, historic, policy),
+        tier=_tier(scope, waste, historic, policy),
         historic=historic,
         score=score,
         waste_nanos=waste,
@@ -213,10 +304,10 @@ def _opened(
     )
 
 
-def _tier(waste: int, historic: bool, policy: RegimePolicy) -> Tier:
+def _tier(scope: str, waste: int, historic: bool, policy: RegimePolicy) -> Tier:
     if historic or waste < policy.floor_nanos:
         return "note"
-    return "page" if waste >= policy.page_nanos else "ticket"
+    return "page" if waste >= policy.page_nanos and kind_of(scope).may_page else "ticket"
 
 
 def _higher(one: Tier, other: Tier) -> Tier:
@@ -232,14 +323,36 @@ def _waste(name: str, score: RegimeScore, totals: HourTotals) -> int:
     return int(max(0, totals.cost_nanos) * ratio.waste(score.observed / _MILLION, score.expected / _MILLION))
 
 
+class _Why(NamedTuple):
+    """What an hour is made of, as far as anybody knows."""
+
+    drivers: Drivers | None = None
+    org: str = ""
+
+
+def _why(made_of: Composition, hour: int, totals: HourTotals) -> _Why:
+    """Against as many requests as usual ones: what habits add, without what more use adds."""
+    usual = made_of.usual_cost(totals.requests)
+    return _Why(made_of.drivers(hour, usual) if usual else None, made_of.organisation(hour))
+
+
 def _told(
-    scope: str, name: str, incident: RegimeIncident, status: Status, now: int, policy: RegimePolicy
+    scope: str,
+    name: str,
+    incident: RegimeIncident,
+    status: Status,
+    now: int,
+    policy: RegimePolicy,
+    why: "_Why",
 ) -> tuple[RegimeIncident, Alert]:
     scope_type, _, scope_id = scope.partition(":")
     rule: Rule = "token_cost" if name == "tokens_per_success" else "regime_change"
     began = format_instant(incident.hour)
     dedup_key = keys.alert_dedup_key(rule, f"{scope}|{name}", began)
     ratio, score = RATIOS[name], incident.score
+    team, feature = words.team_and_feature(scope)
+    above = words.scopes_above(scope, why.org) if incident.last is None else incident.last.ancestors
+    is_dear = incident.waste_nanos > 0 and status != "resolved"
     alert = Alert(
         alert_id=keys.alert_id(dedup_key, 1, status, incident.updates if status == "updated" else 0),
         dedup_key=dedup_key,
@@ -255,43 +368,26 @@ def _told(
         stated_at=format_instant(now),
         period_start=began,
         period_end=format_instant(incident.opened + HOUR),
-        team_id=scope_id if scope_type == "team" else "",
-        feature=scope_id if scope_type == "feature" else "",
-        observed=_plain(score.observed),
-        expected=_plain(score.expected or 0),
+        team_id=team,
+        feature=feature,
+        observed=plain(score.observed),
+        expected=plain(score.expected or 0),
         unit=ratio.unit,
+        drivers=why.drivers,
+        at_stake_per_hour=format_usd(incident.waste_nanos) if is_dear else "",
+        at_stake_by_month_end=format_usd(by_month_end(incident.opened, incident.waste_nanos)) if is_dear else "",
+        ancestors=above,
         runbook=policy.runbook,
         historic=incident.historic,
+        teaches=teaches(scope, name, score),
+        figures=sizes(score),
     )
     return replace(incident, last=alert), alert
 
 
-def _plain(millionths: int) -> str:
-    """A ratio as a decimal number, to four places.
-
-    >>> _plain(612_340), _plain(25_000_000)
-    ('0.6123', '25')
-    """
-    return f"{millionths / _MILLION:.4f}".rstrip("0").rstrip(".")
-
-
-def _figure(name: str, millionths: int) -> str:
-    """A ratio for people.
-
-    >>> _figure("error_rate", 32_999), _figure("price", 2_512_345), _figure("tokens_per_success", 1_200_000_000)
-    ('3.2 %', '$2.51', '1,200')
-    """
-    unit = RATIOS[name].unit
-    if unit == "share":
-        return f"{words.percent_words(millionths)} %"
-    if unit == "USD":
-        return display_usd(millionths * 1_000)
-    return f"{millionths // _MILLION:,}" if millionths >= 10 * _MILLION else f"{millionths / _MILLION:.2f}"
-
-
 def _summary(scope_type: str, scope_id: str, name: str, incident: RegimeIncident, status: Status) -> str:
     subject, score = words.scope_words(scope_type, scope_id), incident.score
-    seen, usual = _figure(name, score.observed), _figure(name, score.expected or 0)
+    seen, usual = figure(name, score.observed), figure(name, score.expected or 0)
     habit = RATIOS[name].words.lower()
     if status == "resolved":
         return f"{subject}: {habit} is back to the usual {usual}, or {seen} is the usual from now on"

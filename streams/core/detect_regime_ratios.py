@@ -5,6 +5,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from detectors.regime_change import RegimeScore
+from schemas.money import display_usd
+from schemas.statements import HourStatement
+from streams.core import detect_words as words
+
 Direction = Literal["up", "down"]
 #: Models of which the usual shares are kept; the rest is one.
 MODELS_KEPT = 8
@@ -13,6 +18,7 @@ OTHERS = "(others)"
 REQUESTS_MIN = 50
 #: Cached tokens cost about a quarter of what others do, and so much more is paid for what is not cached any more.
 _UNCACHED = 0.75
+_MILLION = 10**6
 
 
 class HourTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +33,21 @@ class HourTotals(msgspec.Struct, frozen=True, kw_only=True):
     cost_nanos: int = 0
     #: Nanodollars by model; may leave out small ones.
     models: Mapping[str, int] = {}
+
+
+def totals_of(statement: HourStatement) -> HourTotals:
+    """A part of an hour as ROLLUP states it."""
+    of = statement.figures
+    return HourTotals(
+        requests=of.requests,
+        errors=of.errors,
+        cache_hits=of.cache_hits,
+        input_tokens=of.input_tokens,
+        cached_tokens=of.cached_tokens,
+        output_tokens=of.output_tokens,
+        cost_nanos=of.cost_nanos,
+        models={name: figures.cost_nanos for name, figures in statement.models.items()},
+    )
 
 
 def summed(parts: Iterable[HourTotals]) -> HourTotals:
@@ -125,3 +146,37 @@ def blended(usual: Mapping[str, float], now: Mapping[str, float], weight: float)
     kept = {model: round(found[model], 6) for model in order[:MODELS_KEPT] if model != OTHERS and found[model] > 1e-4}
     rest = round(sum(found.values()) - sum(kept.values()), 6)
     return kept | ({OTHERS: rest} if rest > 1e-4 else {})
+
+
+def plain(millionths: int) -> str:
+    """A ratio as a decimal number, to four places.
+
+    >>> plain(612_340), plain(25_000_000)
+    ('0.6123', '25')
+    """
+    return f"{millionths / _MILLION:.4f}".rstrip("0").rstrip(".")
+
+
+def figure(name: str, millionths: int) -> str:
+    """A ratio for people.
+
+    >>> figure("error_rate", 32_999), figure("price", 2_512_345), figure("tokens_per_success", 1_200_000_000)
+    ('3.2 %', '$2.51', '1,200')
+    """
+    unit = RATIOS[name].unit
+    if unit == "share":
+        return f"{words.percent_words(millionths)} %"
+    if unit == "USD":
+        return display_usd(millionths * 1_000)
+    return f"{millionths // _MILLION:,}" if millionths >= 10 * _MILLION else f"{millionths / _MILLION:.2f}"
+
+
+def teaches(scope: str, name: str, score: RegimeScore) -> str:
+    """What learns from an answer to a change: this ratio of this scope, in this direction."""
+    return f"regime_change|{scope}|{name}|{score.direction}"
+
+
+def sizes(score: RegimeScore) -> tuple[int, ...]:
+    """To how many thousandths a ratio has come, or from: what that costs follows the day, and is no habit."""
+    low, high = sorted((max(1, score.observed), max(1, score.expected or 0)))
+    return (high * 1_000 // low,)

@@ -21,7 +21,8 @@ from schemas.money import display_usd, format_usd
 from schemas.statements import Signal
 from schemas.versions import Versioned
 from streams.core import detect_words as words
-from streams.core.detect_reach import Reach, advance, reached
+from streams.core.answers import NO_LESSONS, QUIET, Lessons, Word
+from streams.core.detect_reach import Reach, advance, furthest, reached
 
 RULE: Rule = "runaway_request"
 #: Requests that an alert names, the largest first.
@@ -29,6 +30,7 @@ LARGEST_KEPT = 5
 #: Hours of one feature that may have an open alert at once; the oldest is resolved to make room.
 OPEN_MAX = 24
 _SAMPLE = "request_sample"
+_TIERS: tuple[Tier, ...] = ("note", "ticket", "page")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ RUNAWAY_STATES = Versioned("a feature's runaways", RunawayState, {1: _of_v1})
 
 
 def step_runaway(
-    state: RunawayState | None, signal: Signal, now: int, policy: RunawayPolicy
+    state: RunawayState | None, signal: Signal, now: int, policy: RunawayPolicy, lessons: Lessons = NO_LESSONS
 ) -> tuple[RunawayState, list[Alert]]:
     """Take in one signal, of a request above the limit or a sample of the others; returns the new state and what
     there is to say.
@@ -138,22 +140,30 @@ def step_runaway(
         reaches=advance(state.reaches, slot, signal.event_time, now),
         detector=detector.state(),
     )
-    state, said = _count(state, signal, score, now, policy)
-    state, resolved = tick_runaway(state, now, policy)
+    state, said = _count(state, signal, score, now, policy, lessons)
+    state, resolved = tick_runaway(state, now, policy, lessons)
     return state, said + resolved
 
 
-def tick_runaway(state: RunawayState, now: int, policy: RunawayPolicy) -> tuple[RunawayState, list[Alert]]:
-    """Resolve the alerts whose last request is ``quiet_us`` ago; returns the very state given where none is."""
+def tick_runaway(
+    state: RunawayState, now: int, policy: RunawayPolicy, lessons: Lessons = NO_LESSONS
+) -> tuple[RunawayState, list[Alert]]:
+    """Resolve the alerts whose last request is ``quiet_us`` ago, and those that people explained; returns the very
+    state given where there are none."""
     if not state.incidents:
         return state, []
     at = reached(state.reaches, now)
     over = [hour for hour, found in state.incidents.items() if at - found.newest >= policy.quiet_us]
+    normal = [
+        hour
+        for hour, found in state.incidents.items()
+        if found.tier != "note" and _word_on(state.scope, found, furthest(state.reaches, now), lessons) in QUIET
+    ]
     excess = len(state.incidents) - OPEN_MAX
-    over = sorted({*over, *sorted(state.incidents)[: max(0, excess)]})
+    over = sorted({*over, *normal, *sorted(state.incidents)[: max(0, excess)]})
     if not over:
         return state, []
-    said = [_alert(state.scope, hour, state.incidents[hour], "resolved", now, policy) for hour in over]
+    said = [_alert(state.scope, hour, state.incidents[hour], "resolved", now, policy, hour in normal) for hour in over]
     return replace(
         state,
         incidents={hour: found for hour, found in state.incidents.items() if hour not in over},
@@ -163,14 +173,10 @@ def tick_runaway(state: RunawayState, now: int, policy: RunawayPolicy) -> tuple[
 
 
 def _count(
-    state: RunawayState, signal: Signal, score: RequestScore, now: int, policy: RunawayPolicy
+    state: RunawayState, signal: Signal, score: RequestScore, now: int, policy: RunawayPolicy, lessons: Lessons
 ) -> tuple[RunawayState, list[Alert]]:
     hour = hour_of(signal.event_time)
     historic = now - (hour + HOUR) > policy.live_within_us
-    pages = False
-    if not historic:
-        woken, pages = news(state.woken, signal.event_time, score)
-        state = replace(state, woken=woken)
     request = Request(
         tokens=signal.tokens,
         cost_nanos=signal.cost_nanos,
@@ -192,13 +198,11 @@ def _count(
             largest=[request],
             said_count=1,
             updates=0,
-            tier="note" if historic else "page" if pages else "ticket",
+            tier="note",
             historic=historic,
         )
     else:
         count = known.count + 1
-        pages = pages and not known.historic
-        speaks = pages or count >= 2 * known.said_count
         largest = sorted([*known.largest, request], key=lambda each: (-each.tokens, each.event_id))
         incident = replace(
             known,
@@ -206,9 +210,18 @@ def _count(
             count=count,
             cost_nanos=known.cost_nanos + signal.cost_nanos,
             largest=largest[:LARGEST_KEPT],
-            said_count=count if speaks else known.said_count,
+        )
+    state, tier, pages = _asked(state, signal, score, incident, lessons)
+    if known is None:
+        incident = replace(incident, tier=tier)
+    else:
+        is_higher = _TIERS.index(tier) > _TIERS.index(known.tier)
+        speaks = pages or is_higher or incident.count >= 2 * known.said_count
+        incident = replace(
+            incident,
+            said_count=incident.count if speaks else known.said_count,
             updates=known.updates + speaks,
-            tier="page" if pages else known.tier,
+            tier=tier if is_higher else known.tier,
         )
     said: list[Alert] = []
     if known is None or incident.updates > known.updates:
@@ -222,12 +235,46 @@ def _count(
     ), said
 
 
-def _alert(scope: str, hour: int, incident: RunawayIncident, status: Status, now: int, policy: RunawayPolicy) -> Alert:
+def _asked(
+    state: RunawayState, signal: Signal, score: RequestScore, incident: RunawayIncident, lessons: Lessons
+) -> tuple[RunawayState, Tier, bool]:
+    """What an hour's requests ask of people with this one among them, and whether this one is news that wakes."""
+    if incident.historic:
+        return state, "note", False
+    word = _word_on(state.scope, incident, signal.event_time, lessons)
+    if word in QUIET:
+        return state, "note", False
+    woken, pages = news(state.woken, signal.event_time, score)
+    pages = pages or (word == "yes" and incident.tier != "page")
+    return replace(state, woken=woken), "page" if pages else "ticket", pages
+
+
+def _word_on(scope: str, incident: RunawayIncident, at: int, lessons: Lessons) -> Word:
+    """What people said of requests as large and as many as these."""
+    teams = sorted({f"team:{each.team_id}" for each in incident.largest})
+    scopes = [scope, *(teams if len(teams) == 1 else [])]
+    return lessons.verdict(f"{RULE}|{scope}", _figures(incident), incident.cost_nanos, at, scopes)
+
+
+def _figures(incident: RunawayIncident) -> tuple[int, ...]:
+    return incident.largest[0].tokens, incident.count
+
+
+def _alert(
+    scope: str,
+    hour: int,
+    incident: RunawayIncident,
+    status: Status,
+    now: int,
+    policy: RunawayPolicy,
+    is_normal: bool = False,
+) -> Alert:
     scope_type, _, scope_id = scope.partition(":")
     opened_in = format_instant(hour)
     dedup_key = keys.alert_dedup_key(RULE, scope, opened_in)
     largest = incident.largest[0]
     step = incident.updates if status == "updated" else 0
+    summary = _summary(scope_type, scope_id, incident, "updated" if is_normal else status, policy)
     return Alert(
         alert_id=keys.alert_id(dedup_key, incident.episode, status, step),
         dedup_key=dedup_key,
@@ -238,7 +285,7 @@ def _alert(scope: str, hour: int, incident: RunawayIncident, status: Status, now
         rule=RULE,
         scope_type=scope_type,
         scope_id=scope_id,
-        summary=_summary(scope_type, scope_id, incident, status, policy)[: words.SUMMARY_MAX],
+        summary=words.explained(summary) if is_normal else summary[: words.SUMMARY_MAX],
         occurred_at=format_instant(incident.occurred_at),
         stated_at=format_instant(now),
         period_start=opened_in,
@@ -254,6 +301,8 @@ def _alert(scope: str, hour: int, incident: RunawayIncident, status: Status, now
         ],
         runbook=policy.runbook,
         historic=incident.historic,
+        teaches=f"{RULE}|{scope}",
+        figures=_figures(incident),
     )
 
 

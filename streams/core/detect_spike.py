@@ -2,7 +2,7 @@
 
 Pure steps over one scope. Statements carry cumulative totals, so the partial sum of an hour is a lower bound
 of it: it is tested on every statement, and an incident opens as soon as the bars are passed. Statements of a
-slot that are not newer change nothing; statements of an hour commute. A step that changes nothing returns the
+part that are not newer change nothing; statements of an hour commute. A step that changes nothing returns the
 very state it was given.
 """
 
@@ -12,12 +12,13 @@ from detectors.hour_ring import HOURS_KEPT
 from detectors.spend_spike import SpendScore
 from schemas.alerts import Alert, Tier
 from schemas.instants import HOUR, hour_of
-from schemas.statements import ScopeStatement
+from schemas.statements import HourStatement
+from streams.core.composition import Composition, listed
 from streams.core.detect_reach import advance, reached
 from streams.core.detect_spike_alert import Finding, falling, rising
 from streams.core.detect_spike_memory import Memory, SiblingsOf
-from streams.core.detect_spike_policy import RANK, SpikePolicy, goes_on, is_strange, step_of, tier_of
-from streams.core.detect_spike_state import SpikeIncident, SpikeState, contributors, slot_with, total
+from streams.core.detect_spike_policy import RANK, SpikePolicy, goes_on, is_strange, kind_of, step_of, tier_of
+from streams.core.detect_spike_state import Part, SpikeIncident, SpikeState, total
 
 #: An hour's excess counts in the twelve that end with it.
 _REACH = 12 * HOUR
@@ -25,44 +26,46 @@ _REACH = 12 * HOUR
 
 def step_spike(
     state: SpikeState | None,
-    statement: ScopeStatement,
+    statement: HourStatement,
     now: int,
     policy: SpikePolicy,
     siblings: SiblingsOf | None = None,
+    composition: Composition | None = None,
 ) -> tuple[SpikeState, list[Alert]]:
     """Take in one statement of a scope's hour; returns the new state and what there is to say.
 
-    A statement whose (revision, offset) is not above its slot's, or whose hour can no longer change, changes
-    nothing. ``siblings`` says what scopes of its kind are like, for one that is too young to know for itself.
+    A statement whose rank is not above its part's, or whose hour can no longer change, changes nothing. ``siblings``
+    says what scopes of its kind are like, for one that is too young to know for itself; ``composition`` what the money
+    is made of, this statement's included, for what alerts tell.
 
     Raises:
-        ValueError: the statement is of another scope, or its period is no UTC hour.
+        ValueError: the statement is of another scope, or of no UTC hour.
     """
-    hour = statement.period_start
+    hour = statement.hour
     if state is None:
         state = SpikeState(scope=statement.scope)
     if statement.scope != state.scope:
         raise ValueError(f"statement of {statement.scope!r} given to the state of {state.scope!r}")
-    if hour % HOUR or statement.period_end != hour + HOUR:
-        raise ValueError(f"{statement.scope}: a spike is found in UTC hours; leave budget periods to BUDGET")
+    if hour % HOUR:
+        raise ValueError(f"{statement.scope}: a spike is found in UTC hours")
     if hour < state.frozen_before:
         return state, []
-    name, slots = statement.source.slot(), state.hours.get(hour, {})
-    known = slots.get(name)
-    slot = slot_with(known, statement)
-    if slot is known:
+    parts = state.hours.get(hour, {})
+    known = parts.get(statement.part)
+    if known is not None and known.rank >= statement.rank:
         return state, []
-    state = replace(
-        state,
-        hours={**state.hours, hour: {**slots, name: slot}},
-        reaches=advance(state.reaches, name, statement.stream_time, now),
-    )
+    reaches = state.reaches
+    for slot, come in statement.reach.items():
+        reaches = advance(reaches, slot, come, now)
+    part = Part(statement.rank, statement.figures.cost_nanos)
+    state = replace(state, hours={**state.hours, hour: {**parts, statement.part: part}}, reaches=dict(reaches))
+    made_of = Composition() if composition is None else composition
     at = scope_time(state, now, policy)
     memory = Memory(state, policy, siblings)
     state = _close(state, memory, hour, at, policy)
     said: list[Alert] = []
     for each in sorted(other for other in state.hours if hour <= other < hour + _REACH):
-        state, new = _judge(state, memory, each, statement.stream_time, now, policy)
+        state, new = _judge(state, memory, each, made_of, now, policy)
         said += new
     return _end(state, memory, said, at, now, policy)
 
@@ -118,7 +121,7 @@ def _close(state: SpikeState, memory: Memory, changed: int | None, at: int, poli
 
 
 def _judge(
-    state: SpikeState, memory: Memory, hour: int, stream_time: int, now: int, policy: SpikePolicy
+    state: SpikeState, memory: Memory, hour: int, made_of: Composition, now: int, policy: SpikePolicy
 ) -> tuple[SpikeState, list[Alert]]:
     """Score an hour, record the fixed rules that it breaks, and raise it where it is strange."""
     score = memory.score(hour)
@@ -130,7 +133,7 @@ def _judge(
         state = replace(state, broken={**others, hour: broken} if broken else others)
     if not _counts(state, score, policy):
         return state, []
-    return _raise(state, memory, hour, score, stream_time, now, policy)
+    return _raise(state, memory, hour, score, made_of, now, policy)
 
 
 def _counts(state: SpikeState, score: SpendScore, policy: SpikePolicy) -> bool:
@@ -140,7 +143,7 @@ def _counts(state: SpikeState, score: SpendScore, policy: SpikePolicy) -> bool:
 
 
 def _raise(
-    state: SpikeState, memory: Memory, hour: int, score: SpendScore, stream_time: int, now: int, policy: SpikePolicy
+    state: SpikeState, memory: Memory, hour: int, score: SpendScore, made_of: Composition, now: int, policy: SpikePolicy
 ) -> tuple[SpikeState, list[Alert]]:
     """An hour is strange: open an incident, or make the open one larger."""
     incident, told = state.incident, state.told.get(hour)
@@ -148,7 +151,7 @@ def _raise(
         if told is not None and score.excess < 2 * told:
             # A straggler in an hour of an incident that is over.
             return state, []
-        incident = _open(state, hour, score, stream_time, now, policy)
+        incident = _open(state, hour, score, now, policy)
         speaks = True
     else:
         step, tier = step_of(score, policy), _tier(state, hour, score, now, policy)
@@ -172,8 +175,12 @@ def _raise(
     )
     if not speaks:
         return state, []
-    slots = state.hours[hour]
-    finding = Finding(hour, score, total(slots), tuple(contributors(slots)))
+    drivers = made_of.drivers(hour, score.expected or 0)
+    by = made_of.contributors(kind_of(state.scope).parts, hour)
+    finding = Finding(
+        hour, score, total(state.hours[hour]), tuple(by), listed(by), drivers, memory.range(hour),
+        made_of.organisation(hour),
+    )  # fmt: skip
     is_running = hour >= state.next_close and not incident.historic
     return state, [rising(state.scope, incident, finding, is_running, now, policy)]
 
@@ -183,14 +190,13 @@ def _tier(state: SpikeState, hour: int, score: SpendScore, now: int, policy: Spi
     return "note" if is_historic else tier_of(state.scope, hour, score, policy)
 
 
-def _open(
-    state: SpikeState, hour: int, score: SpendScore, stream_time: int, now: int, policy: SpikePolicy
-) -> SpikeIncident:
+def _open(state: SpikeState, hour: int, score: SpendScore, now: int, policy: SpikePolicy) -> SpikeIncident:
     return SpikeIncident(
         hour=hour,
         episode=state.episodes.get(hour, 0) + 1,
         opened_at=now,
-        occurred_at=stream_time,
+        # As far as anybody has come: the totals that crossed the bar hold no later event.
+        occurred_at=max((reach.stream_time for reach in state.reaches.values()), default=hour),
         last_hot=hour,
         peak_hour=hour,
         peak=score,
@@ -215,7 +221,8 @@ def _end(
         if is_corrected or is_accepted or closed >= last_hot + policy.quiet_hours * HOUR:
             corrected = memory.score(incident.hour) if is_corrected else None
             incident = replace(incident, last_hot=last_hot)
-            said = [*said, falling(state.scope, incident, corrected, is_corrected, now, policy)]
+            above = () if state.last is None else state.last.ancestors
+            said = [*said, falling(state.scope, incident, corrected, is_corrected, above, now, policy)]
             # An hour that was undone may become an incident again; one that was simply over may not.
             told = {h: n for h, n in state.told.items() if not (is_corrected and h >= incident.hour)}
             state = replace(state, incident=None, told=told)

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from detectors.spend_spike import SpendScore
 from schemas import keys
-from schemas.alerts import Alert, Contributor, Rule, Severity, Status
+from schemas.alerts import Alert, Contributor, Drivers, Rule, Severity, Status
 from schemas.instants import HOUR, format_instant
-from schemas.money import display_usd, format_usd
+from schemas.money import display_usd, format_usd, parse_nanos
 from streams.core import detect_words as words
+from streams.core.at_stake import by_month_end
 from streams.core.detect_spike_policy import SpikePolicy, bar, kind_of
 from streams.core.detect_spike_state import SpikeIncident
 from streams.core.lanes import OTHERS
@@ -17,12 +20,18 @@ RULE: Rule = "spend_spike"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One hour as it was judged: what it cost, against what, and who drives it."""
+    """One hour as it was judged: what it cost, against what, why, and who drives it."""
 
     hour: int
     score: SpendScore
     total: int
-    contributors: tuple[tuple[str, int], ...]
+    by: tuple[tuple[str, int], ...]
+    contributors: list[Contributor]
+    drivers: Drivers | None
+    #: Between which nanodollars such an hour usually ends.
+    usual: tuple[int, int] | None
+    #: Whose money it is, of a team's.
+    org: str = ""
 
 
 def rising(
@@ -36,8 +45,18 @@ def rising(
         f"{words.against_words(score.expected or 0, score.ratio_percent)}{_driver(scope, finding)}"
     )
     status: Status = "updated" if incident.updates else "opened"
-    drivers = [Contributor(words.clip(label), format_usd(nanos)) for label, nanos in finding.contributors]
-    return _alert(scope, incident, status, summary, score, now, policy, drivers)
+    told = _alert(scope, incident, status, summary, score, now, policy)
+    low, high = finding.usual or (None, None)
+    return replace(
+        told,
+        top_contributors=finding.contributors,
+        drivers=finding.drivers,
+        expected_low="" if low is None else format_usd(low),
+        expected_high="" if high is None else format_usd(high),
+        at_stake_per_hour=format_usd(max(0, score.excess)),
+        at_stake_by_month_end=format_usd(by_month_end(finding.hour, score.excess)),
+        ancestors=words.scopes_above(scope, finding.org),
+    )
 
 
 def falling(
@@ -45,11 +64,12 @@ def falling(
     incident: SpikeIncident,
     corrected: SpendScore | None,
     is_corrected: bool,
+    above: tuple[str, ...],
     now: int,
     policy: SpikePolicy,
 ) -> Alert:
     """``resolved``: the scope is back, its higher level has been learned, or late corrections undid the
-    finding.
+    finding. ``above`` are the scopes above it, as they were said.
     """
     subject, score = _subject(scope), incident.peak
     against = words.against_words(score.expected or 0, score.ratio_percent)
@@ -67,14 +87,14 @@ def falling(
             f"{subject} is back to what is expected; its peak was {display_usd(score.observed)} "
             f"{words.hour_words(incident.peak_hour)}, {against}"
         )
-    return _alert(scope, incident, "resolved", summary, score, now, policy, [])
+    return replace(_alert(scope, incident, "resolved", summary, score, now, policy), ancestors=above)
 
 
 def answered(scope: str, incident: SpikeIncident, answer: str, now: int, policy: SpikePolicy) -> Alert:
     """``resolved``: people said that it is normal, or planned."""
     score, why = incident.peak, "is what was planned" if answer == "planned" else "is normal here, as was answered"
     summary = f"{_subject(scope)}: {display_usd(score.observed)} {words.hour_words(incident.peak_hour)} {why}"
-    return _alert(scope, incident, "resolved", summary, score, now, policy, [])
+    return _alert(scope, incident, "resolved", summary, score, now, policy)
 
 
 def _alert(
@@ -85,12 +105,12 @@ def _alert(
     score: SpendScore,
     now: int,
     policy: SpikePolicy,
-    drivers: list[Contributor],
 ) -> Alert:
     scope_type, _, scope_id = scope.partition(":")
     opened_in = format_instant(incident.hour)
     dedup_key = keys.alert_dedup_key(RULE, scope, opened_in)
     severity: Severity = "critical" if incident.tier == "page" else "warning"
+    team, feature = words.team_and_feature(scope)
     expected = score.expected or 0
     step = incident.updates if status == "updated" else 0
     return Alert(
@@ -108,15 +128,15 @@ def _alert(
         stated_at=format_instant(now),
         period_start=opened_in,
         period_end=format_instant(max(incident.last_hot, incident.hour) + HOUR),
-        team_id=scope_id if scope_type == "team" else "",
-        feature=scope_id if scope_type == "feature" else "",
+        team_id=team,
+        feature=feature,
         observed=format_usd(score.observed),
         expected=format_usd(expected),
         threshold=format_usd(bar(expected, policy)),
-        top_contributors=drivers,
         rules=score.rules(policy.ratio_percent),
         runbook=policy.runbook,
         historic=incident.historic,
+        teaches=scope,
     )
 
 
@@ -126,10 +146,21 @@ def _subject(scope: str) -> str:
 
 
 def _driver(scope: str, finding: Finding) -> str:
-    """Who drives the hour, by what its kind of scope is made of (streams/core/scopes.py)."""
+    """Who drives the hour, by what its kind of scope is made of (streams/core/rollup.py)."""
     kind = kind_of(scope).parts
-    for label, nanos in finding.contributors:
-        if label != OTHERS and 0 < nanos <= finding.total:
-            name = f"{kind} {words.clip(label)}".lstrip() if label else f"what has no {kind or 'name'}"
-            return f" ({name} drives {nanos * 100 // finding.total} %)"
+    for label, nanos in finding.by:
+        if label == OTHERS or not 0 < nanos <= finding.total:
+            continue
+        name = f"{kind} {words.clip(label)}".lstrip() if label else f"what has no {kind or 'name'}"
+        if _is_all(finding, kind, label):
+            return f" (all of the excess is {name}'s)" if label else f" (all of the excess is {name})"
+        return f" ({name} drives {nanos * 100 // finding.total} %)"
     return ""
+
+
+def _is_all(finding: Finding, kind: str, name: str) -> bool:
+    """Whether one of several alone made the excess: nineteen parts in twenty of it, and not of all there is."""
+    if finding.drivers is None or len(finding.by) < 2:
+        return False
+    its = sum(parse_nanos(one.excess_usd) for one in finding.drivers.by if (one.kind, one.name) == (kind, name))
+    return its * 20 >= finding.score.excess * 19 > 0

@@ -1,6 +1,6 @@
 """A spend scope's detector during one step: unpacked only where its three weeks are asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from msgspec.structs import replace
@@ -8,8 +8,17 @@ from msgspec.structs import replace
 from detectors.base import Observation
 from detectors.hour_ring import HOLE
 from detectors.spend_bars import SCALES
-from detectors.spend_spike import Answer, Outlook, Siblings, SpendScore, SpendSpike, excesses, score
-from schemas.instants import HOUR
+from detectors.spend_spike import (
+    ANSWERS_MAX,
+    Answer,
+    Outlook,
+    Siblings,
+    SpendScore,
+    SpendSpike,
+    excesses,
+    score,
+)
+from schemas.instants import HOUR, MINUTE
 from streams.core.detect_spike_policy import SpikePolicy, is_strange
 from streams.core.detect_spike_state import SpikeState, total
 
@@ -45,6 +54,14 @@ class Memory:
             return None
         return score(outlook, self.total(hour), self._recent(hour), self._answers(), self._policy.floor_nanos)
 
+    def range(self, hour: int) -> tuple[int, int] | None:
+        """Between which amounts an hour usually ends, nanodollars: two deviations around what is expected."""
+        outlook = self._outlook(hour)
+        if outlook is None:
+            return None
+        usual, twice = outlook.usual[0], round(2 * outlook.spread)
+        return max(0, usual - twice), usual + twice
+
     def learn(self, hour: int) -> None:
         """Score first, learn after: what was strange, or planned, says little about what is usual."""
         found = self.score(hour)
@@ -57,13 +74,34 @@ class Memory:
         self._detector().accept(since, until)
         self._changed(0)
 
-    def answer(self, answer: Answer) -> None:
-        """Take in what people said."""
+    def plan(self, plans: Sequence[Answer]) -> None:
+        """Take the plans that hold, in place of those before; hours of theirs that are learned count for nothing."""
+        detector, before = self._detector(), self._answers()
+        said = [each for each in before if each.kind in ("yes", "no")]
+        detector.answers = tuple(sorted([*said, *plans], key=lambda each: (each.end, each.start))[-ANSWERS_MAX:])
+        for each in plans:
+            if each not in before:
+                detector.ring.mark(each.start, each.end, True)
+        self._changed(0)
+
+    def forget(self, start: int) -> None:
+        """Let go of what was answered about hours from ``start`` on."""
+        detector = self._detector()
+        detector.answers = tuple(
+            each for each in detector.answers if each.kind not in ("yes", "no") or each.start != start
+        )
+        self._changed(0)
+
+    def answer(self, answer: Answer, at: int = 0) -> None:
+        """Take in what people said; where ``at`` lies in an open hour, that hour counts with its pace until then."""
         peaks = [0] * len(SCALES)
         for hour in self._totals:
             outlook = self._outlook(hour) if answer.start <= hour < answer.end else None
             if outlook is not None:
-                peaks = list(map(max, peaks, excesses(outlook, self.total(hour), self._recent(hour))))
+                # Within the first ten minutes a pace says little.
+                passed = min(HOUR, max(at - hour, 10 * MINUTE)) if hour <= at else HOUR
+                observed = self.total(hour) * HOUR // passed
+                peaks = list(map(max, peaks, excesses(outlook, observed, self._recent(hour))))
         before = self._answers()
         self._detector().answer(replace(answer, peaks=tuple(peaks)))
         if self._answers() != before:

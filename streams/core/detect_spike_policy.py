@@ -19,9 +19,15 @@ class Kind(NamedTuple):
     may_page: bool
 
 
-#: By the word before the colon. A team's spike wakes somebody, a feature's is for working hours: one cause must not
-#: page twice.
-KINDS: Mapping[str, Kind] = {"team": Kind("feature", True), "feature": Kind("team", False)}
+#: By the word before the colon. An organisation's or a team's spike wakes somebody, what lies across or below them is
+#: for working hours: one cause must not page twice (docs/detection.md).
+KINDS: Mapping[str, Kind] = {
+    "org": Kind("team", True),
+    "team": Kind("feature", True),
+    "feature": Kind("team", False),
+    "team_feature": Kind("model", False),
+    "model": Kind("team", False),
+}
 _OTHER = Kind("", False)
 
 

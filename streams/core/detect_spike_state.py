@@ -1,22 +1,22 @@
 """What DETECT remembers of one spend scope, and how earlier releases wrote it down."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from detectors.base import Observation
-from detectors.spend_spike import Outlook, SpendScore, SpendSpike, SpendSpikeState
+from detectors.spend_spike import Answer, Outlook, SpendScore, SpendSpike, SpendSpikeState
 from schemas.alerts import Alert, Tier
 from schemas.instants import HOUR
-from schemas.statements import ScopeStatement
 from schemas.versions import Versioned
-from streams.core import slots as stated
 from streams.core.detect_reach import Reach
-from streams.core.slots import Segment, Slot, slot_after
 
-#: Contributors that a slot keeps; the rest is not needed to name who drives a spike.
-CONTRIBUTORS_KEPT = 5
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """What one part of an hour costs so far, and how new that is."""
+
+    rank: int
+    cost_nanos: int
 
 
 class SpikeIncident(msgspec.Struct, frozen=True):
@@ -45,7 +45,8 @@ class SpikeState(msgspec.Struct, frozen=True):
 
     scope: str
     v: int = 3
-    hours: dict[int, dict[str, Slot[Segment]]] = {}
+    #: By hour and part; what they are made of is kept beside (``streams.core.composition``).
+    hours: dict[int, dict[int, Part]] = {}
     reaches: dict[str, Reach] = {}
     next_close: int = 0
     frozen_before: int = 0
@@ -61,24 +62,19 @@ class SpikeState(msgspec.Struct, frozen=True):
     told: dict[int, int] = {}
     #: The last thing said, to be said again under the same id after a restart.
     last: Alert | None = None
-
-
-def _of_v1(value: bytes) -> SpikeState:
-    """Version 1 had a slot for each segment (``<source>:<segment>``), and no second revision of one."""
-    old = msgspec.json.decode(value)
-    for hour, known in old["hours"].items():
-        slots: dict[str, list[Any]] = {}
-        for name, (revision, *segment) in known.items():
-            source, _, first = name.rpartition(":")
-            slot = slots.setdefault(source, [revision, {}])
-            slot[0] = max(slot[0], revision)
-            slot[1][first] = segment
-        old["hours"][hour] = slots
-    return _of_v2(msgspec.json.encode(old))
+    #: The version of each answer that was taken, and the plans that the detector knows of.
+    taken: dict[str, int] = {}
+    plans: tuple[Answer, ...] = ()
+    #: The event time at which they were: what was known once does not become unknown again.
+    taught_at: int = 0
 
 
 def _of_v2(value: bytes) -> SpikeState:
-    """Version 2 kept a week of hours in digits, holes where they were anomalous, and paged for whatever was above."""
+    """Versions 1 and 2 kept a week of hours in digits, holes where they were anomalous, and paged for all above.
+
+    They heard of open hours from METER's counters, by source. ROLLUP states these hours again, from their cells: what
+    was learned of them stays, and what was not is learned from there.
+    """
     old = msgspec.json.decode(value)
     history, known = SpendSpike(), old["history"]
     hour = known["end"] - len(known["nanos"]) * HOUR
@@ -90,24 +86,15 @@ def _of_v2(value: bytes) -> SpikeState:
         # Its severity is not said a second time.
         incident |= {"step": 99}
         incident["peak"] |= {"previous": None, "yesterday": None, "strangeness": 1_000}
+    frozen_before = max(old.get("frozen_before", 0), old.get("next_close", 0))
+    old |= {"hours": {}, "reaches": {}, "outlooks": {}, "frozen_before": frozen_before}
     changed = {"v": 3, "history": msgspec.to_builtins(history.state()), "incident": incident}
     return msgspec.json.decode(msgspec.json.encode(old | changed), type=SpikeState)
 
 
-SPIKE_STATES = Versioned("a scope's spend", SpikeState, {1: _of_v1, 2: _of_v2})
+SPIKE_STATES = Versioned("a scope's spend", SpikeState, {1: _of_v2, 2: _of_v2})
 
 
-def slot_with(slot: Slot[Segment] | None, statement: ScopeStatement) -> Slot[Segment]:
-    """A source's slot with this statement; of contributors the largest, in an order that does not depend on arrival."""
-    largest = sorted(statement.contributors.items(), key=lambda item: (-item[1], item[0]))
-    return slot_after(slot, statement, dict(largest[:CONTRIBUTORS_KEPT]))
-
-
-def total(slots: Mapping[str, Slot[Segment]]) -> int:
-    """The hour's cost: the sum over source partitions and segments."""
-    return stated.total(slots.values())
-
-
-def contributors(slots: Mapping[str, Slot[Segment]]) -> list[tuple[str, int]]:
-    """The largest contributors of an hour, largest first."""
-    return stated.contributors(slots.values())[:CONTRIBUTORS_KEPT]
+def total(parts: Mapping[int, Part]) -> int:
+    """The hour's cost, nanodollars."""
+    return sum(part.cost_nanos for part in parts.values())

@@ -9,6 +9,7 @@ from schemas.money import parse_nanos
 from streams.core.detect_gpu import GpuPolicy, GpuState
 from streams.core.detect_idle_state import IdlePolicy, IdleState
 from streams.core.detect_loop_state import LoopPolicy, LoopState
+from streams.core.detect_regime import RegimePolicy, RegimeState
 from streams.core.detect_runaway import RunawayPolicy, RunawayState
 from streams.core.detect_spike_policy import SpikePolicy
 from streams.core.detect_spike_state import SpikeState
@@ -19,6 +20,7 @@ class Policy:
     """What each rule is judged by."""
 
     spike: SpikePolicy
+    regime: RegimePolicy
     runaway: RunawayPolicy
     loop: LoopPolicy
     gpu: GpuPolicy
@@ -67,6 +69,7 @@ def detection_policy(
             timezone=morning_timezone,
             runbook=books.get("spend_spike", ""),
         ),
+        regime=RegimePolicy(live_within_us=live_within_us, runbook=books.get("regime_change", "")),
         runaway=RunawayPolicy(
             limit=runaway_tokens, live_within_us=live_within_us, runbook=books.get("runaway_request", "")
         ),
@@ -102,7 +105,9 @@ def _loop_policy(floor_usd: str, page_usd: str, live_within_us: int, books: Mapp
     )
 
 
-def standing_alerts(state: SpikeState | RunawayState | LoopState | GpuState | IdleState) -> list[Alert]:
+def standing_alerts(
+    state: SpikeState | RegimeState | RunawayState | LoopState | GpuState | IdleState,
+) -> list[Alert]:
     """What was said last, byte for byte: to be said again after a restart, in case it was not delivered (rule
     2).
 
@@ -114,6 +119,9 @@ def standing_alerts(state: SpikeState | RunawayState | LoopState | GpuState | Id
     if isinstance(state, RunawayState):
         standing = [incident.last for _, incident in sorted(state.incidents.items())]
         return [*state.resolved, *(alert for alert in standing if alert is not None)]
+    if isinstance(state, RegimeState):
+        told = [incident.last for _, incident in sorted(state.incidents.items())]
+        return [*state.resolved, *(alert for alert in told if alert is not None)]
     if isinstance(state, LoopState):
         open_ = [caller.incident for _, caller in sorted(state.callers.items()) if caller.incident is not None]
         return [*state.resolved, *(incident.last for incident in open_ if incident.last is not None)]

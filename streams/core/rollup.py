@@ -9,49 +9,35 @@ bills have other keys than calls), so a scope's hour is stated for each partitio
 What is held of a cell is a ninth of its statement and is all that has to be durable: sums are made of it again.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from heapq import nsmallest
+from operator import sub
 from typing import NamedTuple
 
 import msgspec
 
 from schemas.instants import HOUR
-from schemas.statements import CellStatement, Dimensions, SpenderStatement, Totals
+from schemas.readers import SPENDERS
+from schemas.statements import CellStatement, Dimensions, Figures, Totals
 from streams.core.drivers import Usage
 from streams.core.lanes import OTHERS
 
 #: An hour's statement tells so many models apart, and names so many teams, features and keys of each kind.
 MODELS_MAX = 24
 NAMED_MAX = 8
+#: Kinds of scopes, in the order of ``scopes_of``, and what the money of each is named by. Models are told with all
+#: figures, and keys where it matters.
+KINDS = ("org", "team", "feature", "team_feature", "model")
+NAMED_BY: Mapping[str, tuple[str, ...]] = {
+    "org": ("team", "feature"),
+    "team": ("org", "feature"),
+    "feature": ("team",),
+    "team_feature": ("org",),
+    "model": ("team", "feature"),
+}
+_FIELDS = {"org": "org_id", "team": "team_id", "feature": "feature"}
 #: As other detectors' scopes: bills come in lumps and are judged by budgets alone.
 METERED = frozenset({"llm", "gpu"})
-
-
-class Figures(msgspec.Struct, array_like=True, frozen=True):
-    """Sums of an hour. Every field adds; money in nanodollars."""
-
-    requests: int = 0
-    errors: int = 0
-    cache_hits: int = 0
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    cost_nanos: int = 0
-    gpu_milliseconds: int = 0
-
-    def numbers(self) -> tuple[int, ...]:
-        """The fields in order."""
-        return msgspec.structs.astuple(self)
-
-    def plus(self, other: "Figures") -> "Figures":
-        """The sum of both."""
-        return Figures(*(one + two for one, two in zip(self.numbers(), other.numbers(), strict=True)))
-
-    def usage(self) -> Usage:
-        """As drivers are found from it."""
-        return Usage(
-            self.requests, self.cache_hits, self.input_tokens, self.cached_tokens, self.output_tokens, self.cost_nanos,
-            self.gpu_milliseconds,
-        )  # fmt: skip
 
 
 class RolledCell(msgspec.Struct, array_like=True, frozen=True):
@@ -72,11 +58,15 @@ class HourOfScope(NamedTuple):
 
     scope: str
     hour: int
+    #: Grows with every newer statement of a cell that is in it: of two of the same hour the higher one is newer.
+    rank: int
+    #: The source slots whose cells are in it.
+    slots: tuple[str, ...]
     figures: Figures
     #: By model; the cheapest beyond so many are one. They add up to ``figures``.
-    models: Mapping[str, Figures]
-    #: Nanodollars by (kind, name), the largest of each kind: a hint for people.
-    by: Mapping[tuple[str, str], int]
+    models: dict[str, Figures]
+    #: Nanodollars by kind and name, the largest of each kind: a hint for people.
+    by: dict[str, dict[str, int]]
 
 
 def figures_of(totals: Totals) -> Figures:
@@ -108,17 +98,38 @@ def _quoted(name: str) -> str:
 
 
 _Place = tuple[str, str, int]
+_LATEST = 1 << 62
 _ZERO = Figures()
+_NOTHING = _ZERO.numbers()
+#: Offsets are below it: a cell's rank is its offset within its revision.
+_REVISION = 1 << 48
+#: Whose money it was by key is looked up where an hour has cost so much more than the hour before.
+_KEYS_PERCENT, _KEYS_NANOS = 125, 1_000_000_000
 
 
 class _Sums:
     """A scope's hour while it is being added up."""
 
-    __slots__ = ("by", "models")
+    __slots__ = ("by", "models", "places", "rank", "slots")
 
     def __init__(self) -> None:
+        self.rank = 0
+        self.slots: dict[str, None] = {}
         self.models: dict[str, list[int]] = {}
-        self.by: dict[tuple[str, str], int] = {}
+        self.by: dict[str, dict[str, int]] = {}
+        self.places: list[_Place] = []
+
+    def cost_nanos(self) -> int:
+        return sum(numbers[6] for numbers in self.models.values())
+
+
+class _Way(NamedTuple):
+    """Where a cell is added: a scope's hour, the figures of the cell's model there, and what they are named by."""
+
+    key: tuple[str, int]
+    sums: _Sums
+    model: list[int]
+    names: tuple[tuple[dict[str, int], str], ...]
 
 
 class Rollup:
@@ -127,67 +138,63 @@ class Rollup:
     def __init__(self) -> None:
         self._cells: dict[_Place, RolledCell] = {}
         self._hours: dict[tuple[str, int], _Sums] = {}
-        #: Nanodollars by key of each block of a cell's spenders, with the block's revision and newest offset.
-        self._keys: dict[_Place, dict[int, tuple[tuple[int, int], dict[str, int]]]] = {}
-        #: Where a cell is added: the scope's hour, its sums, and those of the cell's model there.
-        self._ways: dict[_Place, list[tuple[tuple[str, int], _Sums, list[int]]]] = {}
+        #: Statements of each cell's spenders by block, unread: they are asked only where money is strange.
+        self._spenders: dict[_Place, dict[str, bytes]] = {}
+        #: And by key, of those that were asked.
+        self._keys: dict[_Place, dict[str, int]] = {}
+        self._ways: dict[_Place, list[_Way]] = {}
         self._changed: dict[tuple[str, int], None] = {}
         #: Cells that are held anew since it was last asked for them.
         self._unkept: dict[_Place, None] = {}
         #: What ended before is not taken any more.
         self.frozen_before = 0
+        #: The first hour that was heard of: whatever came before it is not known.
+        self._oldest = _LATEST
 
     def __len__(self) -> int:
         return len(self._hours)
 
     def take(self, cell: CellStatement) -> bool:
         """Take in a cell's total; False where it says nothing new, or of an hour that cannot change any more."""
-        place = (cell.cell_id, cell.source.slot(), cell.segment)
-        held = self._cells.get(place)
         if cell.hour < self.frozen_before or cell.dimensions.category not in METERED:
             return False
+        place = (cell.cell_id, cell.source.slot(), cell.segment)
+        held = self._cells.get(place)
         if held is not None and (cell.revision, cell.offset) <= (held.revision, held.offset):
             return False
         found = RolledCell(*place, cell.revision, cell.offset, cell.hour, cell.dimensions, figures_of(cell.totals))
-        self._add(found, held.figures if held is not None else _ZERO)
+        self._add(place, found, held)
         self._cells[place] = found
         self._unkept[place] = None
         return True
 
-    def take_spenders(self, rows: SpenderStatement) -> None:
-        """Note which keys spent a cell's money; after the cell, as METER states them."""
-        place = (rows.cell_id, rows.source.slot(), rows.segment)
-        held = self._cells.get(place)
-        if held is None:
-            return
-        blocks = self._keys.setdefault(place, {})
-        rank = (rows.revision, max([row.offset for row in rows.rows], default=-1))
-        known, before = blocks.get(rows.block, ((-1, -1), {}))
-        if rank <= known:
-            return
-        after: dict[str, int] = {}
-        for row in rows.rows:
-            after[row.key_id] = after.get(row.key_id, 0) + row.cost_nanos
-        blocks[rows.block] = (rank, after)
-        for scope in scopes_of(held.dimensions):
-            by = self._hours[scope, held.hour].by
-            for key in before.keys() | after.keys():
-                by["key", key] = by.get(("key", key), 0) + after.get(key, 0) - before.get(key, 0)
-            self._changed[scope, held.hour] = None
+    def note_spenders(self, place: _Place, block: str, value: bytes) -> None:
+        """Keep the newest statement of a block of a cell's spenders, as it came; METER states them after the cell."""
+        if place in self._cells:
+            self._spenders.setdefault(place, {})[block] = value
+            self._keys.pop(place, None)
 
     def restore(self, cells: Iterable[RolledCell]) -> None:
-        """Take back what was durable; every hour counts as changed."""
+        """Take back what was durable; it has been said before it was kept."""
         for cell in cells:
-            self._cells[cell.cell_id, cell.slot, cell.segment] = cell
-            self._add(cell, _ZERO)
+            place = (cell.cell_id, cell.slot, cell.segment)
+            self._cells[place] = cell
+            self._add(place, cell, None)
+        self._changed = {}
 
-    def changed(self) -> Iterator[HourOfScope]:
-        """The hours that changed since this was last asked."""
+    def changed(self) -> list[tuple[str, int]]:
+        """The hours of scopes that changed since this was last asked, oldest first."""
         changed, self._changed = self._changed, {}
-        for scope, hour in changed:
-            sums = self._hours.get((scope, hour))
-            if sums is not None:
-                yield _stated(scope, hour, sums)
+        return sorted((key for key in changed if key in self._hours), key=lambda key: (key[1], key[0]))
+
+    def of_hours(self, since: int, until: int) -> list[tuple[str, int]]:
+        """All scopes' hours that begin in ``[since, until)``, oldest first."""
+        found = [key for key in self._hours if since <= key[1] < until]
+        return sorted(found, key=lambda key: (key[1], key[0]))
+
+    def hour_of(self, key: tuple[str, int]) -> HourOfScope:
+        """What a scope's hour adds up to."""
+        return self._stated(*key, self._hours[key])
 
     def unkept(self) -> list[RolledCell]:
         """The cells that have to be made durable, before anything that is made of them counts as said."""
@@ -195,79 +202,124 @@ class Rollup:
         self._unkept = {}
         return found
 
-    def forget(self, before: int) -> list[RolledCell]:
-        """Let go of hours that began before an instant, for good; returns what was held of them."""
-        self.frozen_before = max(self.frozen_before, before - before % HOUR)
-        gone = [cell for cell in self._cells.values() if cell.hour < self.frozen_before]
+    def forget(self, before: int) -> tuple[list[RolledCell], list[tuple[str, int]]]:
+        """Let go of hours that began before an instant, for good; returns what was held of them and which."""
+        before -= before % HOUR
+        if before <= self.frozen_before:
+            return [], []
+        self.frozen_before = before
+        gone = [cell for cell in self._cells.values() if cell.hour < before]
         for cell in gone:
             place = (cell.cell_id, cell.slot, cell.segment)
             del self._cells[place]
+            self._spenders.pop(place, None)
             self._keys.pop(place, None)
             self._ways.pop(place, None)
-        for key in [key for key in self._hours if key[1] < self.frozen_before]:
+        hours = [key for key in self._hours if key[1] < before]
+        for key in hours:
             del self._hours[key]
-        return gone
+        return gone, hours
 
-    def _add(self, cell: RolledCell, before: Figures) -> None:
-        more = [one - two for one, two in zip(cell.figures.numbers(), before.numbers(), strict=True)]
-        nanos, named = more[6], _named(cell.dimensions)
-        for key, sums, model in self._ways_of(cell):
-            for place, number in enumerate(more):
-                model[place] += number
-            for name in named if nanos else ():
-                sums.by[name] = sums.by.get(name, 0) + nanos
-            self._changed[key] = None
+    def _add(self, place: _Place, cell: RolledCell, held: RolledCell | None) -> None:
+        before = _NOTHING if held is None else held.figures.numbers()
+        calls, errors, hits, into, cached, out, nanos, gpu = map(sub, cell.figures.numbers(), before)
+        rank = _rank(cell) - (0 if held is None else _rank(held))
+        changed = self._changed
+        for key, sums, model, names in self._ways.get(place) or self._ways_of(place, cell):
+            # Written out: this is what most of a round is spent with.
+            model[0] += calls
+            model[2] += hits
+            model[3] += into
+            model[4] += cached
+            model[5] += out
+            model[6] += nanos
+            if errors or gpu:
+                model[1] += errors
+                model[7] += gpu
+            sums.rank += rank
+            if nanos:
+                for by, name in names:
+                    by[name] += nanos
+            changed[key] = None
 
-    def _ways_of(self, cell: RolledCell) -> list[tuple[tuple[str, int], _Sums, list[int]]]:
-        place = (cell.cell_id, cell.slot, cell.segment)
-        found = self._ways.get(place)
+    def _ways_of(self, place: _Place, cell: RolledCell) -> list[_Way]:
+        found = self._ways[place] = []
+        self._oldest = min(self._oldest, cell.hour)
+        dimensions = cell.dimensions
+        for kind, scope in zip(KINDS, scopes_of(dimensions), strict=False):
+            key = (scope, cell.hour)
+            sums = self._hours.get(key)
+            if sums is None:
+                sums = self._hours[key] = _Sums()
+            sums.slots[cell.slot] = None
+            sums.places.append(place)
+            names = []
+            for named in NAMED_BY[kind]:
+                name = getattr(dimensions, _FIELDS[named])
+                by = sums.by.setdefault(named, {})
+                by.setdefault(name, 0)
+                names.append((by, name))
+            model = sums.models.setdefault(dimensions.model, [0] * len(_NOTHING))
+            found.append(_Way(key, sums, model, tuple(names)))
+        return found
+
+    def _stated(self, scope: str, hour: int, sums: _Sums) -> HourOfScope:
+        # The dearest are told apart; of those that cost the same, in the order of their names.
+        ranked = sorted(sums.models.items(), key=lambda item: (-item[1][6], item[0]))
+        models = {name: Figures(*numbers) for name, numbers in ranked[:MODELS_MAX]}
+        for _, numbers in ranked[MODELS_MAX:]:
+            models[OTHERS] = models.get(OTHERS, _ZERO).plus(Figures(*numbers))
+        if len(models) == 1:
+            [total] = models.values()
+        else:
+            total = Figures(*map(sum, zip(*sums.models.values(), strict=True)))
+        by = {kind: _largest(names) for kind, names in sums.by.items()}
+        if self._is_odd(scope, hour, total.cost_nanos):
+            by["key"] = _largest(self._by_key(sums))
+        return HourOfScope(scope, hour, sums.rank, tuple(sums.slots), total, models, {k: n for k, n in by.items() if n})
+
+    def _is_odd(self, scope: str, hour: int, nanos: int) -> bool:
+        """Whether somebody may want to know whose keys it was."""
+        if nanos <= _KEYS_NANOS or hour <= self._oldest:
+            return False
+        before = self._hours.get((scope, hour - HOUR))
+        usual = 0 if before is None else max(0, before.cost_nanos())
+        return nanos - usual > _KEYS_NANOS and nanos * 100 > usual * _KEYS_PERCENT
+
+    def _by_key(self, sums: _Sums) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for place in sums.places:
+            for key, nanos in self._keys_of(place).items():
+                found[key] = found.get(key, 0) + nanos
+        return found
+
+    def _keys_of(self, place: _Place) -> dict[str, int]:
+        found = self._keys.get(place)
         if found is None:
-            found = self._ways[place] = []
-            for scope in scopes_of(cell.dimensions):
-                key = (scope, cell.hour)
-                sums = self._hours.get(key)
-                if sums is None:
-                    sums = self._hours[key] = _Sums()
-                model = sums.models.setdefault(cell.dimensions.model, [0] * len(cell.figures.numbers()))
-                found.append((key, sums, model))
+            found = self._keys[place] = {}
+            for value in self._spenders.get(place, {}).values():
+                for row in SPENDERS.decode(value).rows:
+                    found[row.key_id] = found.get(row.key_id, 0) + row.cost_nanos
         return found
 
 
-def _named(dimensions: Dimensions) -> tuple[tuple[str, str], ...]:
-    return ("team", dimensions.team_id), ("feature", dimensions.feature), ("model", dimensions.model)
+def _rank(cell: RolledCell) -> int:
+    return cell.revision * _REVISION + cell.offset + 1
 
 
-def _stated(scope: str, hour: int, sums: _Sums) -> HourOfScope:
-    # The dearest are told apart; of those that cost the same, in the order of their names.
-    ranked = sorted(sums.models.items(), key=lambda item: (-item[1][6], item[0]))
-    models = {name: Figures(*numbers) for name, numbers in ranked[:MODELS_MAX]}
-    for _, numbers in ranked[MODELS_MAX:]:
-        models[OTHERS] = models.get(OTHERS, _ZERO).plus(Figures(*numbers))
-    total = _ZERO
-    for figures in models.values():
-        total = total.plus(figures)
-    by: dict[tuple[str, str], int] = {}
-    kinds: dict[str, int] = {}
-    for name, nanos in sorted(sums.by.items(), key=lambda item: (-item[1], item[0])):
-        kinds[name[0]] = kinds.get(name[0], 0) + 1
-        if nanos > 0 and kinds[name[0]] <= NAMED_MAX:
-            by[name] = nanos
-    return HourOfScope(scope, hour, total, models, by)
+def _largest(names: Mapping[str, int]) -> dict[str, int]:
+    if len(names) > 1:
+        return dict(nsmallest(NAMED_MAX, [item for item in names.items() if item[1] > 0], key=_dearest))
+    return {name: nanos for name, nanos in names.items() if nanos > 0}
 
 
-def usage_by_model(hours: Iterable[HourOfScope]) -> dict[str, Usage]:
-    """What drivers are found from: one hour of one scope, of all partitions."""
-    found: dict[str, Figures] = {}
-    for each in hours:
-        for model, figures in each.models.items():
-            found[model] = found.get(model, _ZERO).plus(figures)
-    return {model: figures.usage() for model, figures in found.items()}
+def _dearest(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
 
 
-def shares(hours: Iterable[HourOfScope]) -> dict[tuple[str, str], int]:
-    """Nanodollars by (kind, name) over all partitions, as ``drivers.contributions`` takes them."""
-    found: dict[tuple[str, str], int] = {}
-    for each in hours:
-        for name, nanos in each.by.items():
-            found[name] = found.get(name, 0) + nanos
-    return found
+def usage(figures: Figures) -> Usage:
+    """As drivers are found from it."""
+    return Usage(
+        figures.requests, figures.cache_hits, figures.input_tokens, figures.cached_tokens, figures.output_tokens,
+        figures.cost_nanos, figures.gpu_milliseconds,
+    )  # fmt: skip

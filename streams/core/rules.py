@@ -71,7 +71,7 @@ class Watchlist(Protocol):
     def watched(
         self, dimensions: Dimensions, shown: Dimensions, values: tuple[str, ...], event_time: int
     ) -> Sequence[Watched]:
-        """The scopes of one event: budgets by what it is, detectors by the cell it is shown under.
+        """The scopes of one event, by what it is or by the cell that it is shown under.
 
         ``values`` are those of ``attributes``.
         """

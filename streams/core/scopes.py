@@ -1,4 +1,4 @@
-"""Which scopes an event counts in: every budget that it matches, and the detectors' team and feature hours."""
+"""Which scopes an event counts in: every budget that it matches."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,11 +14,7 @@ from streams.core.periods import ENDLESS, Bounds, whole_bounds
 from streams.core.rules import Watched
 
 BUDGET = "budget:"
-TEAM = "team:"
-FEATURE = "feature:"
 
-#: Money that detectors judge by the hour; bills come in lumps and are judged by budgets alone.
-_METERED = frozenset({"llm", "gpu"})
 _MEMO_MAX = 50_000
 
 
@@ -152,15 +148,9 @@ class ScopeWatchlist:
     ) -> Sequence[Watched]:
         """The scopes that an event counts in, each with the event's period in that scope.
 
-        ``values`` are those of ``attributes``. Budgets match what the event is; detectors follow the cell that it is
-        shown under, whose number is bounded.
+        ``values`` are those of ``attributes``. Budgets match what the event is, and not the cell it is shown in.
         """
-        found = self._of(self._matching(dimensions, values), dimensions, values, event_time)
-        if dimensions.category in _METERED:
-            hour = event_time - event_time % HOUR
-            found.append(Watched(TEAM + shown.team_id, hour, hour + HOUR, shown.feature))
-            found.append(Watched(FEATURE + shown.feature, hour, hour + HOUR, shown.team_id))
-        return found
+        return self._of(self._matching(dimensions, values), dimensions, values, event_time)
 
     def of_cell(self, dimensions: Dimensions, instant: int) -> Sequence[Watched]:
         """The budgets' scopes of whatever such a cell holds at an instant, of budgets that ask for no more than cells

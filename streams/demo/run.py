@@ -135,6 +135,8 @@ class Demo:
             "budgets": budgets,
             "rate_card": RATE_CARD,
             "clock": "stream",
+            # Hours of the played day pass in seconds.
+            "rollup_interval_ms": 100,
             # The demo's GPU costs a dollar an hour; a real company would not be woken by that.
             "gpu_page_usd": "1",
             "org_id": budgeting.ORG,

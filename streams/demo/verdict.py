@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from schemas.commands import Measure
 from schemas.instants import HOUR, format_instant
+from streams.demo import company
+from streams.demo.budgeting import ORG
 from streams.demo.scenario import RETRIES, Incident, Scenario
 
 #: A finding belongs to an incident up to this long after its end: an hour is judged until it closes.
@@ -94,7 +96,7 @@ def incident_of(finding: Finding, incidents: Iterable[Incident]) -> Incident | N
             continue
         rule, scope = finding.rule, finding.scope_id
         if (
-            (incident.kind == "spend_spike" and rule == "spend_spike" and scope in (incident.team, incident.feature))
+            (incident.kind == "spend_spike" and rule == "spend_spike" and scope in holding(incident))
             or (incident.kind == "runaway_request" and rule == "runaway_request" and scope == incident.feature)
             or (incident.kind == "gpu_idle" and rule == "gpu_idle" and incident.subject in scope)
             or (incident.kind == "budget_overrun" and rule == "budget_threshold" and scope == incident.subject)
@@ -103,6 +105,12 @@ def incident_of(finding: Finding, incidents: Iterable[Incident]) -> Incident | N
         ):
             return incident
     return None
+
+
+def holding(incident: Incident) -> tuple[str, ...]:
+    """The ids of all scopes that hold a spike's money; its model is as large as all that it is used for."""
+    model = next(each.model.name for each in company.FEATURES if each.name == incident.feature)
+    return ORG, incident.team, incident.feature, f"{incident.team}/{incident.feature}", model
 
 
 def stories(

@@ -9,7 +9,7 @@ from streams.settings_checks import STAGES
 READS = {
     "meter": tuple(topic.name for topic in topics.INPUTS),
     "budget": (topics.SPEND_SCOPES, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS, topics.JOB_ACKS),
-    "detect": (topics.SPEND_SCOPES, topics.USAGE_SIGNALS, topics.USAGE_GPU),
+    "detect": (topics.SPEND_CELLS, topics.SPEND_HOURS, topics.USAGE_SIGNALS, topics.USAGE_GPU),
     "ledger": (
         topics.SPEND_CELLS, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS, topics.BUDGETS, topics.JOB_COMMANDS,
         topics.JOB_ACKS,

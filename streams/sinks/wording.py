@@ -106,9 +106,10 @@ def facts(alert: Alert) -> list[tuple[str, str]]:
             where + (f", team {alert.team_id}" if alert.team_id and alert.team_id != alert.scope_id else ""),
         ),
         ("Observed", amount(alert.observed, alert.unit) if alert.observed else ""),
-        ("Expected", amount(alert.expected, alert.unit) if alert.expected else ""),
+        ("Expected", _expected(alert)),
         ("Threshold", alert.threshold),
         ("Since", alert.occurred_at),
+        ("At stake", _at_stake(alert)),
         ("Period", f"{alert.period_start} to {alert.period_end}" if alert.period_start else ""),
         ("Drivers", ", ".join(f"{c.name} {amount(c.cost_usd, 'USD')}" for c in alert.top_contributors[:5])),
         ("Why", _why(alert.drivers)),
@@ -117,6 +118,24 @@ def facts(alert: Alert) -> list[tuple[str, str]]:
         ("Next", "" if alert.status == "resolved" else NEXT_STEPS.get(alert.rule, "")),
     ]
     return [(name, one_line(value)) for name, value in found if value]
+
+
+def _expected(alert: Alert) -> str:
+    if not alert.expected:
+        return ""
+    known = alert.expected_low and alert.expected_high
+    between = f", usually {amount(alert.expected_low, alert.unit)} to {amount(alert.expected_high, alert.unit)}"
+    return amount(alert.expected, alert.unit) + (between if known else "")
+
+
+def _at_stake(alert: Alert) -> str:
+    """What it costs if it goes on; nothing of what is over."""
+    if alert.status == "resolved" or not alert.at_stake_per_hour:
+        return ""
+    month = (
+        f", {amount(alert.at_stake_by_month_end, 'USD')} by the end of the month" if alert.at_stake_by_month_end else ""
+    )
+    return f"{amount(alert.at_stake_per_hour, 'USD')} an hour{month}"
 
 
 def _why(drivers: Drivers | None) -> str:

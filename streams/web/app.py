@@ -21,6 +21,7 @@ from streams.sources.ingest import Publisher, ingest_router
 from streams.web import (
     budget_changes,
     budgets,
+    feedback,
     forecasts,
     health,
     inventory,
@@ -41,8 +42,21 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-#: In this order: a run's id may have slashes in it.
-ROUTED = (health, spend, views, budgets, budget_changes, showback, forecasts, inventory, limits, runs, releasing)
+#: In this order: a run's id may have slashes in it, and so may an alert's key.
+ROUTED = (
+    health,
+    spend,
+    feedback,
+    views,
+    budgets,
+    budget_changes,
+    showback,
+    forecasts,
+    inventory,
+    limits,
+    runs,
+    releasing,
+)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

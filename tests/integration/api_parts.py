@@ -10,6 +10,7 @@ from schemas import topics as contract
 from schemas.instants import DAY, HOUR, parse_instant
 from schemas.keys import cell_id
 from schemas.statements import CellStatement, Dimensions, Source, SpenderRow, SpenderStatement, Totals
+from streams.clock import Clock
 from streams.ports import DefinitionStore, ReleaseSwitch
 from streams.settings import Settings
 from streams.sinks.api_keys import ApiKeys
@@ -39,10 +40,11 @@ def client_of(
     *,
     definitions: DefinitionStore | None = None,
     releases: ReleaseSwitch | None = None,
+    clock: Clock | None = None,
 ) -> httpx.AsyncClient:
     publisher = UsagePublishing({"bootstrap_servers": [settings.kafka_url]})
     api = create_api(
-        settings, pool, publisher, ApiKeys(pool), StoppedClock(), definitions=definitions, releases=releases
+        settings, pool, publisher, ApiKeys(pool), clock or StoppedClock(), definitions=definitions, releases=releases
     )
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     transport = httpx.ASGITransport(api, raise_app_exceptions=False)

@@ -233,11 +233,6 @@ class Oracle:
             if has and counts and spec.starts <= at < (spec.ends or ENDLESS):
                 start = max(spec.bounds(at)[0], spec.starts)
                 scopes.append((f"budget:{spec.name}@v1" + (f"#{value}" if spec.per else ""), start))
-        if dimensions.category in ("llm", "gpu"):
-            scopes += [
-                (f"team:{dimensions.team_id}", at - at % HOUR),
-                (f"feature:{dimensions.feature}", at - at % HOUR),
-            ]
         for scope in scopes:
             counter = self.counters[scope]
             counter["requests"] += 1

@@ -2,9 +2,10 @@
 
 from schemas.alerts import Alert
 from schemas.instants import HOUR, MINUTE, parse_instant
-from schemas.statements import ScopeStatement, Source
+from schemas.statements import Figures, HourStatement
+from streams.core.composition import Composition
 from streams.core.detect_spike import step_spike, tick_spike
-from streams.core.detect_spike_policy import SpikePolicy
+from streams.core.detect_spike_policy import SpikePolicy, kind_of
 from streams.core.detect_spike_state import SpikeState
 
 USD = 1_000_000_000
@@ -20,28 +21,29 @@ def say(
     at: int | None = None,
     scope: str = "team:search",
     partition: int = 0,
-    segment: int = 0,
-    revision: int = 0,
     by: dict[str, int] | None = None,
-) -> ScopeStatement:
+    **more,
+) -> HourStatement:
     """The statement that hour ``hour`` after Monday has cost ``usd`` so far; ``at`` is minutes after Monday."""
     start = MONDAY + hour * HOUR
     stream_time = start + 59 * MINUTE if at is None else MONDAY + at * MINUTE
-    return ScopeStatement(
+    figures = Figures(requests=1, input_tokens=1, cost_nanos=round(usd * USD))
+    return HourStatement(
         scope=scope,
-        period_start=start,
-        period_end=start + HOUR,
-        source=Source("usage.events.v1", 0, partition),
-        segment=segment,
-        revision=revision,
-        offset=offset,
-        cost_nanos=round(usd * USD),
-        requests=1,
-        tokens=1,
-        stream_time=stream_time,
-        arrived_at=stream_time,
-        contributors=by or {},
+        hour=start,
+        part=partition,
+        rank=offset,
+        reach={f"usage.events.v1@0-{partition}": stream_time},
+        figures=figures,
+        models={"gpt-4o": figures},
+        by={kind_of(scope).parts: by} if by else {},
+        **more,
     )
+
+
+def stream_time(statement: HourStatement) -> int:
+    """How far its sources had come."""
+    return max(statement.reach.values())
 
 
 def minutes(count: int) -> int:
@@ -55,12 +57,14 @@ class Scope:
         self.policy, self.behind = policy, behind
         self.state: SpikeState | None = None
         self.alerts: list[Alert] = []
+        self.made_of = Composition()
 
-    def hear(self, *statements: ScopeStatement) -> list[Alert]:
+    def hear(self, *statements: HourStatement) -> list[Alert]:
         said: list[Alert] = []
         for statement in statements:
-            now = statement.stream_time + self.behind
-            self.state, new = step_spike(self.state, statement, now, self.policy)
+            now = stream_time(statement) + self.behind
+            self.made_of.take(statement)
+            self.state, new = step_spike(self.state, statement, now, self.policy, None, self.made_of)
             said += new
         self.alerts += said
         return said

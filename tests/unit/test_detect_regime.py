@@ -11,7 +11,9 @@ from detectors.base import Observation
 from detectors.regime_change import RegimeChange
 from schemas.alerts import Alert
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant
-from streams.core.detect_regime import OPEN_HOURS_MAX, RegimePolicy, RegimeState, step_regime, take_hour, tick_regime
+from schemas.statements import Figures, HourStatement
+from streams.core.composition import Composition
+from streams.core.detect_regime import OPEN_HOURS_MAX, RegimePolicy, RegimeState, step_hour, step_regime, tick_regime
 from streams.core.detect_regime_ratios import MODELS_KEPT, HourTotals, blended
 
 START = parse_instant("2026-11-02T00:00:00Z")
@@ -54,8 +56,9 @@ def play(
     restart: bool = False,
     behind: int = HOUR,
     first: int = 0,
+    scope: str = "feature:chat",
 ) -> tuple[RegimeState, list[Alert]]:
-    state, alerts = state or RegimeState(scope="feature:chat"), []
+    state, alerts = state or RegimeState(scope=scope), []
     for n, totals in enumerate(found, first):
         if restart:
             state = msgspec.json.decode(msgspec.json.encode(state), type=RegimeState)
@@ -144,11 +147,10 @@ def test_money_decides_who_hears_of_it():
     cheap = [
         msgspec.structs.replace(each, cost_nanos=each.cost_nanos // 1_000) for each in course(CHANGE + 6, price=6.0)
     ]
-    tiers = [
-        {a.tier for a in play(each)[1] if "|price:" in a.dedup_key} for each in (dear, course(CHANGE + 6, price=6.0))
-    ]
-    assert tiers == [{"page"}, {"ticket"}]
-    assert "page" not in {a.tier for a in play(cheap)[1]}
+    played = [(dear, "team:search"), (course(CHANGE + 6, price=6.0), "team:search"), (dear, "feature:chat")]
+    tiers = [{a.tier for a in play(each, scope=scope)[1] if "|price:" in a.dedup_key} for each, scope in played]
+    assert tiers == [{"page"}, {"ticket"}, {"ticket"}]
+    assert "page" not in {a.tier for a in play(cheap, scope="team:search")[1]}
 
 
 def test_an_hour_counts_once_and_history_is_a_note():
@@ -172,18 +174,30 @@ def parts_of(totals: HourTotals, parts: int) -> list[HourTotals]:
     return [*found, rest]
 
 
+def heard(made_of: Composition, part: int, hour: int, totals: HourTotals, at: int) -> tuple[HourStatement, Composition]:
+    """What a partition says of an hour so far, taken up where it belongs."""
+    names = ("requests", "errors", "cache_hits", "input_tokens", "cached_tokens", "output_tokens", "cost_nanos")
+    statement = HourStatement(
+        scope="feature:chat", hour=hour, part=part, rank=at, reach={f"s{part}": at},
+        figures=Figures(**{name: getattr(totals, name) for name in names}),
+        models={model: Figures(cost_nanos=nanos) for model, nanos in totals.models.items()},
+    )  # fmt: skip
+    made_of.take(statement)
+    return statement, made_of
+
+
 @pytest.mark.parametrize("statements", [1, 3], ids=["one statement an hour", "three statements an hour"])
 def test_hours_in_parts_and_pieces_say_what_whole_hours_do(statements):
     found = course(CHANGE + 12, price=6.0)
     whole_state, whole = play(found)
-    state, alerts = RegimeState(scope="feature:chat"), []
+    state, alerts, made_of = RegimeState(scope="feature:chat"), [], Composition()
     for n, totals in enumerate(found):
         start = START + n * HOUR
         for number in range(1, statements + 1):
             at = start + HOUR * number // statements - 1
             for name, part in enumerate(parts_of(totals, 3)):
                 so_far = part if number == statements else parts_of(part, statements)[0]
-                state, said = take_hour(state, f"p{name}", start, so_far, at, at, POLICY)
+                state, said = step_hour(state, *heard(made_of, name, start, so_far, at), at, POLICY)
                 alerts += said
     state, said = tick_regime(state, START + (CHANGE + 13) * HOUR, POLICY)
     alerts += said
@@ -193,11 +207,11 @@ def test_hours_in_parts_and_pieces_say_what_whole_hours_do(statements):
 
 
 def test_a_partition_far_behind_does_not_hold_hours_open_for_ever():
-    state = RegimeState(scope="feature:chat")
+    state, made_of = RegimeState(scope="feature:chat"), Composition()
     for n, totals in enumerate(course(30)):
         now = START + n * HOUR + MINUTE
-        state, _ = take_hour(state, "slow", START, totals, START, now, POLICY)
-        state, _ = take_hour(state, "quick", START + n * HOUR, totals, now, now, POLICY)
+        state, _ = step_hour(state, *heard(made_of, 0, START, totals, START), now, POLICY)
+        state, _ = step_hour(state, *heard(made_of, 1, START + n * HOUR, totals, now), now, POLICY)
         assert len(state.hours) <= OPEN_HOURS_MAX
 
 

@@ -5,22 +5,18 @@ import pytest
 
 from detectors.hour_ring import HOURS_KEPT
 from detectors.spend_spike import SpendScore, SpendSpike, SpendSpikeState
-from schemas.instants import DAY, HOUR, MINUTE
-from schemas.statements import ScopeStatement
+from schemas.instants import HOUR, MINUTE
+from schemas.statements import HourStatement
 from streams.core.detect_spike import step_spike, tick_spike
 from streams.core.detect_spike_policy import SpikePolicy
 from streams.core.detect_spike_state import SpikeState
 from streams.core.detection import standing_alerts
-from tests.unit.spike_scope import MONDAY, NOON, POLICY, USD, Scope, brief, minutes, say, taught
+from tests.unit.spike_scope import MONDAY, NOON, POLICY, USD, Scope, brief, minutes, say, stream_time, taught
 
 
-def test_slots_of_partitions_and_segments_are_added():
+def test_the_parts_of_an_hour_are_added():
     scope = taught(20.0)
-    parts = [
-        say(NOON, 11, offset=5, partition=1),
-        say(NOON, 10, offset=6, partition=2),
-        say(NOON, 9, offset=7, partition=2, segment=7),
-    ]
+    parts = [say(NOON, 11, offset=5, partition=1), say(NOON, 19, offset=6, partition=2)]
     assert scope.hear(*parts) == []
     [alert] = scope.hear(say(NOON, 1, offset=9, partition=3))
     assert alert.observed == "31"
@@ -33,21 +29,14 @@ def test_slots_of_partitions_and_segments_are_added():
         say(NOON, 10, offset=9_999),
         say(NOON, 10, offset=10_000),
     ],
-    ids=["the same again", "an older offset", "the same offset with another amount"],
+    ids=["the same again", "a lower rank", "the same rank with another amount"],
 )
-def test_what_is_not_newer_changes_nothing_and_returns_the_very_state(repeat: ScopeStatement):
+def test_what_is_not_newer_changes_nothing_and_returns_the_very_state(repeat: HourStatement):
     scope = taught(20.0)
     scope.hear(say(NOON, 90, offset=10_000))
     before = scope.state
     assert scope.hear(repeat) == []
     assert scope.state is before
-
-
-def test_a_higher_revision_replaces_the_amount_once_it_has_come_as_far():
-    scope = taught(20.0)
-    scope.hear(say(NOON, 90, offset=10_000))
-    assert scope.hear(say(NOON, 1, offset=3, revision=1)) == []
-    assert brief(scope.hear(say(NOON, 15, offset=10_000, revision=1))) == ["resolved"]
 
 
 def test_an_hour_is_corrected_for_three_hours_and_then_frozen():
@@ -120,7 +109,7 @@ def test_a_source_that_is_silent_for_an_hour_holds_nothing_back():
     state, _ = step_spike(scope.state, say(NOON - 9, 5, offset=2, partition=1), now, POLICY)
     for hour in (1, 2):
         statement = say(NOON + hour, 20, offset=10_000 + hour)
-        state, _ = step_spike(state, statement, statement.stream_time, POLICY)
+        state, _ = step_spike(state, statement, stream_time(statement), POLICY)
     state, _ = tick_spike(state, minutes((NOON + 3) * 60 + 6), POLICY)
     assert state.incident is None
 
@@ -166,12 +155,11 @@ def test_the_state_stays_small_with_several_partitions_and_long_names():
     ("statement", "complaint"),
     [
         (say(0, 1, scope="team:ads"), "given to the state of"),
-        (msgspec.structs.replace(say(0, 1), period_end=MONDAY + DAY), "UTC hours"),
-        (msgspec.structs.replace(say(0, 1), period_start=MONDAY + 1, period_end=MONDAY + HOUR + 1), "UTC hours"),
+        (msgspec.structs.replace(say(0, 1), hour=MONDAY + 1), "UTC hours"),
     ],
-    ids=["another scope", "a day", "an hour that is none in UTC"],
+    ids=["another scope", "an hour that is none in UTC"],
 )
-def test_a_statement_that_is_not_its_own_is_refused(statement: ScopeStatement, complaint: str):
+def test_a_statement_that_is_not_its_own_is_refused(statement: HourStatement, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         step_spike(SpikeState(scope="team:search"), statement, MONDAY, POLICY)
 
@@ -190,7 +178,7 @@ def test_inputs_are_left_as_they_were():
     scope = taught(20.0)
     state, statement = scope.state, say(NOON, 90, offset=10_000, by={"chat": 1})
     before = msgspec.json.encode([state, statement])
-    step_spike(state, statement, statement.stream_time, POLICY)
+    step_spike(state, statement, stream_time(statement), POLICY)
     tick_spike(state, minutes((NOON + 9) * 60), POLICY)
     assert msgspec.json.encode([state, statement]) == before
 

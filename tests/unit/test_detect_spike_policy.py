@@ -13,7 +13,7 @@ from streams.core.detect_spike_money import monthly_budgets
 from streams.core.detect_spike_policy import SpikePolicy
 from streams.core.detect_spike_siblings import siblings_of
 from streams.core.detect_spike_state import SpikeState
-from tests.unit.spike_scope import MONDAY, NOON, POLICY, USD, Scope, brief, minutes, say, taught
+from tests.unit.spike_scope import MONDAY, NOON, POLICY, USD, Scope, brief, minutes, say, stream_time, taught
 
 
 def with_budget(usd: int, **more) -> SpikePolicy:
@@ -190,7 +190,7 @@ def test_a_scope_in_its_first_hours_is_measured_by_its_siblings_and_wakes_nobody
         return siblings_of(states, "team", instant)
 
     statement = say(24 * 6 + 1, usd, scope="team:new")
-    _, said = step_spike(None, statement, statement.stream_time, POLICY, around)
+    _, said = step_spike(None, statement, stream_time(statement), POLICY, around)
     assert [(a.status, a.tier) for a in said] == ([("opened", tier)] if tier else [])
 
 
@@ -200,7 +200,7 @@ def test_what_siblings_are_like_does_not_depend_on_what_they_do_today():
     later = []
     for n, state in enumerate(states):
         statement = say(24 * 6, 500, scope=f"team:{n}", offset=9_000)
-        later.append(step_spike(state, statement, statement.stream_time, POLICY)[0])
+        later.append(step_spike(state, statement, stream_time(statement), POLICY)[0])
     assert before is not None
     assert siblings_of(reversed(later), "team", MONDAY + 24 * 6 * HOUR + 5 * HOUR) == before
     assert siblings_of(states, "feature", MONDAY + 24 * 6 * HOUR) is None

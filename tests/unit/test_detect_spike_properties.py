@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from schemas.alerts import Alert
 from schemas.instants import HOUR, MINUTE, parse_instant
-from schemas.statements import ScopeStatement, Source
+from schemas.statements import Figures, HourStatement
 from streams.core.detect_spike import step_spike, tick_spike
 from streams.core.detect_spike_policy import SpikePolicy
 from streams.core.detect_spike_state import SpikeState
@@ -18,22 +18,15 @@ POLICY = SpikePolicy(quiet_hours=1)
 FIRST = 24 * 4 + 12
 
 
-def statement(hour: int, partition: int, offset: int, nanos: int, segment: int = 0) -> ScopeStatement:
+def statement(hour: int, partition: int, offset: int, nanos: int) -> HourStatement:
     at = START + hour * HOUR + 30 * MINUTE
-    return ScopeStatement(
+    return HourStatement(
         scope="team:search",
-        period_start=START + hour * HOUR,
-        period_end=START + (hour + 1) * HOUR,
-        source=Source("usage.events.v1", 0, partition),
-        segment=segment,
-        revision=0,
-        offset=offset,
-        cost_nanos=nanos,
-        requests=1,
-        tokens=1,
-        stream_time=at,
-        arrived_at=at,
-        contributors={"chat": nanos},
+        hour=START + hour * HOUR,
+        part=partition,
+        rank=offset,
+        reach={f"usage.events.v1@0-{partition}": at},
+        figures=Figures(requests=1, cost_nanos=nanos),
     )
 
 
@@ -50,22 +43,20 @@ TAUGHT = taught()
 
 #: What three source partitions spend in two neighbouring hours, in steps of cumulative dollars that only grow.
 growth = st.lists(st.integers(0, 30), min_size=1, max_size=4)
-world = st.dictionaries(
-    st.tuples(st.integers(FIRST, FIRST + 1), st.integers(0, 2), st.sampled_from([0, 7])), growth, min_size=1
-)
+world = st.dictionaries(st.tuples(st.integers(FIRST, FIRST + 1), st.integers(0, 2)), growth, min_size=1)
 
 
-def cumulative(spent: dict[tuple[int, int, int], list[int]]) -> list[ScopeStatement]:
+def cumulative(spent: dict[tuple[int, int], list[int]]) -> list[HourStatement]:
     found = []
-    for (hour, partition, segment), steps in sorted(spent.items()):
+    for (hour, partition), steps in sorted(spent.items()):
         so_far = 0
         for n, dollars in enumerate(steps):
             so_far += dollars * USD
-            found.append(statement(hour, partition, 1_000 + segment + n, so_far, segment))
+            found.append(statement(hour, partition, 1_000 + n, so_far))
     return found
 
 
-def play(statements: list[ScopeStatement], restart: bool = False) -> tuple[SpikeState, list[Alert]]:
+def play(statements: list[HourStatement], restart: bool = False) -> tuple[SpikeState, list[Alert]]:
     """All statements at one instant, so that only their order differs; then two quiet hours."""
     state, alerts = TAUGHT, []
     now = START + (FIRST + 1) * HOUR + 30 * MINUTE
@@ -87,10 +78,6 @@ def what_is_known(state: SpikeState) -> bytes:
     )
 
 
-def slots(state: SpikeState) -> dict[int, dict[str, tuple[int, int]]]:
-    return {h: {n: s.segments for n, s in found.items()} for h, found in state.hours.items()}
-
-
 @settings(max_examples=150, deadline=None)
 @given(world, st.data())
 def test_any_order_and_repetition_of_an_hour_ends_in_the_same_state(spent, data):
@@ -98,11 +85,11 @@ def test_any_order_and_repetition_of_an_hour_ends_in_the_same_state(spent, data)
     shuffled = data.draw(st.permutations(statements + data.draw(st.lists(st.sampled_from(statements)))))
     straight, other = play(statements)[0], play(shuffled)[0]
     assert what_is_known(straight) == what_is_known(other)
-    assert slots(straight) == slots(other)
+    assert straight.hours == other.hours
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.dictionaries(st.tuples(st.just(FIRST + 1), st.integers(0, 2), st.just(0)), growth, min_size=1), st.data())
+@given(st.dictionaries(st.tuples(st.just(FIRST + 1), st.integers(0, 2)), growth, min_size=1), st.data())
 def test_any_order_and_repetition_opens_and_resolves_the_same_alerts(spent, data):
     statements = cumulative(spent)
     shuffled = data.draw(st.permutations(statements + data.draw(st.lists(st.sampled_from(statements)))))
@@ -120,7 +107,7 @@ def test_any_order_and_repetition_opens_and_resolves_the_same_alerts(spent, data
 @given(world)
 def test_leaving_out_what_a_later_statement_includes_changes_nothing_but_updates(spent):
     statements = cumulative(spent)
-    newest = {(s.period_start, s.source, s.segment): s for s in statements}
+    newest = {(s.hour, s.part): s for s in statements}
     whole, part = play(statements), play(list(newest.values()))
     assert what_is_known(whole[0]) == what_is_known(part[0])
 
@@ -161,7 +148,7 @@ day = st.lists(
 )
 
 
-def live(spent) -> list[list[ScopeStatement]]:
+def live(spent) -> list[list[HourStatement]]:
     """The statements of each hour, hour by hour, as a live stream brings them."""
     found = []
     for n, partitions in enumerate(spent):
@@ -175,7 +162,7 @@ def live(spent) -> list[list[ScopeStatement]]:
     return found
 
 
-def play_live(hours: list[list[ScopeStatement]], cuts=None, restart: bool = False) -> tuple[SpikeState, list[Alert]]:
+def play_live(hours: list[list[HourStatement]], cuts=None, restart: bool = False) -> tuple[SpikeState, list[Alert]]:
     """Hour by hour, each with a tick behind it. ``cuts`` splits an hour into batches: of each only the newest of a
     slot counts, as the shell reads them. ``restart`` goes through JSON before every step.
     """
@@ -184,7 +171,7 @@ def play_live(hours: list[list[ScopeStatement]], cuts=None, restart: bool = Fals
         now = START + (LATER + n) * HOUR + 30 * MINUTE
         batches = [hour] if cuts is None else [hour[: cuts[n]], hour[cuts[n] :]]
         for batch in batches:
-            for each in {(each.source, each.segment): each for each in batch}.values():
+            for each in {each.part: each for each in batch}.values():
                 if restart:
                     state = msgspec.json.decode(msgspec.json.encode(state), type=SpikeState)
                 state, said = step_spike(state, each, now, POLICY)

@@ -8,6 +8,7 @@ from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from detectors.base import Observation
@@ -17,7 +18,7 @@ from schemas.alerts import Alert
 from schemas.events import GpuSample
 from schemas.instants import HOUR, MINUTE, SECOND, format_instant, parse_instant
 from schemas.money import parse_nanos
-from schemas.statements import ScopeStatement, Signal, Source
+from schemas.statements import Figures, HourStatement, Signal, Source
 from streams.core.detect_gpu import GpuPolicy, GpuState, step_gpu, tick_gpu
 from streams.core.detect_idle import IdlePolicy, IdleState, step_idle, tick_idle
 from streams.core.detect_spike import step_spike, tick_spike
@@ -46,21 +47,14 @@ def servegen() -> dict[str, dict[int, int]]:
     }
 
 
-def state_hour(scope: str, hour: int, nanos: int) -> ScopeStatement:
-    at = START + (hour + 1) * HOUR - 1
-    return ScopeStatement(
+def state_hour(scope: str, hour: int, nanos: int) -> HourStatement:
+    return HourStatement(
         scope=scope,
-        period_start=START + hour * HOUR,
-        period_end=START + (hour + 1) * HOUR,
-        source=SOURCE,
-        segment=0,
-        revision=0,
-        offset=hour,
-        cost_nanos=nanos,
-        requests=1,
-        tokens=1,
-        stream_time=at,
-        arrived_at=at,
+        hour=START + hour * HOUR,
+        part=0,
+        rank=hour,
+        reach={"usage.events.v1@0-0": START + (hour + 1) * HOUR - 1},
+        figures=Figures(requests=1, cost_nanos=nanos),
     )
 
 
@@ -105,7 +99,7 @@ def test_a_tenfold_hour_put_into_a_feature_that_hardly_ever_rests_is_found_while
         for tenth in range(1, 11):
             statement = state_hour(f"feature:{name}", at, spike * tenth // 10)
             now = START + at * HOUR + tenth * 6 * MINUTE - 1
-            statement.offset, statement.stream_time = at + tenth, now
+            statement = msgspec.structs.replace(statement, rank=at + tenth, reach={"usage.events.v1@0-0": now})
             state, _ = step_spike(state, statement, now, POLICY)
             if state.incident is not None:
                 found += 1

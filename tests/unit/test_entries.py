@@ -68,7 +68,7 @@ def test_all_slots_of_a_scope_meet_in_one_partition():
     for number in range(4):
         partition = PartitionState(SOURCE.__class__(SOURCE.topic, 0, number), rules())
         partition.fold([usage_record(0, input_tokens=1)], 1)
-        counter = partition.counters[("team:search", partition.cells[next(iter(partition.cells))].hour)]
+        [counter] = partition.counters.values()
         partitions.add(entries.scope_record(counter, f"writer-{number}", 8).partition)
     assert len(partitions) == 1
 

@@ -17,15 +17,13 @@ from streams.core.rules import Checkpoint
 from tests.unit.records import NOON, SOURCE, FlatPricing, RawRecord, cost, rules, state, usage_record
 
 
-def test_a_call_lands_in_its_cell_its_budget_and_its_detector_scopes():
+def test_a_call_lands_in_its_cell_and_its_budget():
     partition = state()
     partition.fold([usage_record(0, input_tokens=100, output_tokens=5, feature="chat")], 1)
     (cell,) = partition.cells.values()
     assert (cell.totals.requests, cell.totals.cost_nanos, cell.offset, cell.segment) == (1, 1200, 0, 0)
     assert {counter.scope: counter.cost_nanos for counter in partition.counters.values()} == {
         "budget:search-daily@": 1200,
-        "team:search": 1200,
-        "feature:chat": 1200,
     }
 
 
@@ -170,8 +168,8 @@ def test_any_split_into_batches_with_crashes_and_replays_gives_the_oracles_total
             partition = _crash_and_restore(partition, kept, checkpoint)
             position = partition.read_from
     assert cost(partition) == oracle
-    spent = sum(c.cost_nanos for c in partition.counters.values() if c.scope.startswith("team:"))
-    assert spent == oracle
+    spent = sum(c.cost_nanos for c in partition.counters.values() if c.scope.startswith("budget:"))
+    assert spent == sum(c.totals.cost_nanos for c in partition.cells.values() if c.dimensions.team_id == "search")
 
 
 def _name(statement: CellStatement | ScopeStatement) -> tuple:

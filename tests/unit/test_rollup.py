@@ -6,12 +6,12 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.instants import HOUR
+from schemas.instants import DAY, HOUR
 from schemas.keys import cell_id
 from schemas.statements import CellStatement, Dimensions, Source, SpenderRow, SpenderStatement, Totals
-from streams.core.drivers import contributions, split
+from streams.core.drivers import split
 from streams.core.lanes import OTHERS
-from streams.core.rollup import MODELS_MAX, RolledCell, Rollup, shares, usage_by_model
+from streams.core.rollup import MODELS_MAX, RolledCell, Rollup, usage
 from tests.unit.records import NOON
 
 
@@ -26,7 +26,11 @@ def cell(
 
 
 def spent(rollup):
-    return {(each.scope, each.hour): each.figures.cost_nanos for each in rollup.changed()}
+    return {(each.scope, each.hour): each.figures.cost_nanos for each in stated(rollup)}
+
+
+def stated(rollup):
+    return [rollup.hour_of(key) for key in rollup.changed()]
 
 
 def filled(*cells):
@@ -38,7 +42,7 @@ def filled(*cells):
 
 def test_a_cell_counts_in_every_scope_that_it_belongs_to():
     one = cell(nanos=5, requests=3, errors=1, cache_hits=1, input_tokens=9, cache_read_input_tokens=2, output_tokens=4)
-    hours = {each.scope: each for each in filled(one).changed()}
+    hours = {each.scope: each for each in stated(filled(one))}
     assert set(hours) == {"org:acme", "team:search", "feature:chat", "team_feature:search/chat", "model:gpt-4o"}
     assert {each.figures.numbers() for each in hours.values()} == {(3, 1, 1, 9, 2, 4, 5, 0)}
 
@@ -60,17 +64,20 @@ def test_bills_are_for_budgets():
 
 def test_what_is_forgotten_is_not_taken_again():
     rollup = filled(cell(nanos=5), cell(nanos=7, hour=NOON + HOUR))
-    assert [each.hour for each in rollup.forget(NOON + HOUR)] == [NOON]
+    assert [each.hour for each in rollup.forget(NOON + HOUR)[0]] == [NOON]
     assert not rollup.take(cell(nanos=9, offset=8))
     assert {hour for _, hour in spent(rollup)} == {NOON + HOUR}
 
 
 def test_more_models_than_are_told_apart_still_add_up():
     rollup = filled(*(cell(model=f"m{number}", nanos=number, requests=1) for number in range(1, MODELS_MAX + 4)))
-    (hour,) = [each for each in rollup.changed() if each.scope == "team:search"]
+    (hour,) = [each for each in stated(rollup) if each.scope == "team:search"]
     assert hour.models[OTHERS].cost_nanos == 1 + 2 + 3
     assert sum(each.cost_nanos for each in hour.models.values()) == hour.figures.cost_nanos
     assert hour.figures.requests == MODELS_MAX + 3
+
+
+USD = 1_000_000_000
 
 
 def test_drivers_are_found_from_the_hours_of_a_scope():
@@ -82,20 +89,23 @@ def test_drivers_are_found_from_the_hours_of_a_scope():
             rows=[SpenderRow("k1", "u", 1, two.totals.cost_nanos, 1)],
         )  # fmt: skip
         rollup = filled(one, two)
-        rollup.take_spenders(rows)
-        rollup.take_spenders(rows)
-        return [each for each in rollup.changed() if each.scope == "org:acme"]
+        place = (two.cell_id, two.source.slot(), 0)
+        rollup.note_spenders(place, "0", msgspec.json.encode(rows))
+        rollup.note_spenders(place, "0", msgspec.json.encode(rows))
+        [found] = [each for each in stated(rollup) if each.scope == "org:acme"]
+        return found
 
-    before, after = hour(NOON), hour(NOON + HOUR, nanos=3_500, requests=35, input_tokens=350)
-    parts = split(usage_by_model(before), usage_by_model(after))
-    assert (parts.volume, sum(parts)) == (3_000, 3_000)
-    named = {(one.kind, one.name): one.nanos for one in contributions(shares(before), shares(after))}
-    assert named == {
-        ("team", "risk"): 3_000,
-        ("feature", "chat"): 3_000,
-        ("model", "gpt-4o"): 3_000,
-        ("key", "k1"): 3_000,
+    before, after = hour(NOON), hour(NOON + HOUR, nanos=2 * USD, requests=35, input_tokens=350)
+    parts = split(*({m: usage(f) for m, f in each.models.items()} for each in (before, after)))
+    assert sum(parts) == 2 * USD - 500
+    assert parts.volume == 3_000
+    assert after.by == {
+        "team": {"risk": 2 * USD, "search": 1_000},
+        "feature": {"chat": 2 * USD + 1_000},
+        "key": {"k1": 2 * USD},
     }
+    # Of an hour like others nobody asks whose keys it was.
+    assert "key" not in before.by
 
 
 statements = st.lists(
@@ -134,4 +144,4 @@ def test_in_any_order_and_after_a_restart_the_hours_are_the_sums_of_the_newest_c
     rollup.restore(msgspec.json.decode(value, type=RolledCell) for value in kept.values())
     for each in muddled[lost // 2 :]:
         rollup.take(each)
-    assert spent(rollup) == expected
+    assert {key: rollup.hour_of(key).figures.cost_nanos for key in rollup.of_hours(0, NOON + DAY)} == expected

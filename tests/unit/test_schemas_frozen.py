@@ -15,6 +15,7 @@ import yaml
 
 from schemas import topics
 from schemas.alerts import Alert, Contributor, Driver, Drivers
+from schemas.answers import AlertAnswer, PlannedEvent
 from schemas.budgets import Budget, Grant, Limit, OpeningBalance, Override, Period, Run, Rung
 from schemas.commands import JobAck, JobCommand, Measure, Target, ThrottleAck, ThrottleCommand
 from schemas.events import BillingRecord, GpuSample, UsageEvent
@@ -22,6 +23,8 @@ from schemas.generate import ERROR_HEADERS, FOLDER, PAYLOADS, RECEIVED, document
 from schemas.statements import (
     CellStatement,
     Dimensions,
+    Figures,
+    HourStatement,
     ScopeStatement,
     Signal,
     Source,
@@ -36,11 +39,12 @@ FROZEN = {
     "json/gpu_sample.v1.json": "5ad19cae47e3749f80f22ea51b97eaf33b31a557d0507b67ac4f06fe5c4ce90b",
     "json/billing_record.v1.json": "3a55eb7666db644f8c70a3828b24aef3b47b1966520c4c3e3c0c3ed7c6f66094",
     "json/cell_statement.v1.json": "0ad391a206e29f2d9576181b4e96595359be20403af7b1f8bc155216ef85f82b",
-    "json/scope_statement.v1.json": "bf3608bab7ed6377edae20f6c9428590bf5534d23f918efbce388b7244060125",
+    "json/scope_statement.v1.json": "019d3d8fcbf8b083856db697c0103cecfd08c6d0e9cd95b15e5d4496e7050e2f",
+    "json/hour_statement.v1.json": "ebfa01ad9e44fbf7bfe80f3f3236bfdf4fc83213ca003cbf304587d2f5736a13",
     "json/spender_statement.v1.json": "b058b6d360312d94fcb0206f017161a642a10788be72065a54cf4e9b745940a0",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "45bd4f6fce9e4d2b1edfc89bbc170155d68758a345f7f546f0833b1757686be0",
-    "json/alert.v1.json": "09df3851b5852cd42e54302c6abdda9f3ad7c5f4c2690367496dc4290619d9c2",
+    "json/alert.v1.json": "6374efe345a17ad487c4b3f375291ecaf6039a7b1108b79f87908409cbd8d712",
     "json/throttle_command.v1.json": "3f33b3d0a1d0323b315ec830664866ea3e57484e7aa72045ee907818b8fc246c",
     "json/throttle_ack.v1.json": "6f8348c81eb536cee54516963bd3473ebb27077f5a1d894629b0eead82a9dd4f",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
@@ -51,7 +55,9 @@ FROZEN = {
     "json/balance.v1.json": "7e369d9bc88bef3fb85d342d4841c22c77e4a14f58de401d7a40ee48c216d794",
     "json/run.v1.json": "2a7531c39662908ed8e9a2f27b25e7a05f8a1123cff01b7899a57bdb2b814c15",
     "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
-    "asyncapi.yaml": "35595c65dd63895574925dfcbcac9fabd29578a372aa206c602271b20474c744",
+    "json/answer.v1.json": "7ba1cae98094d03a7f5ced7e539a849fabe5c29f85c64def7998848922968760",
+    "json/planned.v1.json": "eead27cb01378fdf7885c9bbbb33f105896a708c679e64e15d0b03ee01214081",
+    "asyncapi.yaml": "932e2368144fa58a2e05b6645628b8ade9980b560e38fe8549787d709564c63f",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
 EXAMPLES = {
@@ -94,6 +100,16 @@ EXAMPLES = {
         stream_time=1,
         arrived_at=1,
         contributors={"chat": 1},
+    ),
+    "hour_statement": HourStatement(
+        scope="team:search",
+        hour=0,
+        part=3,
+        rank=6,
+        reach={SOURCE.slot(): 1},
+        figures=Figures(1, cost_nanos=-5),
+        models={"gpt-4o": Figures(1, cost_nanos=-5)},
+        by={"feature": {"chat": 5}},
     ),
     "spender_statement": SpenderStatement(
         cell_id="c", hour=0, source=SOURCE, segment=0, revision=0, block=0, rows=[SpenderRow("k", "u", 5, -5, 1)]
@@ -173,6 +189,17 @@ EXAMPLES = {
     "balance": OpeningBalance(budget_id="search-daily", period_start=1, nanos=-3),
     "run": Run(id="run-7", team_id="search", estimate_nanos=70 * 10**9),
     "grant": Grant(team_id="search", model="gpt-5-pro"),
+    "answer": AlertAnswer(
+        alert="v1:spend_spike:team:search:2026-11-21T09:00:00Z",
+        rule="spend_spike",
+        answer="planned",
+        teaches="team:search",
+        starts=1,
+        until=2,
+        nanos=5,
+        known_from=1,
+    ),
+    "planned": PlannedEvent(id="launch", scope="team:search", starts=1, until=2, nanos=5, known_from=1),
 }
 NAMES = [payload.name for payload in PAYLOADS]
 

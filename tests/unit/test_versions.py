@@ -20,13 +20,15 @@ from schemas.versions import UnknownVersionError, Versioned
 from streams.agents.ledger import _readable
 from streams.core.budget_account import Hold
 from streams.core.budget_states import BUDGET_STATES
+from streams.core.composition import USUALS
 from streams.core.detect_gpu import GPU_STATES
 from streams.core.detect_idle import IDLE_STATES
 from streams.core.detect_loop_state import LOOP_STATES
 from streams.core.detect_regime import REGIME_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
-from streams.core.detect_spike_state import SPIKE_STATES, contributors, total
+from streams.core.detect_spike_state import SPIKE_STATES
 from streams.core.forecast_state import FORECAST_STATES
+from streams.core.rolling import KEPT_CELLS, PROGRESS
 from streams.core.rules import CHECKPOINTS
 from tests.unit.records import NOON, RawRecord
 
@@ -38,9 +40,12 @@ READERS: dict[str, Versioned] = {
     "checkpoint": CHECKPOINTS,
     "forecast_state": FORECAST_STATES,
     "gpu_state": GPU_STATES,
+    "hour_statement": readers.HOUR_STATEMENTS,
     "idle_state": IDLE_STATES,
     "loop_state": LOOP_STATES,
     "regime_state": REGIME_STATES,
+    "rolled_cell": KEPT_CELLS,
+    "rollup_progress": PROGRESS,
     "runaway_state": RUNAWAY_STATES,
     "scope_statement": readers.SCOPE_STATEMENTS,
     "signal": readers.SIGNALS,
@@ -48,6 +53,7 @@ READERS: dict[str, Versioned] = {
     "spike_state": SPIKE_STATES,
     "throttle_ack": readers.ACKS,
     "throttle_command": readers.COMMANDS,
+    "usual": USUALS,
     "watermark": readers.WATERMARKS,
 }
 FROZEN = {
@@ -61,9 +67,12 @@ FROZEN = {
     "forecast_state.v1.json": "d607b89076beb728",
     "gpu_state.v1.json": "a79a2f16bab4ec1a",
     "gpu_state.v2.json": "a38f50d30da7bbe2",
+    "hour_statement.v1.json": "5aae3333d4acd349",
     "idle_state.v1.json": "b01e77902f1deb67",
     "loop_state.v1.json": "11c16ba03e785090",
-    "regime_state.v1.json": "2eadde7a69f0addf",
+    "regime_state.v1.json": "a6a008fb98540710",
+    "rolled_cell.v1.json": "7bcc818442e12761",
+    "rollup_progress.v1.json": "26ba69d2aea3d8c2",
     "runaway_state.v1.json": "247e303c25fdb662",
     "runaway_state.v2.json": "6e935be7e4630cf4",
     "scope_statement.v1.json": "71673d4545f7c994",
@@ -71,9 +80,10 @@ FROZEN = {
     "spender_statement.v1.json": "26c94591e628eae6",
     "spike_state.v1.json": "1cae42048e004ece",
     "spike_state.v2.json": "ca7911e2bdb7beda",
-    "spike_state.v3.json": "d6ee584521420cef",
+    "spike_state.v3.json": "6006faf685ce9c04",
     "throttle_ack.v1.json": "f893fc3cb541c3de",
     "throttle_command.v1.json": "1c0275c21edb13d6",
+    "usual.v1.json": "34bae9ab0bc6ad8d",
     "watermark.v1.json": "38bacbcc2e1bab6f",
 }
 SAMPLES = sorted(GOLDEN.glob("*.v*.json"))
@@ -151,14 +161,13 @@ def test_a_budget_of_version_2_comes_over_with_what_it_holds_closed():
 def test_a_scope_of_version_1_comes_over_with_every_dollar_and_its_incident():
     text = (GOLDEN / "spike_state.v1.json").read_bytes()
     state, old = SPIKE_STATES.decode(text), msgspec.json.decode(text)
-    assert {hour: total(slots) for hour, slots in state.hours.items()} == {
-        int(hour): sum(slot[2] for slot in slots.values()) for hour, slots in old["hours"].items()
-    }
+    # ROLLUP states open hours again; what was learned of them stays.
+    assert state.hours == {}
+    assert state.frozen_before >= old["next_close"]
     assert state.incident is not None
     ring = SpendSpike.from_state(state.history).ring
     first = ring.end - len(old["history"]["nanos"]) * HOUR
     assert [ring.at(first + n * HOUR) for n in range(len(old["history"]["nanos"]))] == old["history"]["nanos"]
-    assert contributors(state.hours[max(state.hours)]) == [("chat", 30_000_000_000)]
 
 
 def test_runaways_of_version_1_come_over_with_open_alerts_and_what_was_learned_of_large_requests():

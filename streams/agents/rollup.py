@@ -1,0 +1,228 @@
+"""ROLLUP's shell: cells in, hours of scopes out, in rounds.
+
+What comes is kept unread, the newest of each key, until a round reads it: a busy cell is stated several times a second,
+and its last total says it all. A round writes statements, then cells and progress, then acknowledges; a crash between
+any two of these says and keeps the same again. Rounds are rarer where they cost more, but no rarer than detection
+within a minute allows; and one is made at once when partitions are given away, since that waits for the
+acknowledgement.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from schemas import topics
+from schemas.readers import CELL_STATEMENTS, WATERMARKS
+from schemas.statements import CellStatement, HourStatement
+from streams.agents.entries import is_of_spenders, is_watermark
+from streams.agents.shell import STALL_S, EvictedError, decoded, fail_stop
+from streams.clock import Clock, StreamClock, elapsed_s
+from streams.core.rolling import KEPT_CELLS, PROGRESS, KeptCell, Progress, Rolling, Round
+from streams.core.rollup import RolledCell
+from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
+
+_encode = msgspec.json.Encoder().encode
+_PROGRESS = b"p"
+#: Rounds take at most this part of the time, and come at least this often.
+SHARE, ROUND_MAX_S = 0.01, 45.0
+POLL_S = 0.1
+SLICE_S = 0.01
+
+
+def hour_record(statement: HourStatement, partitions: int) -> Outgoing:
+    """A statement on its topic; all parts of a scope meet in one partition."""
+    key = hour_key(statement.scope, statement.hour, statement.part)
+    return Outgoing(topics.SPEND_HOURS, _place_of(statement.scope, partitions), key, _encode(statement))
+
+
+@lru_cache(maxsize=65_536)
+def _place_of(scope: str, partitions: int) -> int:
+    return partition_of(scope.encode(), partitions)
+
+
+def hour_key(scope: str, hour: int, part: int) -> bytes:
+    """``<scope>|<hour>|<part>``"""
+    return f"{scope}|{hour}|{part}".encode()
+
+
+def cell_key(cell: RolledCell) -> bytes:
+    """A cell's key in the table."""
+    return f"c|{cell.slot}|{cell.cell_id}|{cell.segment}".encode()
+
+
+class _Partition:
+    """What has come for a partition since its last round."""
+
+    def __init__(self, number: int) -> None:
+        self.rolling = Rolling(number)
+        self.newest: dict[bytes, Any] = {}
+        self.events: list[Any] = []
+        self.end: int | None = None
+
+
+class RollupAgent:
+    """All partitions of ``spend.cells`` of this worker."""
+
+    def __init__(
+        self, table: StateTable, clock: Clock, *, interval_s: float, is_leaving: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``is_leaving``: whether partitions are being given away, which waits for what is not acknowledged yet.
+
+        On a stream's clock rounds come as they are asked for, whatever they cost: hours pass in seconds there.
+        """
+        self.clock = clock
+        self._table = table
+        self._interval_s, self._is_leaving = interval_s, is_leaving
+        self._round_max_s = interval_s if isinstance(clock, StreamClock) else ROUND_MAX_S
+        self._found: dict[int, _Partition] = {}
+        self._due_at = 0.0
+        self._awake_at = elapsed_s()
+        table.fenced = True
+        table.on_load = self._load
+        table.on_drop = self._drop
+
+    def _load(self, partition: int, found: dict[bytes, bytes]) -> None:
+        part = self._found[partition] = _Partition(partition)
+        cells = [KEPT_CELLS.decode(value).cell for key, value in found.items() if key != _PROGRESS]
+        progress = PROGRESS.decode(found[_PROGRESS]) if _PROGRESS in found else Progress()
+        part.rolling.restore(cells, progress)
+
+    def _drop(self, partitions: set[int]) -> None:
+        for partition in partitions:
+            self._found.pop(partition, None)
+
+    async def run(self, stream: Any) -> None:
+        """The agent: keep what comes until the next round."""
+        async for event in stream.noack().events():
+            self.take(event)
+
+    def take(self, event: Any) -> None:
+        """Keep a batch's newest record of each key."""
+        batch: RecordBatch = event.value
+        part = self._found.get(batch.partition)
+        if part is None:
+            return  # revoked while it waited; whoever owns it now reads it again
+        if part.end is not None and batch.begin > part.end:
+            missing = batch.begin - part.end
+            fail_stop("ROLLUP", RuntimeError(f"{batch.topic}[{batch.partition}]: a gap of {missing} offsets"))
+        part.end = batch.end
+        newest = part.newest
+        for record in batch.records:
+            # Deletions say nothing: what they delete was the last total, and hours are let go of by their age.
+            if record.value is not None:
+                newest[record.key] = record
+        part.events.append(event)
+
+    async def run_background(self) -> None:
+        """Rounds, for ever."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                began = elapsed_s()
+                if began - self._awake_at <= STALL_S:
+                    self._awake_at = began
+                waiting = any(part.events for part in self._found.values())
+                if began >= self._due_at or (waiting and self._is_leaving()):
+                    cost_s = await self.round()
+                    self._due_at = elapsed_s() + max(self._interval_s, min(cost_s / SHARE, self._round_max_s))
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                fail_stop("ROLLUP", error)
+
+    async def round(self) -> float:
+        """A round of every partition; returns the seconds of this process that it took."""
+        cost_s = 0.0
+        for number, part in list(self._found.items()):
+            if await self._is_ours(number, part):
+                cost_s += await self._round(number, part)
+        return cost_s
+
+    async def _is_ours(self, number: int, part: _Partition) -> bool:
+        """After a stall, make sure that the group has not gone on without us before anything is said."""
+        stalled_s = elapsed_s() - self._awake_at
+        if stalled_s > STALL_S and not await self._table.confirm() and self._found.get(number) is part:
+            raise EvictedError(f"stalled for {stalled_s:.0f} s, and the group has gone on without this worker")
+        self._awake_at = elapsed_s()
+        return self._found.get(number) is part
+
+    async def _round(self, number: int, part: _Partition) -> float:
+        newest, part.newest = part.newest, {}
+        events, part.events = part.events, []
+        spent = _Spent()
+        await spent.slices(self._read(part.rolling, newest))
+        found = part.rolling.round(self.clock.now())
+        app: Any = self._table.app
+        said: list[Outgoing] = []
+        await spent.slices(self._said(found, app.partitions, said))
+        if said and self._found.get(number) is part:
+            await app.producer.write(said, app.partitions)
+        if self._found.get(number) is not part:
+            return spent.seconds
+        kept = self._kept(found)
+        if kept:
+            await self._table.write(number, kept)
+        if self._found.get(number) is part:
+            for event in events:
+                event.ack()
+        return spent.seconds
+
+    def _read(self, rolling: Rolling, newest: dict[bytes, Any]) -> Iterator[None]:
+        """Cells, then spenders, then watermarks, which cover what came before them."""
+        now = self.clock.now()
+        marks, spenders = [], []
+        for key, record in newest.items():
+            if is_watermark(key):
+                marks.append(record)
+            elif is_of_spenders(key):
+                spenders.append((key, record.value))
+            else:
+                rolling.take(_cells([record]), (), now)
+                yield
+        for key, value in spenders:
+            slot, _, cell, segment, block, _ = key.decode().split("|")
+            rolling.rollup.note_spenders((cell, slot, int(segment)), block, value)
+        for _, mark in decoded(marks, WATERMARKS.decode):
+            self.clock.observe(mark.stream_time, mark.source.slot())
+            rolling.take((), [mark], self.clock.now())
+
+    def _said(self, found: Round, partitions: int, said: list[Outgoing]) -> Iterator[None]:
+        for statement in found.statements:
+            said.append(hour_record(statement, partitions))
+            yield
+        for scope, hour in found.gone:
+            key = hour_key(scope, hour, found.part)
+            said.append(Outgoing(topics.SPEND_HOURS, _place_of(scope, partitions), key, None))
+
+    @staticmethod
+    def _kept(found: Round) -> list[tuple[bytes, bytes | None]]:
+        kept: list[tuple[bytes, bytes | None]] = [(cell_key(each), _encode(KeptCell(cell=each))) for each in found.kept]
+        kept += [(cell_key(each), None) for each in found.forgotten]
+        if found.moved:
+            # After the cells: what it says to be over and gone has been said.
+            kept.append((_PROGRESS, _encode(found.progress)))
+        return kept
+
+
+class _Spent:
+    """Works through steps in slices, so that others have their turn, and counts the seconds of the steps alone."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def slices(self, steps: Iterator[None]) -> None:
+        began = elapsed_s()
+        for _ in steps:
+            now = elapsed_s()
+            if now - began >= SLICE_S:
+                self.seconds += now - began
+                await asyncio.sleep(0)
+                began = elapsed_s()
+        self.seconds += elapsed_s() - began
+
+
+def _cells(records: Iterable[Any]) -> list[CellStatement]:
+    return [cell for _, cell in decoded(records, CELL_STATEMENTS.decode)]
