@@ -86,5 +86,7 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     runbook: str = ""
     #: The budgets above this one, the closest first: while one of them pages, this one does not.
     ancestors: tuple[str, ...] = ()
+    #: What more is known of where it happened: ``environment``, ``cost_centre``, ``project``, ``model`` …
+    labels: dict[str, str] = {}
     #: True where the finding is history (a replay, a backlog): shown, never paged or throttled (rule 6).
     historic: bool = False
