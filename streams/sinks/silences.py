@@ -1,12 +1,10 @@
 """Silences in PostgreSQL: who wants no message about what, until when, and why."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from schemas import keys
 from schemas.instants import to_datetime, to_micros
 from streams.core.notifying import Matcher, Silence
 from streams.sinks.postgres import storable
@@ -42,12 +40,6 @@ async def load_silences(connection: asyncpg.Connection | asyncpg.Pool, now: int)
 async def list_silences(connection: asyncpg.Connection | asyncpg.Pool, since: int | None) -> list[asyncpg.Record]:
     """Those that end after ``since`` (None: all), the last to end first, with who ended what early."""
     return list(await connection.fetch(_ALL, None if since is None else to_datetime(since)))
-
-
-def silence_id(matchers: Sequence[Matcher], starts: int, ends: int, author: str, reason: str) -> str:
-    """Derived from all that it says: posted twice, it is there once."""
-    said = sorted(f"{each.label}{each.op}{each.value}" for each in matchers)
-    return keys.digest("silence", author, reason, str(starts), str(ends), *said)[:16]
 
 
 async def add_silence(connection: asyncpg.Connection | asyncpg.Pool, silence: Silence, now: int) -> None:
