@@ -90,6 +90,8 @@ alter table outbox
     add column group_key text not null default '',
     add column action text not null default 'trigger',
     add column reason text not null default 'opened',
+    -- What is sent first where not everything can be: 2 a digest, 1 what wakes somebody.
+    add column urgency smallint not null default 0,
     -- Of a fallback's copy: the message that it is a copy of. Of a held message: the digest that told it.
     add column copy_of text,
     add column digest_id text,
@@ -110,6 +112,7 @@ drop index outbox_due;
 drop index outbox_alert;
 create index outbox_due on outbox (receiver, due_at) where state = 'owed';
 create index outbox_thread on outbox (receiver, thread_key, position) where state = 'owed';
+create index outbox_fallback on outbox (receiver, position) where not fell_back and state in ('owed', 'given_up');
 create index outbox_group on outbox (group_key, receiver);
 create index outbox_by_thread on outbox (thread_key, position);
 

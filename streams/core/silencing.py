@@ -1,0 +1,124 @@
+"""Silences as people ask for them: matchers read from texts, bounds checked, and whose business they are."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar, get_args
+
+from schemas.instants import DAY, InstantError, parse_instant
+from schemas.keys import digest
+from streams.core.defining import RequestError, Wrong, said, until
+from streams.core.notifying import Matcher, MatchOp, Silence
+
+#: Whoever needs longer changes the budget or the route, where others find it.
+LONGEST = 90 * DAY
+MATCHERS_MAX = 16
+VALUE_MAX = 256
+#: Patterns are tried against every label of every alert: what repeats more than so often could take for ever.
+REPEATS_MAX = 3
+_MATCHER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.:-]{0,63})\s*(=~|!~|!=|=)\s*(.*?)\s*", re.DOTALL)
+_REPEAT = re.compile(r"(?<!\\)[*+{]")
+_GROUP_REPEAT = re.compile(r"(?<!\\)\)[*+{]")
+_OPS = get_args(MatchOp)
+
+Result = TypeVar("Result")
+
+
+def matcher_of(text: str) -> Matcher:
+    """A matcher as Alertmanager writes it; the value may stand in double quotes.
+
+    >>> matcher_of("team=search"), matcher_of('rule=~"spend_.*|gpu_idle"')
+    (Matcher(label='team', op='=', value='search'), Matcher(label='rule', op='=~', value='spend_.*|gpu_idle'))
+
+    Raises:
+        ValueError: it is none, or its pattern cannot be used.
+    """
+    found = _MATCHER.fullmatch(text)
+    if found is None:
+        raise ValueError(f'{text[:60]!r} is no matcher; write team=search, rule!=gpu_idle or severity=~"warning|info"')
+    label, op, value = found.groups()
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        value = value[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+    return checked(label, op, value)
+
+
+def checked(label: str, op: str, value: str) -> Matcher:
+    """A matcher of its parts.
+
+    Raises:
+        ValueError: a part cannot be used.
+    """
+    if op not in _OPS:
+        raise ValueError(f"{op[:8]!r} is none of {', '.join(_OPS)}")
+    if len(value) > VALUE_MAX:
+        raise ValueError(f"the value of {label} has {len(value)} characters; at most {VALUE_MAX}")
+    if op in ("=~", "!~"):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value[:60]!r} is no pattern: {error}") from error
+        if _GROUP_REPEAT.search(value) or len(_REPEAT.findall(value)) > REPEATS_MAX:
+            raise ValueError(f"{value[:60]!r} repeats too much: at most {REPEATS_MAX} of * + {{ and none after a )")
+    return Matcher(label, op, value)  # type: ignore[arg-type]
+
+
+def written(matcher: Matcher) -> str:
+    """The matcher as people write it.
+
+    >>> written(Matcher("team", "=", "search"))
+    'team="search"'
+    """
+    value = matcher.value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{matcher.label}{matcher.op}"{value}"'
+
+
+def silence_of(
+    matchers: Sequence[str], *, starts: str = "", ends: str, why: str, by: str, now: int, team: str = ""
+) -> Silence:
+    """A silence of what was asked for.
+
+    Args:
+        matchers: as ``matcher_of`` reads them; every one has to hold.
+        starts: an instant; empty: now.
+        ends: an instant or a span from now.
+        team: the only team whose alerts the caller may silence; empty: all.
+
+    Raises:
+        RequestError: with every field that is wrong.
+    """
+    wrongs: list[Wrong] = []
+    read = [_read(wrongs, "matchers", partial(matcher_of, text)) for text in matchers]
+    found = [each for each in read if each is not None]
+    begin = now if not starts else _read(wrongs, "starts", partial(_instant, starts)) or now
+    begin = max(begin, now)
+    stop = _read(wrongs, "ends", partial(until, ends, now, LONGEST)) or 0
+    reason = _read(wrongs, "reason", partial(said, why)) or ""
+    if not matchers or len(matchers) > MATCHERS_MAX:
+        wrongs.append(Wrong("matchers", f"give 1 to {MATCHERS_MAX}, such as team=search"))
+    elif found and all(each.holds({}) for each in found):
+        # What holds of nothing at all holds of everything, and would silence Sluice whole.
+        wrongs.append(Wrong("matchers", "at least one has to ask for something, such as team=search"))
+    if stop and stop <= begin:
+        wrongs.append(Wrong("ends", "has to be after its start"))
+    if team and Matcher("team", "=", team) not in found:
+        wrongs.append(Wrong("matchers", f"this key belongs to team {team!r}: add team={team}"))
+    if wrongs:
+        raise RequestError(wrongs)
+    ordered = tuple(sorted(dict.fromkeys(found), key=written))
+    name = digest("silence", by, reason, str(begin), str(stop), *map(written, ordered))[:12]
+    return Silence(id=name, matchers=ordered, starts=begin, ends=stop, author=by, reason=reason)
+
+
+def _instant(text: str) -> int:
+    try:
+        return parse_instant(text.strip())
+    except (InstantError, OverflowError) as error:
+        raise ValueError(f"{text[:40]!r} is no instant such as 2026-11-21T18:00:00Z") from error
+
+
+def _read(wrongs: list[Wrong], where: str, parse: Callable[[], Result]) -> Result | None:
+    try:
+        return parse()
+    except ValueError as error:
+        wrongs.append(Wrong(where, str(error)))
+        return None
