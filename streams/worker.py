@@ -29,12 +29,15 @@ from streams.kafka_connection import connection
 from streams.ports import RetryableError, Standing
 from streams.settings import Settings, SettingsError
 from streams.settings_checks import is_loopback
+from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.definitions import KafkaDefinitions, Wanted
 from streams.sinks.forecasts import PostgresForecasts
 from streams.sinks.ledger import PostgresLedger
+from streams.sinks.notify_groups import PostgresGroups
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.receivers import receivers
+from streams.sinks.silences import load_silences
 from streams.transport.following import TopicFollower
 
 logger = logging.getLogger("sluice.worker")
@@ -62,7 +65,8 @@ async def serve(settings: Settings) -> int:
         reach = receivers(settings, inviting(settings, known))
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
-        outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach, PostgresForecasts(pool))
+        groups = PostgresGroups(pool, load_silences, load_acknowledgements)
+        outside = Outside(PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool))
         entries = read_budgets(settings)
         worker = create_app(settings, outside, known, read_prices(settings))
         if entries is not None and settings.budgets is not None:
