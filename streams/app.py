@@ -174,7 +174,7 @@ def _bind_notify(app: App, settings: Settings, outside: Outside) -> list[Loop]:
 def deliverer(outside: Outside, routes: Routes, woken: Woken) -> Deliverer:
     """Who brings to people what is owed to the receivers."""
     reach = outside.receivers
-    keeping = [(name, bool(getattr(receiver, "keeps_incidents", False))) for name, receiver in reach.items()]
+    keeping = [(name, receiver.keeps_incidents) for name, receiver in reach.items()]
     # A fallback that is not configured would never be told.
     fallbacks = {name: tuple(each for each in routes.fallbacks(name) if each in reach) for name in reach}
     return Deliverer(outside.outbox, reach, policies(routes, keeping), fallbacks, woken)

@@ -275,12 +275,15 @@ class Receiver(Protocol):
     """One way to reach people. One destination, one file, one shape."""
 
     name: str
+    #: Whether the receiver itself knows that two messages of one ``thread_key`` are one incident: nothing is doubled.
+    keeps_incidents: bool
 
     async def send(self, notification: Notification, thread: str | None) -> str:
         """Deliver one message and return the receiver's receipt.
 
         Args:
-            thread: the receipt of the first message of its thread that this receiver took; None where there is none.
+            thread: the receipt of the first message that this receiver took with the same ``thread_key``; None where
+                there is none, or where it is not known any more.
 
         Raises:
             RetryableError: trying again may help.
