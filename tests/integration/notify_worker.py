@@ -19,6 +19,7 @@ from streams.agents.notify import Dispatcher, NotifyAgent, Woken
 from streams.core.delivery import policies
 from streams.core.routes_default import default_routes
 from streams.settings import load_settings
+from streams.sinks import notify_groups
 from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.notify_groups import PostgresGroups
 from streams.sinks.outbox import PostgresOutbox
@@ -50,12 +51,18 @@ class DyingGroups(PostgresGroups):
     fate = Fate()
 
     async def record(self, batch, placing):
-        """Within: when the alert is stored and about to be placed."""
+        """Within: when the alert is stored, and when it is placed."""
         said = [action for _, alert in batch.alerts for action, status in STATUS.items() if alert.status == status]
-        due_at, may_inhibit = placing.due_at, placing.may_inhibit
-        placing.due_at = lambda *each: self.fate.comes("placing", *said) or due_at(*each)
-        placing.may_inhibit = lambda alert: self.fate.comes("storing", *said) or may_inhibit(alert)
+        place = notify_groups._place
+
+        async def placed(*each):
+            self.fate.comes("storing", *said)
+            await place(*each)
+            self.fate.comes("placing", *said)
+
+        notify_groups._place = placed
         new = await super().record(batch, placing)
+        notify_groups._place = place
         self.fate.comes("recorded", *said)
         return new
 

@@ -22,8 +22,8 @@ from tests.integration.notify_parts import alert
 pytestmark = pytest.mark.integration
 DEADLINE_S = 30.0
 STEPS = {
-    "storing": "before the alert is stored",
-    "placing": "with the alert stored and not yet placed, in one transaction",
+    "storing": "with the alert stored and not committed",
+    "placing": "with the alert placed and not committed",
     "recorded": "with the batch recorded and its offset not acknowledged to Kafka",
     "deciding": "with the group's words decided and not written",
     "flushed": "with the group flushed",
@@ -138,7 +138,6 @@ async def scene(tmp_path, database_url):
     pool = await open_pool(database_url)
     standins = StandIns(tmp_path)
     standins.pagerduty = Deadly(WallClock())
-    standins.mail = standins.mail
     async with standins:
         yield Scene(tmp_path, database_url, pool, standins)
     await pool.close()
