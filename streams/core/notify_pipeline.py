@@ -12,7 +12,7 @@ import msgspec
 from streams.core.inhibition import Inhibitors
 from streams.core.muting import Held, MutedBy, asks_again, inhibited, resting, silenced
 from streams.core.notifying import Acknowledgement, Notification, Silence, Told
-from streams.core.placing import Group, owned, placements
+from streams.core.placing import Group, escalations, owned, placements
 from streams.core.routes import Integration, Route, Routes
 from streams.core.telling import Member, Standing, ended_of, knows, needs_update, say, thread_key
 
@@ -132,15 +132,11 @@ def _receivers(desk: _Desk, tolds: Mapping[str, Told]) -> Iterator[Integration]:
     """
     placed = [name for member in desk.members.values() for name in member.receivers]
     steps = desk.route.escalations if desk.route else ()
-    escalated = [each.id for step in steps for name in step.receivers for each in _integrations(desk, name)]
+    rules = [desk.routes.receivers[name] for step in steps for name in step.receivers if name in desk.routes.receivers]
+    escalated = [each.id for rule in rules for each in rule.integrations]
     for name in dict.fromkeys((*placed, *escalated, *tolds)):
         if name in desk.integrations:
             yield desk.integrations[name]
-
-
-def _integrations(desk: _Desk, receiver: str) -> tuple[Integration, ...]:
-    rule = desk.routes.receivers.get(receiver)
-    return rule.integrations if rule else ()
 
 
 def _hears(desk: _Desk, tolds: Mapping[str, Told], receiver: str, member: Member) -> bool:
@@ -157,20 +153,19 @@ def _escalations(desk: _Desk, tolds: Mapping[str, Told], member: Member) -> dict
     Where it pages, it counts from the page: what was only written at night is no reason to wake the next one.
     """
     key = member.alert.dedup_key
-    steps = desk.route.escalations if desk.route else ()
-    if not steps or key not in desk.held or key in desk.acknowledged:
+    if desk.route is None or not desk.route.escalations or key not in desk.held or key in desk.acknowledged:
         return {}
     placed = [desk.integrations[name] for name in member.receivers if name in desk.integrations]
     asked = [one.id for one in placed if one.pages] or [one.id for one in placed]
     first = min((tolds[one].since.get(key, 0) for one in asked if knows(tolds.get(one), member)), default=None)
     if first is None:
         return {}
-    found: dict[str, int] = {}
-    for step in steps:
-        for integration in (each for name in step.receivers for each in _integrations(desk, name)):
-            muted = any(one.mutes(integration) for one in desk.held[key])
-            if not muted and not knows(tolds.get(integration.id), member):
-                found.setdefault(integration.id, first + step.after_us)
+    found = {}
+    for name, after_us in escalations(member.alert, desk.group, desk.routes).items():
+        integration = desk.integrations.get(name)
+        muted = integration is None or any(one.mutes(integration) for one in desk.held[key])
+        if not muted and not knows(tolds.get(name), member):
+            found[name] = first + after_us
     return found
 
 

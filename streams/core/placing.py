@@ -67,6 +67,28 @@ def placements(alert: Alert, routes: Routes) -> tuple[Placement, ...]:
     return tuple(found)
 
 
+def escalations(alert: Alert, group: Group, routes: Routes) -> dict[str, int]:
+    """Whom a group may escalate an alert to, and how long after its first word, in microseconds.
+
+    Where an alert is in several groups, the first of them escalates it; who is told at once is not told again.
+    """
+    placed = placements(alert, routes)
+    served = {name for each in placed for name in each.receivers}
+    found: dict[str, int] = {}
+    for each in placed:
+        route = routes.route(each.group.route)
+        steps: dict[str, int] = {}
+        for step in route.escalations if route else ():
+            rules = [routes.receivers[name] for name in step.receivers if name in routes.receivers]
+            for integration in (one for rule in rules for one in rule.integrations):
+                if integration.id not in served:
+                    steps.setdefault(integration.id, step.after_us)
+        served.update(steps)
+        if each.group.key == group.key:
+            found = steps
+    return found
+
+
 def matching(root: Route, labels: dict[str, str]) -> Iterator[tuple[Route, ...]]:
     """The routes that take an alert, each as the way down to it: the deepest that match, the first of siblings, and
     those after it while they ``continue``."""

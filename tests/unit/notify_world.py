@@ -57,6 +57,8 @@ class World:
         self.alerts: dict[str, Alert] = {}
         self.since: dict[str, int] = {}
         self.ended: dict[str, int] = {}
+        #: When each episode of an alert was first heard of.
+        self.heard: dict[tuple[str, int], int] = {}
         self.groups: dict[str, Stored] = {}
         self.silences: list[Silence] = []
         self.acknowledgements: list[Acknowledgement] = []
@@ -74,7 +76,7 @@ class World:
         if old is not None and _order(one) <= _order(old):
             return
         if old is None or one.episode > old.episode:
-            self.since[key] = self.now
+            self.since[key] = self.heard[key, one.episode] = self.now
         self.alerts[key] = one
         inside = [stored for stored in self.groups.values() if key in stored.receivers]
         if one.status == "resolved":
