@@ -74,8 +74,9 @@ def message(
     if len(alerts) == 1:
         blocks += _one(alerts[0])
     else:
-        blocks += [_among_others(alert) for alert in alerts[:ALERTS_MAX]]
-        if rest := telling.left_out(notification, ALERTS_MAX):
+        whole, _, rest = telling.parts(notification, ALERTS_MAX, 0)
+        blocks += [_among_others(alert, known) for alert, known in whole]
+        if rest:
             blocks.append(_context([fit(rest, LINK_MAX)]))
     if invitation and web_link(invitation.url):
         link = f"<{escape(invitation.url)}|Approve or refuse>, until {escape(invitation.until)}"
@@ -105,11 +106,11 @@ def _one(alert: Alert) -> list[Block]:
     return blocks + [_section(f"*{name}* ", value, DONE_MAX) for name, value in found if name in ("Done", "Next")]
 
 
-def _among_others(alert: Alert) -> Block:
+def _among_others(alert: Alert, known: list[tuple[str, str]]) -> Block:
     """One section: the cause, where and how much and since when, why, what was done, what to do."""
     sign = OVER if telling.is_over(alert) else MARKS[alert.severity]
     lines = [f"{sign} *{fit(cause(alert), GROUPED_MAX // 2)}*", fit(brief(alert), GROUPED_MAX // 2)]
-    for name, value in facts(alert):
+    for name, value in known:
         room = GROUPED_MAX - sum(len(line) + 1 for line in lines) - len(name) - 3
         if name in (*_WHY, "Done", "Next") and room >= 40:
             lines.append(f"*{name}* {fit(value, room)}")

@@ -1,10 +1,11 @@
 """What a whole message says: its heading with the cause in it, whom it is about, which alerts fit, and what was cut."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from schemas.alerts import Alert, Severity
 from streams.core.notifying import Notification
-from streams.sinks.wording import cause, clip, one_line, rule_words, runbook
+from streams.sinks.wording import ONLY_TOLD, brief, cause, clip, facts, one_line, rule_words, runbook, where
 
 HEADING_MAX = 1_024
 PARAGRAPH_MAX = 2_000
@@ -109,11 +110,41 @@ def paragraphs(notification: Notification, most: int = PARAGRAPHS_MAX) -> list[s
     return [text for text in shown if text] + ([f"… and {left} more; the dashboard has all of them."] if left else [])
 
 
-def left_out(notification: Notification, shown: int) -> str:
-    """What of a group a message has no room for; empty where all is shown.
+class Parts(NamedTuple):
+    """How a group is told: some alerts whole, some in a line each, and of the rest how many."""
 
-    The alerts that fire come first, so what has ended is cut before them.
+    whole: list[tuple[Alert, list[tuple[str, str]]]]
+    lines: list[Alert]
+    left_out: str
+
+
+def parts(notification: Notification, whole_max: int, lines_max: int) -> Parts:
+    """A group's alerts in order, with the facts of those that are told whole.
+
+    A next step is said once for each rule, and that nothing was done is not said at all. What fires comes first, so
+    what has ended is cut before it.
     """
+    alerts = notification.alerts
+    asked: set[str] = set()
+    whole = []
+    for alert in alerts[:whole_max]:
+        found = [(n, v) for n, v in facts(alert) if v != ONLY_TOLD and not (n == "Next" and alert.rule in asked)]
+        if not is_over(alert):
+            asked.add(alert.rule)
+        whole.append((alert, found))
+    return Parts(whole, list(alerts[whole_max : whole_max + lines_max]), left_out(notification, whole_max + lines_max))
+
+
+def line(alert: Alert) -> str:
+    """One alert of many: its state, its cause, and of where, how much and since when what the cause does not name."""
+    said, rest = cause(alert), brief(alert)
+    state = "ended" if is_over(alert) else alert.severity
+    place = f"{where(alert)} · "
+    return f"{state}: {said} · {rest.removeprefix(place) if alert.scope_id in said else rest}"
+
+
+def left_out(notification: Notification, shown: int) -> str:
+    """What of a group a message has no room for; empty where all is shown."""
     rest = notification.alerts[shown:]
     if not rest:
         return ""

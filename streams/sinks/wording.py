@@ -61,6 +61,8 @@ NEXT_STEPS = {
 #: For a rule that has no step of its own.
 ANY_STEP = "Look at it on the dashboard: who spends there, and since when?"
 
+#: What was done about an alert that commanded nothing.
+ONLY_TOLD = "only this message; nothing is throttled"
 #: Of one fact; what is longer is cut with an ellipsis.
 FACT_MAX = 1_000
 SUMMARY_MAX = 1_024
@@ -220,15 +222,16 @@ def since(alert: Alert) -> tuple[str, str]:
 
 def facts(alert: Alert) -> list[tuple[str, str]]:
     """Labelled facts in reading order; what is empty is left out. Of what is over, nothing is asked any more."""
-    told = "" if alert.status == "resolved" else "nothing but telling you"
+    told = "" if alert.status == "resolved" else ONLY_TOLD
+    by = _by(alert.drivers)
     found = [
         ("Where", where(alert)),
         ("How much", how_much(alert)),
         since(alert),
         ("Period", span(alert.period_start, alert.period_end) if alert.period_start else ""),
         ("Why", _why(alert.drivers)),
-        ("By", _by(alert.drivers)),
-        ("Drivers", _contributors(alert)),
+        ("By", by),
+        ("Drivers", "" if by else _contributors(alert)),
         ("Done", alert.action or told),
         ("Next", next_step(alert)),
     ]

@@ -3,6 +3,7 @@
 import json
 from typing import get_args
 
+import msgspec
 import pytest
 
 from schemas import alerts as schema
@@ -93,7 +94,7 @@ def test_the_facts_come_in_the_order_of_reading():
         volume="1", model_mix="0", tokens_per_request="0", cache="0", price="0", by=[Driver("a", "b", "1")]
     )
     found = wording.facts(spike(period_start="p", period_end="q", action="asked nobody", drivers=drivers))
-    order = ["Where", "How much", "Since", "Period", "Why", "By", "Drivers", "Done", "Next"]
+    order = ["Where", "How much", "Since", "Period", "Why", "By", "Done", "Next"]
     assert [name for name, _ in found] == order
 
 
@@ -169,7 +170,7 @@ def test_a_resolution_asks_for_nothing():
 
 
 def test_an_alert_that_only_tells_says_so():
-    assert dict(wording.facts(spike()))["Done"] == "nothing but telling you"
+    assert dict(wording.facts(spike()))["Done"] == wording.ONLY_TOLD
 
 
 @pytest.mark.parametrize("rule", get_args(schema.Rule))
@@ -303,15 +304,19 @@ def test_a_mail_sent_twice_has_the_same_id_and_each_message_its_own():
     assert len({message_id(), message_id(notification_id="other")}) == 2
 
 
-@pytest.mark.parametrize("size", [0, 1, 25, 26, 400])
+@pytest.mark.parametrize("size", [0, 1, 2, 58, 59, 400])
 def test_what_a_group_has_no_room_for_is_counted(size):
-    alerts = [spike(summary=f"alert number {n}") for n in range(size)]
-    found = told(*alerts) if alerts else told(heading="nothing", reason="digest")
-    text = mail_text.text_of(found)
-    shown = sum(f"alert number {n}\n" in text for n in range(size))
-    left = size - max(shown, 1 if size == 1 else 0)
-    assert (f"and {left} more ({left} firing)" in text) == (size > mail_text.ALERTS_MAX)
-    assert shown <= mail_text.ALERTS_MAX
+    alerts = [spike(summary=f"alert number {n};") for n in range(size)]
+    text = mail_text.text_of(told(*alerts) if alerts else msgspec.structs.replace(told(reason="digest"), alerts=()))
+    shown = sum(f"alert number {n};" in text for n in range(size))
+    assert shown == min(size, mail_text.WHOLE_MAX + mail_text.LINES_MAX)
+    assert ("… and" in text, f"and {size - shown} more ({size - shown} firing)" in text) == (size > shown, size > shown)
+
+
+def test_a_next_step_is_said_once_for_each_rule_of_a_group():
+    group = told(spike(), spike(rule="gpu_idle"), spike(rule="gpu_idle"), spike())
+    for said in (mail_text.text_of(group), json.dumps(message(group)[1])):
+        assert said.count("Release the GPUs") == said.count("a retry loop, a launch") == 1
 
 
 def test_an_event_for_pagerduty_stays_below_its_bound():
