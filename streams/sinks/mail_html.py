@@ -1,5 +1,6 @@
 """The HTML of a mail: tables and inline styles alone, which is what mail programs agree on. All text is escaped."""
 
+import re
 from html import escape
 
 from schemas.alerts import Alert
@@ -13,6 +14,7 @@ from streams.sinks.wording import cause, facts, web_link
 COLOURS = {"emergency": "#b3261e", "critical": "#c2410c", "warning": "#a16207", "info": "#1d4ed8"}
 OVER = "#15803d"
 _PLAIN = "#6b7280"
+_COMMAND = re.compile(r"`([^`]+)`")
 _FONT = "font-family:-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif"
 _TITLE = "font-size:18px;font-weight:bold;line-height:1.3"
 _LEFT = f"padding:3px 16px 3px 0;color:{_PLAIN};vertical-align:top;white-space:nowrap;font-weight:normal"
@@ -74,10 +76,15 @@ def _card(alert: Alert, known: list[tuple[str, str]]) -> str:
 def _table(known: list[tuple[str, str]]) -> str:
     rows = "".join(
         f"<tr><th align='left' style='{_LEFT}'>{escape(name)}</th><td style='padding:3px 0;word-break:break-word'>"
-        f"{escape(value)}</td></tr>"
+        f"{_commands(value) if name == 'Next' else escape(value)}</td></tr>"
         for name, value in known
     )
     return f"<table role='presentation' cellspacing='0' style='border-collapse:collapse;font-size:14px'>{rows}</table>"
+
+
+def _commands(text: str) -> str:
+    """Our own words: what is in backticks is a command."""
+    return _COMMAND.sub(r"<code>\1</code>", escape(text))
 
 
 def _links(notification: Notification, dashboard_url: str, runbook_url: str) -> str:

@@ -16,6 +16,7 @@ RULES_MAX = 3
 SEVERITIES: tuple[Severity, ...] = ("emergency", "critical", "warning", "info")
 #: Why a message comes, where that is more than that something fires.
 _LEADS = {
+    "updated": "Update: ",
     "worse": "Worse: ",
     "better": "Better: ",
     "repeated": "Still: ",
@@ -41,11 +42,13 @@ def worst(notification: Notification) -> Severity | None:
 
 
 def standing(notification: Notification) -> str:
-    """The worst severity that fires, or ``ended``; empty for what is about no alert."""
-    found = worst(notification)
-    if notification.action == "resolve" or (found is not None and not firing(notification)):
+    """The worst severity that fires, or ``ended``; ``closed`` where what fires is told elsewhere or muted from now on;
+    empty for what is about no alert."""
+    if not notification.alerts:
+        return "ended" if notification.action == "resolve" else ""
+    if not firing(notification):
         return "ended"
-    return found or ""
+    return "closed" if notification.action == "resolve" else worst(notification) or ""
 
 
 def rules(notification: Notification) -> str:
@@ -71,14 +74,17 @@ def heading(notification: Notification) -> str:
     if len(alerts) == 1:
         return clip(_lead(notification, alerts[0]) + cause(alerts[0]), HEADING_MAX)
     if notification.action == "resolve":
-        return clip(f"Resolved, {len(alerts)} alerts: {cause(alerts[0])}", HEADING_MAX)
+        what = "No longer told here" if firing(notification) else "Resolved"
+        return clip(f"{what}, {len(alerts)} alerts: {cause(alerts[0])}", HEADING_MAX)
     said = f"{_lead(notification, None)}{counts(alerts)}: "
     return clip(said + cause(alerts[0]), HEADING_MAX)
 
 
 def _lead(notification: Notification, alert: Alert | None) -> str:
-    if notification.action == "resolve" or (alert is not None and is_over(alert)):
+    if alert is not None and is_over(alert):
         return "Resolved: "
+    if notification.action == "resolve":
+        return "No longer told here: "
     if notification.action == "acknowledge":
         return "Acknowledged: "
     found = _LEADS.get(notification.reason, "")
@@ -97,8 +103,8 @@ def counts(alerts: Sequence[Alert]) -> str:
 
 
 def about(notification: Notification) -> str:
-    """The labels that a group shares, for people; empty where there are none."""
-    shared = [(name, value) for name, value in notification.group.items() if value][:GROUP_LABELS_MAX]
+    """The labels that a group shares, for people; empty where there are none, or where it is one alert by itself."""
+    shared = [(n, v) for n, v in notification.group.items() if v and n != "alert"][:GROUP_LABELS_MAX]
     return one_line(", ".join(f"{clip(name.replace('_', ' '), 40)} {clip(value, 200)}" for name, value in shared))
 
 

@@ -35,6 +35,7 @@ RULE_WORDS = {
     "token_cost": "Cost of a success",
     "regime_change": "Changed habits",
 }
+#: Our own words: what is in backticks is a command to type.
 NEXT_STEPS = {
     "budget_threshold": "Find who spends it. The gates open once the budget is raised or the period is over.",
     "spend_spike": "Look at the top contributors: a retry loop, a launch, or a new model?",
@@ -44,7 +45,7 @@ NEXT_STEPS = {
     "budget_forecast": "Find what grows (`sluice budgets showback`), or raise the budget before it is spent.",
     "enforcement_gap": "Look whether that gateway runs and reads gateway.commands.v1; what it lets through is spent.",
     "run_estimate": "Ask its owner whether it is worth going on: end it, or announce what it will cost now.",
-    "approval_wanted": "The team's lead decides: by the link in the mail to him, or with `sluice runs approve`.",
+    "approval_wanted": "The team's lead decides: by the link in the mail, or with `sluice runs approve`.",
     "gpu_bursty": "A smaller GPU, a slice of one, or one shared by several would do.",
     "week_over_week": "Look at what changed in that week; expected growth belongs into the budget.",
     "resource_unused": "Stop it, or say whom it serves. `sluice inventory --unused-days 30` has all of them.",

@@ -79,6 +79,14 @@ OVER = {"status": "resolved", "summary": "Team search spends as usual again"}
         pytest.param(
             told(spike(**OVER), spike(**OVER), action="resolve"), "Resolved, 2 alerts: Team", id="a group that is over"
         ),
+        pytest.param(told(action="resolve"), "No longer told here: Team search", id="it fires, but is told elsewhere"),
+        pytest.param(
+            told(spike(), spike(**OVER), action="resolve"),
+            "No longer told here, 2 alerts: ",
+            id="a group told elsewhere",
+        ),
+        pytest.param(told(spike(**OVER), spike(**OVER), reason="left"), "2 ended: Team search", id="what left a group"),
+        pytest.param(told(reason="updated"), "Update: Team search", id="it says something else"),
         pytest.param(told(heading="Week 47"), "Week 47", id="a heading of its own"),
         pytest.param(told(heading="a\r\nBcc: b\u202e\x00c"), "a Bcc: b c", id="control characters are gone"),
         pytest.param(told(spike(summary="a\r\nBcc: b\u202e\x00c")), "a Bcc: b c", id="of a summary too"),
@@ -87,6 +95,24 @@ OVER = {"status": "resolved", "summary": "Team search spends as usual again"}
 )
 def test_the_heading(notification, heading):
     assert telling.heading(notification).startswith(heading)
+
+
+@pytest.mark.parametrize(
+    ("notification", "standing"),
+    [
+        pytest.param(told(spike(severity="warning"), spike(**OVER)), "warning", id="the worst that fires"),
+        pytest.param(told(spike(**OVER), reason="left"), "ended", id="nothing of it fires"),
+        pytest.param(told(spike(**OVER), action="resolve"), "ended", id="over"),
+        pytest.param(told(action="resolve"), "closed", id="it fires, but is told elsewhere"),
+    ],
+)
+def test_how_an_incident_stands(notification, standing):
+    assert telling.standing(notification) == standing
+
+
+def test_a_group_of_one_alert_does_not_repeat_its_key():
+    found = told(group={"alert": spike().dedup_key, "team": ""})
+    assert (telling.about(found), "v1:" in json.dumps(message(found)[1])) == ("", False)
 
 
 def test_the_facts_come_in_the_order_of_reading():
