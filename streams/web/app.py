@@ -19,6 +19,7 @@ from streams.sources.access import Keys
 from streams.sources.billing import billing_router
 from streams.sources.ingest import Publisher, ingest_router
 from streams.web import (
+    alerts,
     budget_changes,
     budgets,
     forecasts,
@@ -26,8 +27,10 @@ from streams.web import (
     limits,
     problems,
     releasing,
+    reviews,
     runs,
     showback,
+    silences,
     spend,
     views,
 )
@@ -40,8 +43,11 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-#: In this order: a run's id may have slashes in it.
-ROUTED = (health, spend, views, budgets, budget_changes, showback, forecasts, limits, runs, releasing)
+#: In this order: a run's id and an alert's key may have slashes in them.
+ROUTED = (
+    health, spend, views, budgets, budget_changes, showback, forecasts, limits, runs, releasing, alerts, silences,
+    reviews,
+)  # fmt: skip
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
