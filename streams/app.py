@@ -45,6 +45,8 @@ class Outside(NamedTuple):
     receivers: Mapping[str, Receiver]
     #: None: nothing is forecast.
     forecasts: Forecasts | None = None
+    #: Reviews and weekly digests; None: there are none.
+    aftercare: Loop | None = None
 
 
 class Worker(NamedTuple):
@@ -157,7 +159,7 @@ def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
 def _bind_notify(app: App, outside: Outside) -> list[Loop]:
     notify = NotifyAgent(outside.outbox, outside.receivers)
     _bind(app, "notify", notify.run, topics.ALERTS)
-    return [notify]
+    return [notify, *([outside.aftercare] if outside.aftercare is not None else [])]
 
 
 def _rules(settings: Settings, prices: PriceBook) -> Rules:

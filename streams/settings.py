@@ -25,6 +25,8 @@ from streams.settings_checks import (
     StageList,
     TextList,
     TextMapping,
+    TimeZone,
+    TimeZoneMapping,
     WebhookSecret,
     WebUrl,
     WebUrlList,
@@ -143,6 +145,7 @@ class Settings(BaseSettings):
     pagerduty_routing_key: RoutingKey | None = None
     pagerduty_url: WebUrl = "https://events.pagerduty.com"
     pagerduty_ca_file: Path | None = Field(None, description="For a PagerDuty stand-in with its own CA.")
+    pagerduty_webhook_secret: SecretStr | None = Field(None, description="Of its V3 webhook to us; none: none taken.")
     slack_webhook_url: SecretWebUrl | None = None
     smtp_host: str | None = None
     smtp_port: int = Field(587, ge=1, le=65_535)
@@ -151,6 +154,11 @@ class Settings(BaseSettings):
     smtp_tls: Literal["none", "starttls", "tls"] = "starttls"
     mail_from: str = "sluice@localhost"
     mail_to: TextList = Field([], description="Where an alert without an owner's address goes.")
+    review_days: int = Field(5, ge=0, le=90, description="For the review of a critical alert; 0: none are opened.")
+    digest_receivers: TextList = Field(["email", "slack"], description="Who gets the weekly digests; empty: none.")
+    digest_hour: int = Field(8, ge=0, le=23, description="Of Monday, in the zone of whoever is told.")
+    digest_timezone: TimeZone = Field("UTC", description="Of teams that team_timezones does not name, and of models.")
+    team_timezones: TimeZoneMapping = Field({}, description="team=zone: when a team's week begins and is told.")
     public_url: WebUrl = Field(
         "http://127.0.0.1:8686", description="Where people reach the API: in messages, and of approval links."
     )

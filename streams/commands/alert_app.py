@@ -137,12 +137,13 @@ def assign(
 def digest(
     team: Annotated[str, typer.Option(help="Of this team.")] = "",
     model: Annotated[str, typer.Option(help="Of this model.")] = "",
+    models: Annotated[bool, typer.Option("--models", help="Of every model, a paragraph each.")] = False,
     week: Annotated[str, typer.Option(help="2026-W47, or a day of it; else the last whole week.")] = "",
     as_json: Json = False,
 ) -> None:
     """Print a week's digest: spend, change, forecast, budgets, alerts, drivers. Without an option: of everything."""
     from streams.commands import digests
 
-    if team and model:
-        raise typer.BadParameter("give --team or --model")
-    raise typer.Exit(run(digests.show(settings(), team, model, week, as_json, out)))
+    if bool(team) + bool(model) + models > 1:
+        raise typer.BadParameter("give one of --team, --model and --models")
+    raise typer.Exit(run(digests.show(settings(), team, model, models, week, as_json, out)))

@@ -220,5 +220,3 @@ def policies(routes: Routes, receivers: Sequence[tuple[str, bool]]) -> dict[str,
             limit = LIMITS[known[name].kind]
         found[name] = ReceiverPolicy(name, Bucket(limit) if limit else None, keeps_incidents)
     return found
-
-

@@ -157,6 +157,34 @@ class Facts(NamedTuple):
         return sum(row.usage.cost_nanos for row in self.rows_before)
 
 
+#: What the ledger has of a team, feature and model: the three names, whether it is the week itself (else the week
+#: before), and the members of ``Usage``.
+Spent = tuple[str, str, str, bool, tuple[int, int, int, int, int, int, int]]
+
+
+def facts_of(
+    subject: Subject,
+    name: str,
+    week: Week,
+    now: int,
+    *,
+    spent: Iterable[Spent],
+    month_nanos: int,
+    budgets: Iterable[tuple[str, str, str, int, int, int | None, int | None]],
+    alerts: Iterable[tuple[str, str, int]],
+    reviews: Iterable[tuple[str, str, int]],
+) -> Facts:
+    """The facts of a subject's week from rows of the ledger, in the order of ``BudgetNow``, ``AlertThen`` and
+    ``ReviewNow``."""
+    rows: tuple[list[Row], list[Row]] = ([], [])
+    for team, feature, model, is_week, usage in spent:
+        rows[is_week].append(Row(team, feature, model, Usage(*usage)))
+    return Facts(
+        subject, name, week, now, rows[True], rows[False], month_nanos,
+        [BudgetNow(*row) for row in budgets], [AlertThen(*row) for row in alerts], [ReviewNow(*row) for row in reviews],
+    )  # fmt: skip
+
+
 class Change(NamedTuple):
     """What one team, feature or model cost, and the week before."""
 

@@ -257,9 +257,7 @@ async def _tried(
     await connection.execute(_TRIED, *row)
 
 
-async def _fall_back(
-    connection: asyncpg.Connection, receiver: str, fallbacks: Sequence[str], policy: Policy
-) -> int:
+async def _fall_back(connection: asyncpg.Connection, receiver: str, fallbacks: Sequence[str], policy: Policy) -> int:
     standing, now = await _standing(connection, receiver)
     copies = 0
     for row in await connection.fetch(_IN_TROUBLE, receiver):
@@ -275,9 +273,7 @@ async def _fall_back(
     return copies
 
 
-async def _copy(
-    connection: asyncpg.Connection, row: asyncpg.Record, receiver: str, fallbacks: Sequence[str]
-) -> int:
+async def _copy(connection: asyncpg.Connection, row: asyncpg.Record, receiver: str, fallbacks: Sequence[str]) -> int:
     said, copies = restored(row["body"]), 0
     for fallback in fallbacks:
         if await connection.fetchval(_IS_TOLD_ANYWAY, said.notification_id, fallback):

@@ -22,9 +22,11 @@ from streams.web import (
     alerts,
     budget_changes,
     budgets,
+    digests,
     forecasts,
     health,
     limits,
+    pagerduty_hook,
     problems,
     releasing,
     reviews,
@@ -46,7 +48,7 @@ CONTENT_SECURITY_POLICY = (
 #: In this order: a run's id and an alert's key may have slashes in them.
 ROUTED = (
     health, spend, views, budgets, budget_changes, showback, forecasts, limits, runs, releasing, alerts, silences,
-    reviews,
+    reviews, pagerduty_hook, digests,
 )  # fmt: skip
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
