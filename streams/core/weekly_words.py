@@ -171,7 +171,7 @@ def _step(one: Change) -> str:
         return "new"
     if one.nanos == one.before:
         return "same"
-    return "gone" if one.nanos == 0 else _signed(one.nanos - one.before)
+    return _signed(one.nanos - one.before)
 
 
 def _month(facts: Facts) -> str:

@@ -181,6 +181,8 @@ async def test_what_is_not_about_our_alerts_is_taken_and_does_nothing(client, po
     assert await in_hand(pool) == {}
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"event": {}}', b"\xff\xfe", webhook("acknowledged").replace(b"Z", b"")])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"event": {}}', b"\xff\xfe", webhook("acknowledged").replace(b"Z", b"")]
+)
 async def test_what_is_no_webhook_is_refused_with_400(client, pool, body):
     assert (await post(client, body)).status_code == 400
