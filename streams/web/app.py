@@ -98,6 +98,10 @@ def create_api(
     async def dashboard() -> FileResponse:
         return FileResponse(STATIC / "index.html", media_type="text/html")
 
+    @api.get("/alerts", include_in_schema=False)
+    async def alerts_page() -> FileResponse:
+        return FileResponse(STATIC / "alerts.html", media_type="text/html")
+
     api.mount("/assets", StaticFiles(directory=STATIC), name="assets")
     problems.install(api)
     api.add_middleware(Edge)
@@ -137,7 +141,7 @@ def _dress(headers: MutableHeaders, path: str) -> None:
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Referrer-Policy", "no-referrer")
     headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    page = path == "/" or path.startswith("/assets/")
+    page = path in ("/", "/alerts") or path.startswith("/assets/")
     # Pages may be kept but are asked about again, so an upgrade shows at once; figures are never kept.
     headers.setdefault("Cache-Control", "no-cache" if page else "no-store")
 
