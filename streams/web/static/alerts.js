@@ -200,8 +200,12 @@ const ACTIONS = {
   team: async (value) => { team = value; await digest(); },
 };
 
-// A matcher's value may have spaces in it where it stands in quotes.
-const matchers = (text) => text.match(/[^\s"]*"(?:[^"\\]|\\.)*"|\S+/g) ?? [];
+// Several conditions in one line; a value may have spaces in it where it stands in quotes. What is none goes to the
+// API whole, which says what is wrong with it.
+function matchers(text) {
+  const found = text.match(/[A-Za-z_][\w.:-]*\s*(?:=~|!~|!=|=)\s*(?:"[^"]*"|'[^']*'|\S+)/g) ?? [];
+  return found.join("").replace(/\s/g, "") === text.replace(/\s/g, "") ? found : [text];
+}
 
 async function act(work) {
   try {
