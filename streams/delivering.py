@@ -1,5 +1,7 @@
-"""What the stages of a delivery hand to each other: values and protocols. ``streams/sinks`` implements them in PostgreSQL,
-``streams/core/delivery.py`` decides, ``streams/agents`` drives. Times are microseconds."""
+"""What the stages of a delivery hand to each other: values and protocols. Times are microseconds.
+
+``streams/sinks`` implements them in PostgreSQL, ``streams/core/delivery.py`` decides, ``streams/agents`` drives.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -64,7 +66,7 @@ class Round(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What a group says now, what it has told by then, and when it is to be asked again (None: when something comes)."""
+    """What a group says now, what it has told by then, and when it is to be asked again (None: by no timer)."""
 
     notifications: Sequence[Notification]
     told: Sequence[Told]

@@ -75,6 +75,29 @@ NOTIFICATIONS = Counter(
     "sluice_notifications_total", "Messages to receivers.", ["receiver", "outcome"], registry=WORKER
 )
 
+NOTIFICATIONS_OWED = Counter(
+    "sluice_notifications_owed_total", "Messages that groups had to say.", ["receiver", "reason"], registry=WORKER
+)
+NOTIFICATION_SECONDS = Histogram(
+    "sluice_notification_seconds",
+    "From a message's being owed to its receiver's taking it.",
+    ["receiver"],
+    buckets=(*_SECONDS, 30.0, 60.0, 300.0, 1800.0),
+    registry=WORKER,
+)
+NOTIFICATIONS_FELL_BACK = Counter(
+    "sluice_notifications_fell_back_total",
+    "Messages that were owed to a fallback because the receiver did not take them.",
+    ["receiver"],
+    registry=WORKER,
+)
+NOTIFY_FLUSH_SECONDS = Histogram(
+    "sluice_notify_flush_seconds", "Deciding what due groups say, and owing it.", buckets=_SECONDS, registry=WORKER
+)
+NOTIFY_GROUPS_FAILED = Counter(
+    "sluice_notify_groups_failed_total", "Groups that could not be decided and are tried again.", registry=WORKER
+)
+
 # LEDGER
 LEDGER_SECONDS = Histogram(
     "sluice_ledger_write_seconds", "One batch into PostgreSQL.", buckets=_SECONDS, registry=WORKER

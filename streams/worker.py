@@ -31,13 +31,16 @@ from streams.kafka_connection import connection
 from streams.ports import RetryableError, Standing
 from streams.settings import Settings, SettingsError
 from streams.settings_checks import is_loopback
+from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.definitions import KafkaDefinitions, Wanted
 from streams.sinks.forecasts import PostgresForecasts
 from streams.sinks.ledger import PostgresLedger
+from streams.sinks.notify_groups import PostgresGroups
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.receivers import receivers
 from streams.sinks.reviews import PostgresReviews
+from streams.sinks.silences import load_silences
 from streams.sinks.weekly_reports import WeeklyReports
 from streams.transport.following import TopicFollower
 
@@ -66,8 +69,9 @@ async def serve(settings: Settings) -> int:
         reach = receivers(settings, inviting(settings, known))
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
+        groups = PostgresGroups(pool, load_silences, load_acknowledgements)
         outside = Outside(
-            PostgresLedger(pool), PostgresOutbox(pool), reach, PostgresForecasts(pool),
+            PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool),
             aftercare=aftercare(settings, pool, reach),
         )  # fmt: skip
         entries = read_budgets(settings)

@@ -58,7 +58,7 @@ def retry_in_s(notification_id: str, attempt: int, owed_at: int, failure: Failur
     share = jitter(notification_id, str(attempt))
     if failure.asked_s is not None:
         return min(max(failure.asked_s, 0.0), ASKED_S_MAX) * (1 + share / 10)
-    return min(BACKOFF_S * 2 ** min(attempt - 1, 16), BACKOFF_S_MAX) * (0.5 + share / 2)
+    return float(min(BACKOFF_S * 2 ** min(attempt - 1, 16), BACKOFF_S_MAX)) * (0.5 + share / 2)
 
 
 def after_success(standing: Standing) -> Standing:

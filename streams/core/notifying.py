@@ -120,3 +120,5 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     since: dict[str, int] = {}
     #: Those among ``firing`` that it knows to be acknowledged.
     acknowledged: tuple[str, ...] = ()
+    #: How many messages it was owed of this group: the next one's id follows from it.
+    messages: int = 0

@@ -123,6 +123,8 @@ class Inhibition(msgspec.Struct, frozen=True):
     #: What was silenced stays so for its whole episode, also when the source has ended.
     sticky: bool = False
     quiets: Quiets = "all"
+    #: How long a possible target waits for a source before it is told: one overspend crosses several budgets at once.
+    wait_us: int = 0
 
 
 class Owner(msgspec.Struct, frozen=True):

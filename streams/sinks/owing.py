@@ -35,14 +35,14 @@ where receiver = $1 and thread_key = $2 and state = 'owed' and attempts = 0 and 
 returning reason
 """
 _IS_OWED = "select exists(select 1 from outbox where notification_id = $1)"
+#: In the order in which everybody locks groups.
 _WAKE = """
-update notify_groups set due_at = least(due_at, now())
-where group_key in (select group_key from notify_members where dedup_key = any($1::text[]))
+with woken as materialized (
+    select group_key from notify_groups
+    where group_key in (select group_key from notify_members where {0}) order by group_key for update)
+update notify_groups set due_at = least(due_at, now()) from woken where notify_groups.group_key = woken.group_key
 """
-_WAKE_ALL = """
-update notify_groups set due_at = least(due_at, now())
-where group_key in (select group_key from notify_members)
-"""
+_WAKE_SOME, _WAKE_ALL = _WAKE.format("dedup_key = any($1::text[])"), _WAKE.format("true")
 _OF_THREAD = """
 select dedup_key from outbox_alerts where notification_id = (
     select notification_id from outbox where thread_key = $1 and action <> 'tell' order by position desc limit 1)
@@ -77,7 +77,7 @@ async def owe(
 
 async def wake(connection: asyncpg.Connection | asyncpg.Pool, dedup_keys: Sequence[str]) -> None:
     """Let the groups of these alerts look again whether they have something to say: somebody has one in hand."""
-    await connection.execute(_WAKE, [storable(key) for key in dedup_keys])
+    await connection.execute(_WAKE_SOME, [storable(key) for key in dedup_keys])
 
 
 async def wake_all(connection: asyncpg.Connection | asyncpg.Pool) -> None:
