@@ -107,9 +107,13 @@ def _standing(alert: Mapping[str, Any]) -> list[str]:
             f"silence {silence['id']} by {escaped(silence['by'])} until {day_minute(silence['until'])}:"
             f" {escaped(silence['reason'])}"
         )
-    if alert["inhibited_by"]:
-        lines.append(f"inhibited by {escaped(alert['inhibited_by'])}")
-    return lines
+    return lines + [held_words(each) for each in alert["held_back"]]
+
+
+def held_words(held: Mapping[str, Any]) -> str:
+    """What holds messages back, for people."""
+    whom = f" for {', '.join(held['receivers'])}" if held["receivers"] else ""
+    return f"{'inhibited by' if held['by'] == 'inhibition' else 'quiet hours'} {escaped(held['what'])}{escaped(whom)}"
 
 
 def _print_episodes(out: Console, episodes: list[dict[str, Any]]) -> None:

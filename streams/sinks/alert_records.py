@@ -1,6 +1,7 @@
 """What is known of alerts beyond how they stand: their episodes, the words on them, and what was sent to whom."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import asyncpg
 
@@ -30,6 +31,15 @@ order by said_at desc, word_id limit {HISTORY_MAX}
 """
 _DELIVERIES = f"""
 select * from alert_deliveries where dedup_key = $1 order by position desc limit {DELIVERIES_MAX}
+"""
+#: What held an alert back when its groups spoke last.
+_HELD = """
+select distinct each ->> 'dedup_key' as dedup_key, each ->> 'by' as by, each ->> 'what' as what,
+    each -> 'receivers' as receivers
+from notify_groups g cross join lateral jsonb_array_elements(g.mutes) each
+where g.group_key in (select group_key from notify_members where dedup_key = any($1::text[]))
+    and each ->> 'dedup_key' = any($1::text[]) and each ->> 'by' <> 'silence'
+order by 1, 2, 3
 """
 _EPISODES = """
 select dedup_key, episode, min(recorded_at) as began from alert_history where dedup_key = any($1::text[])
@@ -69,6 +79,18 @@ async def words_on(connection: asyncpg.Connection | asyncpg.Pool, dedup_key: str
 async def deliveries(connection: asyncpg.Connection | asyncpg.Pool, dedup_key: str) -> list[asyncpg.Record]:
     """Messages that told of it, the newest first: to whom, when, with which receipt or error."""
     return list(await connection.fetch(_DELIVERIES, storable(dedup_key)))
+
+
+async def held_back(
+    connection: asyncpg.Connection | asyncpg.Pool, dedup_keys: Sequence[str]
+) -> Mapping[str, list[dict[str, Any]]]:
+    """By alert, what holds messages about it back besides silences: ``by`` (inhibition, quiet_hours), ``what`` (the
+    inhibiting alert's key, the quiet hours' name), and for which ``receivers`` (empty: all)."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in await connection.fetch(_HELD, [storable(each) for each in dedup_keys]):
+        held = {"by": row["by"], "what": row["what"], "receivers": row["receivers"] or []}
+        found.setdefault(row["dedup_key"], []).append(held)
+    return found
 
 
 async def episodes_of(

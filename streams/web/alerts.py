@@ -96,20 +96,23 @@ class Words(NamedTuple):
 
     silences: Sequence[Silence]
     acknowledgements: Mapping[tuple[str, int], Acknowledgement]
-    #: The dedup key of the alert that makes one needless, by dedup key.
-    inhibited: Mapping[str, str]
+    #: By dedup key, what holds an alert back besides silences, as ``alert_records.held_back`` has it.
+    held: Mapping[str, Sequence[Mapping[str, Any]]]
     now: int
 
     def of(self, alert: Alert) -> Standing:
         """Where an alert stands."""
-        above = self.inhibited.get(alert.dedup_key, "")
+        held = self.held.get(alert.dedup_key, ())
+        # What holds back pages alone is told to others.
+        above = next((each["what"] for each in held if each["by"] == "inhibition" and not each["receivers"]), "")
         return standing(alert, self.silences, self.acknowledgements, self.now, above)
 
 
 async def words_on(pool: asyncpg.Pool, alerts: Iterable[Alert], now: int) -> Words:
     """What is said of these alerts."""
     keys = [alert.dedup_key for alert in alerts]
-    return Words(await load_silences(pool, now), await load_acknowledgements(pool, keys), {}, now)
+    held = await alert_records.held_back(pool, keys)
+    return Words(await load_silences(pool, now), await load_acknowledgements(pool, keys), held, now)
 
 
 @router.get("/v1/alerts", summary="Alerts as they stand")
@@ -129,7 +132,10 @@ async def shown_all(pool: asyncpg.Pool, rows: Sequence[asyncpg.Record], now: int
     """Alerts for people, each with where it stands."""
     alerts = [read(row) for row in rows]
     words = await words_on(pool, alerts, now)
-    return [shown(row, words.of(alert)) for row, alert in zip(rows, alerts, strict=True)]
+    return [
+        shown(row, words.of(alert)) | {"held_back": list(words.held.get(alert.dedup_key, ()))}
+        for row, alert in zip(rows, alerts, strict=True)
+    ]
 
 
 def read(row: asyncpg.Record) -> Alert:

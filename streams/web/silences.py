@@ -9,8 +9,9 @@ from pydantic import Field
 
 from schemas.instants import DAY, format_instant, to_micros
 from schemas.readers import ALERTS
+from streams.core.matchers import written
 from streams.core.notifying import Matcher, Silence, labels_of
-from streams.core.silencing import silence_of, written
+from streams.core.silencing import silence_of
 from streams.sinks.owing import wake_all
 from streams.sinks.silences import add_silence, end_silence, list_silences
 from streams.web import queries

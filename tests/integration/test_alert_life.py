@@ -244,3 +244,25 @@ async def test_a_review_that_nobody_closed_is_overdue_and_can_be_handed_over(cli
     assert (moved["owner"], moved["overdue"]) == ("Ben", False)
     assert (await client.patch(path, json={})).status_code == 422
     assert len(await list_reviews(pool)) == 1
+
+
+async def test_an_alert_that_another_one_makes_needless_says_which(client, pool):
+    """As NOTIFY leaves it with the group that spoke last."""
+    await put(pool, alert())
+    await put(pool, alert(key="below", scope_id="kyc"))
+    await pool.execute(
+        "insert into notify_groups (group_key, body, mutes) values ('g', '{}', $1)",
+        [
+            {"dedup_key": "below", "by": "inhibition", "what": KEY, "receivers": []},
+            {"dedup_key": KEY, "by": "inhibition", "what": "org", "receivers": ["pagerduty"]},
+            {"dedup_key": KEY, "by": "quiet_hours", "what": "nights", "receivers": ["pagerduty"]},
+        ],
+    )
+    for key in (KEY, "below"):
+        await pool.execute(
+            "insert into notify_members (group_key, dedup_key, receivers, interval_us) values ('g', $1, '{}', 0)", key
+        )
+    found = {one["dedup_key"]: one for one in (await got(client, "/v1/alerts"))["alerts"]}
+    assert (found["below"]["stage"], found["below"]["inhibited_by"]) == ("inhibited", KEY)
+    assert (found[KEY]["stage"], found[KEY]["inhibited_by"]) == ("firing", None)
+    assert [held["what"] for held in found[KEY]["held_back"]] == ["org", "nights"]

@@ -92,7 +92,7 @@ async def test_a_silence_is_made_listed_and_ended(pool, settings, now):
     assert "it holds back 1 open alerts" in text_of(out)
     name = text_of(out).split()[1]
     await silences.show_list(settings, False, False, out := paper())
-    for words in (name, 'team="search"', "anna", "a load test"):
+    for words in (name, 'team = "search"', "anna", "a load test"):
         assert words in text_of(out)
     await alerts.show_list(settings, "open", "", 10, False, out := paper())
     assert "silenced until" in text_of(out)

@@ -81,7 +81,8 @@ function oneAlert(found) {
   const facts = [["Where", where], ["Since", `${clock(alert.occurred_at)} · episode ${alert.episode}`], ["Observed", alert.observed && `${alert.observed} ${alert.unit ?? "USD"}`], ["Done", alert.action],
     ["In hand", alert.acknowledged && `${alert.acknowledged.by}, ${ago(now(), alert.acknowledged.at)} (${alert.acknowledged.via})`],
     ["Silenced", alert.silenced && `until ${clock(alert.silenced.until)} by ${alert.silenced.by}: ${alert.silenced.reason}`],
-    ["Inhibited", alert.inhibited_by && `by ${alert.inhibited_by}`], ["Key", alert.dedup_key]];
+    ...alert.held_back.map((held) => [held.by === "inhibition" ? "Inhibited" : "Quiet hours", `${held.by === "inhibition" ? "by " : ""}${held.what}${held.receivers.length ? ` (${held.receivers.join(", ")})` : ""}`]),
+    ["Key", alert.dedup_key]];
   const buttons = alert.status === "resolved" ? [] : [
     alert.acknowledged ? button("Give it back", "withdraw", alert.dedup_key) : button("Take it in hand", "ack", alert.dedup_key),
     button("Silence it …", "silence", alert.dedup_key)];
