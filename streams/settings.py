@@ -145,8 +145,12 @@ class Settings(BaseSettings):
     pagerduty_routing_key: RoutingKey | None = None
     pagerduty_url: WebUrl = "https://events.pagerduty.com"
     pagerduty_ca_file: Path | None = Field(None, description="For a PagerDuty stand-in with its own CA.")
-    pagerduty_webhook_secret: SecretStr | None = Field(None, description="Of its V3 webhook to us; none: none taken.")
-    slack_webhook_url: SecretWebUrl | None = None
+    slack_webhook_url: SecretWebUrl | None = Field(None, description="Incoming webhook: no threads.")
+    slack_bot_token: SecretStr | None = Field(
+        None, description="xoxb-…, scope chat:write: updates go into the incident's thread, a resolve edits its start."
+    )
+    slack_channel: str = Field("", description="Id of the channel that the bot writes to, as C0123456789.")
+    slack_api_url: WebUrl = Field("https://slack.com/api/", description="For a Slack stand-in.")
     smtp_host: str | None = None
     smtp_port: int = Field(587, ge=1, le=65_535)
     smtp_username: str | None = None
@@ -161,6 +165,9 @@ class Settings(BaseSettings):
     team_timezones: TimeZoneMapping = Field({}, description="team=zone: when a team's week begins and is told.")
     public_url: WebUrl = Field(
         "http://127.0.0.1:8686", description="Where people reach the API: in messages, and of approval links."
+    )
+    runbook_url: str = Field(
+        "", description="Linked where an alert names no runbook of its own; {rule} stands for its rule."
     )
 
     # API and sources
@@ -180,6 +187,7 @@ class Settings(BaseSettings):
         description="CloudEvents types of LiteLLM's OpenMeter logger (its OPENMETER_EVENT_TYPE).",
     )
     billing_webhook_secret: WebhookSecret | None = Field(None, description="Standard Webhooks: whsec_…")
+    pagerduty_webhook_secret: SecretStr | None = Field(None, description="Of its V3 webhook to us; none: none taken.")
     gpu_targets: WebUrlList = Field([], description="dcgm-exporter URLs to scrape.")
     gpu_scrape_interval_s: float = Field(30.0, ge=1, le=600)
     gpu_team_by_namespace: TextMapping = {}

@@ -1,0 +1,120 @@
+"""What a whole message says: its heading with the cause in it, whom it is about, which alerts fit, and what was cut."""
+
+from collections.abc import Sequence
+
+from schemas.alerts import Alert, Severity
+from streams.core.notifying import Notification
+from streams.sinks.wording import cause, clip, one_line, rule_words, runbook
+
+HEADING_MAX = 1_024
+PARAGRAPH_MAX = 2_000
+PARAGRAPHS_MAX = 100
+GROUP_LABELS_MAX = 8
+RULES_MAX = 3
+#: Worst first.
+SEVERITIES: tuple[Severity, ...] = ("emergency", "critical", "warning", "info")
+#: Why a message comes, where that is more than that something fires.
+_LEADS = {
+    "worse": "Worse: ",
+    "better": "Better: ",
+    "repeated": "Still: ",
+    "escalated": "Not acknowledged: ",
+}
+_TELLS = {"digest": "Messages were held back", "report": "Report"}
+
+
+def is_over(alert: Alert) -> bool:
+    """Whether an alert of a message has ended."""
+    return alert.status == "resolved"
+
+
+def firing(notification: Notification) -> int:
+    """How many of its alerts fire."""
+    return sum(not is_over(alert) for alert in notification.alerts)
+
+
+def worst(notification: Notification) -> Severity | None:
+    """The worst severity that fires, or that did where all have ended; None without alerts."""
+    found = [a.severity for a in notification.alerts if not is_over(a)] or [a.severity for a in notification.alerts]
+    return min(found, key=SEVERITIES.index) if found else None
+
+
+def standing(notification: Notification) -> str:
+    """The worst severity that fires, or ``ended``; empty for what is about no alert."""
+    found = worst(notification)
+    if notification.action == "resolve" or (found is not None and not firing(notification)):
+        return "ended"
+    return found or ""
+
+
+def rules(notification: Notification) -> str:
+    """What the rules of its alerts are called, the first few."""
+    found = list(dict.fromkeys(rule_words(alert.rule) for alert in notification.alerts))
+    return ", ".join(found[:RULES_MAX]) + ("…" if len(found) > RULES_MAX else "")
+
+
+def runbooks(notification: Notification, template: str = "") -> list[tuple[str, str]]:
+    """The first few runbooks of its alerts and what to call them."""
+    found = {book: alert.rule for alert in reversed(notification.alerts) if (book := runbook(alert, template))}
+    shown = list(reversed(found.items()))[:RULES_MAX]
+    return [(f"Runbook: {rule_words(rule)}" if len(shown) > 1 else "Runbook", book) for book, rule in shown]
+
+
+def heading(notification: Notification) -> str:
+    """The first line: why this message comes, how many alerts it is about, and the cause of the worst."""
+    if notification.heading:
+        return clip(one_line(notification.heading), HEADING_MAX)
+    alerts = notification.alerts
+    if not alerts:
+        return _TELLS.get(notification.reason, "Resolved" if notification.action == "resolve" else "Sluice")
+    if len(alerts) == 1:
+        return clip(_lead(notification, alerts[0]) + cause(alerts[0]), HEADING_MAX)
+    if notification.action == "resolve":
+        return clip(f"Resolved, {len(alerts)} alerts: {cause(alerts[0])}", HEADING_MAX)
+    said = f"{_lead(notification, None)}{counts(alerts)}: "
+    return clip(said + cause(alerts[0]), HEADING_MAX)
+
+
+def _lead(notification: Notification, alert: Alert | None) -> str:
+    if notification.action == "resolve" or (alert is not None and is_over(alert)):
+        return "Resolved: "
+    if notification.action == "acknowledge":
+        return "Acknowledged: "
+    found = _LEADS.get(notification.reason, "")
+    return found or ("Update: " if alert is not None and alert.status == "updated" else "")
+
+
+def counts(alerts: Sequence[Alert]) -> str:
+    """How many fire and how many have ended.
+
+    >>> counts([])
+    '0 firing'
+    """
+    over = sum(is_over(alert) for alert in alerts)
+    fires = f"{len(alerts) - over} firing"
+    return (f"{fires}, {over} ended" if over < len(alerts) else f"{over} ended") if over else fires
+
+
+def about(notification: Notification) -> str:
+    """The labels that a group shares, for people; empty where there are none."""
+    shared = [(name, value) for name, value in notification.group.items() if value][:GROUP_LABELS_MAX]
+    return one_line(", ".join(f"{clip(name.replace('_', ' '), 40)} {clip(value, 200)}" for name, value in shared))
+
+
+def paragraphs(notification: Notification, most: int = PARAGRAPHS_MAX) -> list[str]:
+    """Its first paragraphs, with the line breaks of their own and no other control characters, and what was cut."""
+    texts = notification.paragraphs
+    shown = [clip("\n".join(map(one_line, text.split("\n"))).strip(), PARAGRAPH_MAX) for text in texts[:most]]
+    left = len(texts) - len(shown)
+    return [text for text in shown if text] + ([f"… and {left} more; the dashboard has all of them."] if left else [])
+
+
+def left_out(notification: Notification, shown: int) -> str:
+    """What of a group a message has no room for; empty where all is shown.
+
+    The alerts that fire come first, so what has ended is cut before them.
+    """
+    rest = notification.alerts[shown:]
+    if not rest:
+        return ""
+    return f"… and {len(rest)} more ({counts(rest)}); the dashboard has all of them."
