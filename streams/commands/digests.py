@@ -23,6 +23,10 @@ async def show(settings: Settings, team: str, model: str, models: bool, week: st
     print_line(out, report.heading, "bold")
     for paragraph in report.paragraphs:
         print_line(out, "")
-        for line in textwrap.wrap(paragraph, min(WIDTH, out.width), break_long_words=False):
-            print_line(out, line)
+        for line in paragraph.split("\n"):
+            hanging = "  " if line.startswith("· ") else ""
+            for part in textwrap.wrap(
+                line, min(WIDTH, out.width), subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+            ):
+                print_line(out, part)
     return 0

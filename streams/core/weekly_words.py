@@ -49,7 +49,7 @@ def report_of(facts: Facts) -> Report:
         ("team", "Teams"), ("feature", "Features"), ("model", "Models"),
     ]  # fmt: skip
     lists = [
-        f"{title}: {_changes(changes(facts, kind, LISTED_MAX))}."
+        _listed(f"{title}:", map(_change, changes(facts, kind, LISTED_MAX)))
         for kind, title in listed
         if kind != facts.subject and facts.rows
     ]
@@ -162,8 +162,13 @@ def _why(facts: Facts) -> str:
     return "Why: " + ", ".join(f"{_PARTS[name][nanos < 0]} {_signed(nanos)}" for name, nanos in found) + "."
 
 
-def _changes(found: Sequence[Change]) -> str:
-    return ", ".join(f"{_name(one.name)} {display_usd(one.nanos)} ({_step(one)})" for one in found)
+def _listed(head: str, lines: Iterable[str]) -> str:
+    """A paragraph with a line for each of some things."""
+    return "\n".join([head, *(f"· {line}" for line in lines)])
+
+
+def _change(one: Change) -> str:
+    return f"{_name(one.name)} {display_usd(one.nanos)} ({_step(one)})"
 
 
 def _step(one: Change) -> str:
@@ -189,9 +194,8 @@ def _budgets(facts: Facts) -> str:
     if not facts.budgets:
         return ""
     ordered = sorted(facts.budgets, key=lambda one: (-_permille(one.spent_nanos, one.limit_nanos), one.budget_id))
-    told = "; ".join(_budget(one, facts.now) for one in ordered[:LISTED_MAX])
-    more = f"; {len(ordered) - LISTED_MAX} more" if len(ordered) > LISTED_MAX else ""
-    return f"Budgets now: {told}{more}."
+    more = [f"{len(ordered) - LISTED_MAX} more"] if len(ordered) > LISTED_MAX else []
+    return _listed("Budgets now:", [*(_budget(one, facts.now) for one in ordered[:LISTED_MAX]), *more])
 
 
 def _budget(one: BudgetNow, now: int) -> str:

@@ -165,7 +165,7 @@ async def test_a_digest_has_the_teams_own_budgets_alerts_and_reviews(pool):
     async with client_of(Settings(kafka_url=NO_BROKER), pool) as client:
         found = await got(client, "/v1/digest?team=search&week=2026-W47")
     text = "\n".join(found["paragraphs"])
-    assert "by-definition 75.0 % of $4,000.00 (month); search-month 75.0 %" in text
+    assert "· by-definition 75.0 % of $4,000.00 (month)\n· search-month 75.0 %" in text
     assert "org-month" not in text
     assert "Alerts: 1 emergency. The worst: Budget search-daily is used up" in text
     assert (found["cost"], found["cost_before"]) == ("900", "400")

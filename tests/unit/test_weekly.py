@@ -131,11 +131,12 @@ def test_a_teams_digest_word_for_word():
         "Team search in week 2026-W47: $1,200.50, 140 % more\n"
         "16 November to 22 November 2026 (Europe/Berlin): $1,200.50 spent; the week before $500.00, 140 % more (+$700.50).\n"
         "Why: more requests +$500.00, a higher price per token +$360.50, cheaper models -$160.00.\n"
-        "Features: chat $840.00 (+$440.00), kyc $360.50 (new), old $0.00 (-$100.00).\n"
-        "Models: gpt-4o $1,160.50 (+$660.50), gpt-4o-mini $40.00 (new).\n"
+        "Features:\n· chat $840.00 (+$440.00)\n· kyc $360.50 (new)\n· old $0.00 (-$100.00)\n"
+        "Models:\n· gpt-4o $1,160.50 (+$660.50)\n· gpt-4o-mini $40.00 (new)\n"
         "Forecast: $3,100.00 in November so far; if its other days cost what this week's did, $4,472.00 at its end.\n"
-        "Budgets now: kyc 120.0 % of $50.00 (week), used up; search-month 77.5 % of $4,000.00 (month),"
-        " will be used up on the 28th at about 15:00; search-daily 24.0 % of $50.00 (day), foreseen $41.20.\n"
+        "Budgets now:\n· kyc 120.0 % of $50.00 (week), used up\n"
+        "· search-month 77.5 % of $4,000.00 (month), will be used up on the 28th at about 15:00\n"
+        "· search-daily 24.0 % of $50.00 (day), foreseen $41.20\n"
         "Alerts: 2 emergency, 1 warning. The worst: Budget kyc is used up\n"
         "Reviews: 2 open, 1 of them overdue. First due, with anna: Budget kyc is used up"
     )
@@ -196,7 +197,9 @@ def test_the_models_have_a_paragraph_each_with_who_used_them():
 def test_names_that_others_chose_stay_within_their_line():
     hostile = report_of(facts(name="a\r\nBcc: x", rows=[row("chat\u202e\n", "m" * 300, "1")]))
     assert hostile.heading.startswith("Team a Bcc: x in week")
-    assert all(text.isprintable() and len(text) < 400 for text in (hostile.heading, *hostile.paragraphs))
+    lines = [line for text in hostile.paragraphs for line in text.split("\n")]
+    assert all(line.isprintable() and len(line) < 200 for line in (hostile.heading, *lines))
+    assert "\n" not in hostile.heading
 
 
 def test_money_without_a_team_is_called_so():
