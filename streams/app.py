@@ -51,6 +51,8 @@ class Outside(NamedTuple):
     receivers: Mapping[str, Receiver]
     #: None: nothing is forecast.
     forecasts: Forecasts | None = None
+    #: Reviews and weekly digests; None: there are none.
+    aftercare: Loop | None = None
     #: None: the built-in ones over the receivers.
     routes: Routes | None = None
 
@@ -168,7 +170,8 @@ def _bind_notify(app: App, settings: Settings, outside: Outside) -> list[Loop]:
     notify = NotifyAgent(outside.groups, routes, settings.topic_epoch, groups_woken)
     _bind(app, "notify", notify.run, topics.ALERTS)
     dispatcher = Dispatcher(outside.groups, routes, groups_woken, outbox_woken)
-    return [notify, dispatcher, deliverer(outside, routes, outbox_woken)]
+    after = [outside.aftercare] if outside.aftercare is not None else []
+    return [notify, dispatcher, deliverer(outside, routes, outbox_woken), *after]
 
 
 def deliverer(outside: Outside, routes: Routes, woken: Woken) -> Deliverer:

@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,9 @@ from asyncpg import Pool
 
 from schemas import topics
 from schemas.budgets import Budget, Definition
+from schemas.instants import DAY
 from streams import metrics
+from streams.agents.aftercare import Aftercare, Digests
 from streams.agents.definitions import KnownDefinitions
 from streams.agents.invitations import Invitations
 from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
@@ -37,7 +39,9 @@ from streams.sinks.notify_groups import PostgresGroups
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.receivers import receivers
+from streams.sinks.reviews import PostgresReviews
 from streams.sinks.silences import load_silences
+from streams.sinks.weekly_reports import WeeklyReports
 from streams.transport.following import TopicFollower
 
 logger = logging.getLogger("sluice.worker")
@@ -66,7 +70,10 @@ async def serve(settings: Settings) -> int:
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
         groups = PostgresGroups(pool, load_silences, load_acknowledgements)
-        outside = Outside(PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool))
+        outside = Outside(
+            PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool),
+            aftercare=aftercare(settings, pool, reach),
+        )  # fmt: skip
         entries = read_budgets(settings)
         worker = create_app(settings, outside, known, read_prices(settings))
         if entries is not None and settings.budgets is not None:
@@ -89,6 +96,23 @@ def inviting(settings: Settings, known: KnownDefinitions) -> Invitations:
     return Invitations(
         known, secret, settings.public_url, settings.team_leads, in_slack=settings.approval_links_in_slack
     )
+
+
+def aftercare(settings: Settings, pool: Pool, reach: Collection[str]) -> Aftercare | None:
+    """Reviews and weekly digests, as the settings say; where the stream is the clock it is nobody's Monday."""
+    if settings.clock != "wall":
+        return None
+    digests = Digests(
+        [name for name in settings.digest_receivers if name in reach],
+        settings.digest_hour,
+        settings.digest_timezone,
+        settings.team_timezones,
+        settings.team_leads,
+    )
+    return Aftercare(
+        PostgresReviews(pool), WeeklyReports(pool), WallClock(), digests,
+        review_us=settings.review_days * DAY, owners=settings.team_leads,
+    )  # fmt: skip
 
 
 def definition_store(settings: Settings, pool: Pool) -> KafkaDefinitions:

@@ -23,6 +23,10 @@ SKEW_US = 5_000_000
 REVIEWED = ("critical", "emergency")
 
 
+class LifeError(ValueError):
+    """What is asked of an alert or a review cannot be, as it stands; the message says why."""
+
+
 class Standing(NamedTuple):
     """Where one alert stands now, and because of whom."""
 

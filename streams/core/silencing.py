@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 from schemas.instants import DAY, InstantError, parse_instant
 from schemas.keys import digest
 from streams.core.defining import RequestError, Wrong, said, until
-from streams.core.notifying import Matcher, MatchOp, Silence
+from streams.core.matchers import parse_matcher, written
+from streams.core.notifying import Matcher, Silence
 
 #: Whoever needs longer changes the budget or the route, where others find it.
 LONGEST = 90 * DAY
@@ -16,60 +17,28 @@ MATCHERS_MAX = 16
 VALUE_MAX = 256
 #: Patterns are tried against every label of every alert: what repeats more than so often could take for ever.
 REPEATS_MAX = 3
-_MATCHER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.:-]{0,63})\s*(=~|!~|!=|=)\s*(.*?)\s*", re.DOTALL)
 _REPEAT = re.compile(r"(?<!\\)[*+{]")
 _GROUP_REPEAT = re.compile(r"(?<!\\)\)[*+{]")
-_OPS = get_args(MatchOp)
-
 Result = TypeVar("Result")
 
 
 def matcher_of(text: str) -> Matcher:
-    """A matcher as Alertmanager writes it; the value may stand in double quotes.
+    """A matcher of a silence; anybody with a key may write one, so its pattern is bounded.
 
-    >>> matcher_of("team=search"), matcher_of('rule=~"spend_.*|gpu_idle"')
-    (Matcher(label='team', op='=', value='search'), Matcher(label='rule', op='=~', value='spend_.*|gpu_idle'))
+    >>> matcher_of("team=search").holds({"team": "search"})
+    True
 
     Raises:
         ValueError: it is none, or its pattern cannot be used.
     """
-    found = _MATCHER.fullmatch(text)
-    if found is None:
-        raise ValueError(f'{text[:60]!r} is no matcher; write team=search, rule!=gpu_idle or severity=~"warning|info"')
-    label, op, value = found.groups()
-    if len(value) >= 2 and value[0] == value[-1] == '"':
-        value = value[1:-1].replace('\\"', '"').replace("\\\\", "\\")
-    return checked(label, op, value)
-
-
-def checked(label: str, op: str, value: str) -> Matcher:
-    """A matcher of its parts.
-
-    Raises:
-        ValueError: a part cannot be used.
-    """
-    if op not in _OPS:
-        raise ValueError(f"{op[:8]!r} is none of {', '.join(_OPS)}")
-    if len(value) > VALUE_MAX:
-        raise ValueError(f"the value of {label} has {len(value)} characters; at most {VALUE_MAX}")
-    if op in ("=~", "!~"):
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"{value[:60]!r} is no pattern: {error}") from error
-        if _GROUP_REPEAT.search(value) or len(_REPEAT.findall(value)) > REPEATS_MAX:
-            raise ValueError(f"{value[:60]!r} repeats too much: at most {REPEATS_MAX} of * + {{ and none after a )")
-    return Matcher(label, op, value)  # type: ignore[arg-type]
-
-
-def written(matcher: Matcher) -> str:
-    """The matcher as people write it.
-
-    >>> written(Matcher("team", "=", "search"))
-    'team="search"'
-    """
-    value = matcher.value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{matcher.label}{matcher.op}"{value}"'
+    found = parse_matcher(text)
+    if len(found.value) > VALUE_MAX:
+        raise ValueError(f"the value of {found.label} has {len(found.value)} characters; at most {VALUE_MAX}")
+    if found.op in ("=~", "!~") and (
+        _GROUP_REPEAT.search(found.value) or len(_REPEAT.findall(found.value)) > REPEATS_MAX
+    ):
+        raise ValueError(f"{found.value[:60]!r} repeats too much: at most {REPEATS_MAX} of * + {{ and none after a )")
+    return found
 
 
 def silence_of(

@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import asyncpg
+import msgspec
 
-from schemas.instants import to_datetime
+from schemas.instants import to_datetime, to_micros
+from schemas.readers import ALERTS
+from streams.aftercare import Unreviewed
+from streams.sinks.alert_records import unreviewed
 from streams.sinks.postgres import storable
 
 REVIEWS_MAX = 1_000
@@ -85,3 +89,23 @@ async def hand_over(
     """Another owner (empty: the same), another day (None: the same); False where there is none that is open."""
     due = None if due_at is None else to_datetime(due_at)
     return await connection.fetchval(_HAND_OVER, review_id, storable(owner), due) is not None
+
+
+class PostgresReviews:
+    """Implements ``streams.aftercare.Reviews``."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def unreviewed(self, since: int, limit: int) -> Sequence[Unreviewed]:
+        """Episodes that were critical at some time after ``since`` and have no review, as they were at their worst."""
+        found = []
+        for row in await unreviewed(self._pool, since, limit):
+            now = ALERTS.decode(row["body_text"].encode())
+            then = {name: row[name] for name in ("episode", "severity", "summary")}
+            found.append(Unreviewed(msgspec.structs.replace(now, **then), to_micros(row["recorded_at"])))
+        return found
+
+    async def open(self, reviews: Sequence[Reviewed]) -> None:
+        """Write those that are not there yet."""
+        await open_reviews(self._pool, reviews)

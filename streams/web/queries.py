@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from schemas.instants import to_micros
+from streams.sinks.alert_records import SHORT_ID
 
 #: What spend can be grouped and filtered by, and how the ledger has it.
 DIMENSIONS: Mapping[str, str] = {
@@ -222,7 +223,7 @@ async def alerts(
     """Alerts as they stand: open ones first, then the newest."""
     return list(
         await pool.fetch(
-            "select *, body::text as body_text from alerts"
+            f"select *, body::text as body_text, {SHORT_ID} as short_id from alerts"
             " where (cardinality($1::text[]) = 0 or status = any($1))"
             " and ($2::text is null or rule = $2) and ($3::text is null or team_id = $3)"
             " order by (status = 'resolved'), occurred_at desc, dedup_key limit $4",

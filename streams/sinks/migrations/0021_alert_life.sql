@@ -10,23 +10,27 @@ create table alert_history (
     tier text not null,
     summary text not null,
     action text not null,
+    historic boolean not null,
     stated_at timestamptz not null,
     -- By this database's clock, where stated_at may be the stream's.
     recorded_at timestamptz not null default clock_timestamp(),
     primary key (dedup_key, alert_id)
 );
+create index alert_history_grave on alert_history (recorded_at) where severity in ('critical', 'emergency') and not historic;
 create function keep_alert_history() returns trigger language plpgsql as $$
 begin
-    insert into alert_history (dedup_key, alert_id, episode, status, severity, tier, summary, action, stated_at)
+    insert into alert_history
+        (dedup_key, alert_id, episode, status, severity, tier, summary, action, historic, stated_at)
     values (new.dedup_key, coalesce(new.body ->> 'alert_id', ''), new.episode, new.status, new.severity, new.tier,
-        new.summary, coalesce(new.body ->> 'action', ''), new.stated_at)
+        new.summary, coalesce(new.body ->> 'action', ''), new.historic, new.stated_at)
     on conflict (dedup_key, alert_id) do nothing;
     return null;
 end $$;
 create trigger alert_history after insert or update on alerts for each row execute function keep_alert_history();
-insert into alert_history (dedup_key, alert_id, episode, status, severity, tier, summary, action, stated_at, recorded_at)
+insert into alert_history
+    (dedup_key, alert_id, episode, status, severity, tier, summary, action, historic, stated_at, recorded_at)
 select dedup_key, coalesce(body ->> 'alert_id', ''), episode, status, severity, tier, summary,
-    coalesce(body ->> 'action', ''), stated_at, stated_at
+    coalesce(body ->> 'action', ''), historic, stated_at, stated_at
 from alerts;
 
 create table silences (
