@@ -75,6 +75,7 @@ async def serve(settings: Settings) -> int:
         groups = PostgresGroups(pool, load_silences, load_acknowledgements)
         outside = Outside(
             PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool),
+            routes=routes,
             aftercare=aftercare(settings, pool, reach),
         )  # fmt: skip
         entries = read_budgets(settings)
