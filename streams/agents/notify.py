@@ -26,7 +26,7 @@ logger = logging.getLogger("sluice.notify")
 
 #: How often it is asked which groups are due; what is recorded here wakes the dispatcher at once.
 POLL_S = 0.25
-GROUPS_AT_ONCE = 50
+GROUPS_AT_ONCE = 25
 
 
 class Woken:

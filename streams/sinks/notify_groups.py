@@ -18,7 +18,7 @@ from schemas.instants import MINUTE, parse_instant, to_datetime, to_micros
 from schemas.readers import ALERTS
 from streams.core.notifying import Acknowledgement, Notification, Silence, Told
 from streams.delivering import Batch, Decided, DueGroup, MemberRow, Placing, Round
-from streams.sinks.owing import owe
+from streams.sinks.owing import Owed, owe_all
 from streams.sinks.postgres import storable, with_retries
 
 LoadSilences = Callable[[asyncpg.Connection, int], Awaitable[Sequence[Silence]]]
@@ -113,7 +113,7 @@ _FLUSHED = """
 update notify_groups set due_at = $2, mutes = $3, flushed_at = case when $4 then now() end where group_key = $1
 """
 #: Who has ended, or is elsewhere, and whom nobody knows to be firing.
-_FORGET = "delete from notify_members where group_key = $1 and dedup_key = any($2::text[])"
+_FORGET = "delete from notify_members where group_key = $1 and dedup_key = $2"
 _AGAIN = "update notify_groups set due_at = now() + make_interval(secs => $2) where group_key = $1"
 
 
@@ -175,14 +175,11 @@ class PostgresGroups:
                     return []
                 found = await self._load(connection, rows)
                 decided = decide(found)
-                said: list[Notification] = []
-                for group in found.groups:
-                    if (word := decided.get(group.key)) is None:
-                        await connection.execute(_AGAIN, group.key, AGAIN_S)
-                        continue
-                    await _write(connection, group, word)
-                    said += word.notifications
-                return said
+                later = [(group.key, AGAIN_S) for group in found.groups if group.key not in decided]
+                await connection.executemany(_AGAIN, later)
+                words = [(group, decided[group.key]) for group in found.groups if group.key in decided]
+                await _write(connection, words)
+                return [said for _, word in words for said in word.notifications]
 
         return await with_retries(attempt)
 
@@ -222,21 +219,36 @@ def _of(members: Iterable[MemberRow], hands: Mapping[tuple[str, int], Acknowledg
     return tuple(each for (key, _), each in hands.items() if key in names)
 
 
-async def _write(connection: asyncpg.Connection, group: DueGroup, word: Decided) -> None:
-    """What the group says, with what it has told by then."""
-    await owe(connection, word.notifications, group.key)
-    rows = [(group.key, each.receiver, msgspec.to_builtins(each), to_datetime(each.at)) for each in word.told]
-    await connection.executemany(_TELL, rows)
-    heard = {key for each in word.told for key in each.firing}
-    over = [
-        storable(member.alert.dedup_key)
-        for member in group.members
-        if (member.departed or member.alert.status == "resolved") and member.alert.dedup_key not in heard
+async def _write(connection: asyncpg.Connection, words: Sequence[tuple[DueGroup, Decided]]) -> None:
+    """What the groups say, with what they have told by then."""
+    said, told, over, flushed = [], [], [], []
+    for group, word in words:
+        before = {each.receiver: each for each in group.told}
+        said += [Owed(each, group.key, _news(each, before.get(each.receiver))) for each in word.notifications]
+        told += [(group.key, each.receiver, msgspec.to_builtins(each), to_datetime(each.at)) for each in word.told]
+        heard = {key for each in word.told for key in each.firing}
+        for member in group.members:
+            has_ended = member.departed or member.alert.status == "resolved"
+            if has_ended and member.alert.dedup_key not in heard:
+                over.append((group.key, storable(member.alert.dedup_key)))
+        fires = any(not member.departed and member.alert.status != "resolved" for member in group.members)
+        due = None if word.due is None else to_datetime(word.due)
+        flushed.append((group.key, due, list(word.mutes), fires))
+    await owe_all(connection, said)
+    await connection.executemany(_TELL, told)
+    await connection.executemany(_FORGET, over)
+    await connection.executemany(_FLUSHED, flushed)
+
+
+def _news(said: Notification, before: Told | None) -> list[str] | None:
+    """The alerts that the receiver hears something new of; None where it is all said again."""
+    known = before.firing if before else {}
+    changed = [
+        alert.dedup_key
+        for alert in said.alerts
+        if alert.status == "resolved" or not known.get(alert.dedup_key, "").endswith(f":{alert.alert_id}")
     ]
-    await connection.execute(_FORGET, group.key, over)
-    fires = any(not member.departed and member.alert.status != "resolved" for member in group.members)
-    due = None if word.due is None else to_datetime(word.due)
-    await connection.execute(_FLUSHED, group.key, due, list(word.mutes), fires)
+    return changed or None
 
 
 async def _place(connection: asyncpg.Connection, alerts: Sequence[Alert], placing: Placing) -> None:

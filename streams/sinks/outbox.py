@@ -13,11 +13,13 @@ import msgspec
 from schemas import keys
 from schemas.instants import to_datetime, to_micros
 from streams.delivering import Delivery, Failure, Policy, Standing, Waiting
-from streams.sinks.owing import owe, restored
+from streams.sinks.owing import Owed, owe, owe_all, restored
 from streams.sinks.postgres import storable, with_retries
 
 #: More messages than this that wait for one receiver are as many.
 DUE_MAX = 1_000
+#: What a fallback hears of a thread besides its end; figures that changed are for those whose thread it is.
+TOLD_TO_FALLBACKS = ("opened", "escalated", "worse", "repeated")
 _DUE = """
 from outbox o where o.receiver = $1 and o.state = 'owed' and o.due_at <= now()
     and (o.leased_until is null or o.leased_until < now())
@@ -29,10 +31,10 @@ from outbox o where o.receiver = $1 and o.state = 'owed' and o.due_at <= now()
 _COUNT = f"select count(*) from (select 1 {_DUE} limit {DUE_MAX}) found"
 _LEASE = f"""
 with due as materialized (
-    select o.notification_id {_DUE} order by o.urgency desc, o.position limit $2 for update skip locked)
+    select o.notification_id {_DUE} order by o.urgency desc, o.queued_at, o.position limit $2 for update skip locked)
 update outbox set leased_until = now() + make_interval(secs => $3), attempts = attempts + 1
 from due where outbox.notification_id = due.notification_id
-returning outbox.body, attempts, position, urgency, owed_at, (
+returning outbox.body, attempts, position, urgency, queued_at, owed_at, (
     select receipt from notify_threads t
     where t.receiver = outbox.receiver and t.thread_key = outbox.thread_key) as thread
 """
@@ -83,7 +85,7 @@ where o.receiver = $1 and o.state = 'owed' and o.attempts = 0 and o.due_at <= no
 order by o.position limit {DUE_MAX} for update skip locked
 """
 _DIGESTED = "update outbox set state = 'digested', digest_id = $2 where notification_id = any($1::text[])"
-_URGENT = "update outbox set urgency = 2 where notification_id = $1"
+_URGENT = "update outbox set urgency = 3 where notification_id = $1"
 _IN_TROUBLE = """
 select notification_id, attempts, owed_at, state, body, group_key from outbox
 where receiver = $1 and not fell_back and action in ('trigger', 'tell') and copy_of is null
@@ -106,6 +108,7 @@ select exists(
 """
 _FALL = "insert into notify_fallbacks (receiver, thread_key, fallback) values ($1, $2, $3) on conflict do nothing"
 _UNFALL = "delete from notify_fallbacks where receiver = $1 and thread_key = $2"
+_HAS_FALLEN = "select 1 from notify_fallbacks where receiver = $1 and thread_key = $2 and fallback = $3"
 _FELL = "update outbox set fell_back = true where notification_id = $1"
 _STRANGERS = """
 update outbox set state = 'given_up', last_error = 'this receiver is not configured any more'
@@ -130,7 +133,7 @@ class PostgresOutbox:
             async with self._pool.acquire() as connection, connection.transaction():
                 return await _take(connection, receiver, room, lease_s, policy)
 
-        rows = sorted(await with_retries(attempt), key=lambda row: (-row["urgency"], row["position"]))
+        rows = sorted(await with_retries(attempt), key=lambda row: (-row["urgency"], row["queued_at"], row["position"]))
         return [
             Delivery(
                 notification=restored(row["body"]),
@@ -278,11 +281,15 @@ async def _copy(connection: asyncpg.Connection, row: asyncpg.Record, receiver: s
     for fallback in fallbacks:
         if await connection.fetchval(_IS_TOLD_ANYWAY, said.notification_id, fallback):
             continue
+        thread = (receiver, storable(said.thread_key), fallback)
+        is_update = said.action == "trigger" and said.reason not in TOLD_TO_FALLBACKS
+        if is_update and await connection.fetchval(_HAS_FALLEN, *thread):
+            continue
         own = keys.digest("fallback", said.notification_id, fallback)
         copy = msgspec.structs.replace(said, notification_id=own, receiver=fallback)
-        await owe(connection, [copy], row["group_key"], copy_of=said.notification_id)
+        await owe_all(connection, [Owed(copy, row["group_key"], copy_of=said.notification_id)])
         if said.action == "trigger":
-            await connection.execute(_FALL, receiver, storable(said.thread_key), fallback)
+            await connection.execute(_FALL, *thread)
         copies += 1
     await connection.execute(_FELL, said.notification_id)
     return copies

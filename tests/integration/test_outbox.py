@@ -51,8 +51,9 @@ class House:
         return ReceiverPolicy(receiver, bucket, receiver == "pagerduty", hold_us=0)
 
     async def owe(self, *alerts: Alert, to: tuple[str, ...] = ("slack",), group: str = "") -> "House":
-        async with self.pool.acquire() as connection, connection.transaction():
-            await owe(connection, [told(each, receiver) for each in alerts for receiver in to], group)
+        for each in alerts:
+            async with self.pool.acquire() as connection, connection.transaction():
+                await owe(connection, [told(each, receiver) for receiver in to], group)
         return self
 
     async def take(self, receiver: str = "slack", room: int = 10, lease_s: float = 30.0):
@@ -160,13 +161,15 @@ async def test_an_update_that_nobody_was_sent_yet_gives_way_to_the_next_and_the_
     assert [state for _, _, state in await house.states()] == ["superseded", "superseded", "owed"]
 
 
-async def test_what_was_sent_or_is_on_its_way_or_ended_gives_way_to_nothing(pool):
+async def test_what_is_on_its_way_and_the_incident_before_give_way_to_nothing(pool):
     house = await House(pool).owe(alert("opened"))
     await house.sent((await house.take())[0])
     await house.owe(alert("updated", at=NOON + 1))
     await house.take()
     await house.owe(alert("updated", at=NOON + 2), alert("resolved", at=NOON + 3), alert("opened", episode=2))
-    assert [state for _, _, state in await house.states()] == ["sent", "owed", "owed", "owed", "owed"]
+    await house.owe(alert("updated", episode=2, at=NOON + 4))
+    states = [state for _, _, state in await house.states()]
+    assert states == ["sent", "owed", "superseded", "owed", "superseded", "owed"]
 
 
 async def test_a_message_that_a_newer_release_owes_is_refused_and_stays_owed(pool):
@@ -262,3 +265,38 @@ async def test_the_history_of_an_alert_and_the_alerts_of_a_thread_can_be_read(po
     rows = await pool.fetch("select receiver, reason, state from alert_deliveries where dedup_key = 'b'")
     assert [tuple(row) for row in rows] == [("slack", "opened", "owed")]
     assert await alerts_of_thread(pool, "a") == ("a", "b")
+
+
+async def test_the_end_of_an_incident_makes_its_updates_needless_and_not_its_first_word(pool):
+    house = await House(pool).owe(alert("opened", key="told"))
+    await house.sent((await house.take())[0])
+    await house.owe(alert("updated", key="told", at=NOON + 1), alert("resolved", key="told", at=NOON + 2))
+    await house.owe(alert("opened", key="new"), alert("resolved", key="new", at=NOON + 2))
+    rows = await pool.fetch("select thread_key, action, state from outbox order by position")
+    assert [tuple(row) for row in rows] == [
+        ("told", "trigger", "sent"), ("told", "trigger", "superseded"), ("told", "resolve", "owed"),
+        ("new", "trigger", "owed"), ("new", "resolve", "owed"),
+    ]  # fmt: skip
+
+
+async def test_incidents_that_nobody_knows_of_go_first_and_keep_their_place_though_their_figures_change(pool):
+    house = await House(pool).owe(alert("opened", key="old"))
+    await house.sent((await house.take())[0])
+    await house.owe(alert("updated", key="old"), alert("opened", key="a"), alert("opened", key="b"))
+    await house.owe(alert("updated", key="a", at=NOON + 1))
+    order = [(await house.take(room=1))[0].notification.thread_key for _ in range(3)]
+    assert order == ["a", "b", "old"]
+
+
+async def test_a_fallback_hears_what_is_new_or_worse_and_not_every_figure(pool):
+    house = await House(pool).owe(alert("opened"), to=("pagerduty",))
+    (delivery,) = await house.take("pagerduty")
+    await house.failed(delivery, None)
+    assert await house.fall_back() == 1
+    for number, (reason, copies) in enumerate([("joined", 0), ("left", 0), ("worse", 1)]):
+        said = msgspec.structs.replace(told(alert("updated", at=NOON + number), "pagerduty"), reason=reason)
+        async with pool.acquire() as connection:
+            await owe(connection, [said])
+        (delivery,) = await house.take("pagerduty")
+        await house.failed(delivery, None)
+        assert await house.fall_back() == copies, reason

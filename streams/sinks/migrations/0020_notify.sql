@@ -90,8 +90,10 @@ alter table outbox
     add column group_key text not null default '',
     add column action text not null default 'trigger',
     add column reason text not null default 'opened',
-    -- What is sent first where not everything can be: 2 a digest, 1 what wakes somebody.
+    -- What is sent first where not everything can be: 3 a digest, 2 the first word of an incident, 1 its end, 0 the rest.
     add column urgency smallint not null default 0,
+    -- Its place in the queue: that of the oldest message that it stands for.
+    add column queued_at timestamptz not null default now(),
     -- Of a fallback's copy: the message that it is a copy of. Of a held message: the digest that told it.
     add column copy_of text,
     add column digest_id text,
@@ -101,6 +103,7 @@ alter table outbox
     -- superseded: a later message of its thread says it all. digested: held back, and told in the message digest_id.
     add constraint outbox_state_check check (state in ('owed', 'sent', 'given_up', 'superseded', 'digested'));
 update outbox set
+    queued_at = owed_at,
     thread_key = dedup_key,
     action = case body->>'status' when 'resolved' then 'resolve' else 'trigger' end,
     reason = case body->>'status' when 'resolved' then 'resolved' when 'updated' then 'worse' else 'opened' end;
@@ -116,7 +119,7 @@ create index outbox_fallback on outbox (receiver, position) where not fell_back 
 create index outbox_group on outbox (group_key, receiver);
 create index outbox_by_thread on outbox (thread_key, position);
 
--- Which messages speak of an alert.
+-- Which messages said something new of an alert.
 create table outbox_alerts (
     dedup_key text not null,
     notification_id text not null references outbox on delete cascade,
