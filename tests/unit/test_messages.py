@@ -270,7 +270,7 @@ RUNBOOKS = "https://wiki.example.test/{rule}"
 def test_a_runbook_is_linked_where_it_is_a_web_address(runbook, template, linked):
     found = told(spike(runbook=runbook))
     links = {link["text"]: link["href"] for link in pagerduty.event(found, DASHBOARD, template)[1]["links"]}
-    assert links == {"Dashboard": DASHBOARD} | ({"Runbook": linked} if linked else {})
+    assert links == {"Dashboard": f"{DASHBOARD}/alerts#{spike().dedup_key}"} | ({"Runbook": linked} if linked else {})
     assert (f"<{linked}|Runbook>" in json.dumps(message(found, DASHBOARD, template)[1])) == bool(linked)
     text = mail_text.text_of(found, DASHBOARD, template)
     assert (f"Runbook   {linked}" in text, "Runbook" in text) == (bool(linked), bool(linked))
@@ -297,6 +297,26 @@ def test_a_mail_has_the_headers_that_we_set_and_no_others():
     html = composed.get_body(("html",)).get_content()
     assert "<script>" not in html
     assert b"\nBcc:" not in composed.as_bytes().partition(b"\n\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("notification", "link"),
+    [
+        pytest.param(told(spike(dedup_key="a:b c")), f"{DASHBOARD}/alerts#a:b%20c", id="one alert: its own place"),
+        pytest.param(told(spike(dedup_key="é" * 255)), f"{DASHBOARD}/alerts", id="a key that makes too long a link"),
+        pytest.param(told(spike(), spike()), f"{DASHBOARD}/alerts", id="several: the page of alerts"),
+        pytest.param(msgspec.structs.replace(told(), alerts=()), DASHBOARD, id="none: the dashboard"),
+    ],
+)
+def test_a_message_leads_to(notification, link):
+    assert telling.dashboard(notification, f"{DASHBOARD}/") == link
+    assert telling.dashboard(notification, "") == ""
+
+
+def test_a_command_is_not_broken_across_lines():
+    for rule, step in wording.NEXT_STEPS.items():
+        text = mail_text.text_of(told(spike(rule=rule)))
+        assert all(command in text for command in step.split("`")[1::2])
 
 
 def test_a_mails_text_fits_a_terminal():
