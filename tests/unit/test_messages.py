@@ -366,7 +366,17 @@ def test_a_next_step_is_said_once_for_each_rule_of_a_group():
 
 
 def test_an_event_for_pagerduty_stays_below_its_bound():
-    alerts = [spike(summary="\u00e9" * 5_000, action="\u00e9" * 5_000, scope_id="\u00e9" * 5_000)] * 300
+    long = "\u00e9" * 5_000
+    alerts = [spike(summary=long, action=long, scope_id=long, labels={f"l{n}": f"{n}{long}" for n in range(9)})] * 300
     event = pagerduty.event(told(*alerts, paragraphs=("\u00e9" * 2_000,) * 100))[1]
     assert len(json.dumps(event)) <= pagerduty.EVENT_BYTES_MAX
     assert len(event["payload"]["summary"]) <= 1024
+    assert 0 < sum(name.startswith("alert ") for name in event["payload"]["custom_details"]) < pagerduty.ALERTS_MAX
+
+
+def test_a_report_that_is_too_long_for_slack_says_so():
+    found = told(heading="Week 47", paragraphs=tuple(f"row {n}: {'x' * 400}" for n in range(60)))
+    texts = list(_mrkdwn_texts(message(msgspec.structs.replace(found, alerts=()))[1]))
+    shown = sum(f"row {n}:" in text for n in range(60) for text in texts)
+    assert 10 < shown < 60
+    assert any(f"… and {60 - shown} more; the dashboard has all of them." in text for text in texts)
