@@ -8,7 +8,7 @@ from streams.core.notifying import Notification
 from streams.ports import Invitation
 from streams.sinks import telling
 from streams.sinks.mail_text import LINES_MAX, WHOLE_MAX, for_you
-from streams.sinks.wording import cause, facts, web_link
+from streams.sinks.wording import cause, facts
 
 #: Of the bar beside an alert, and of the word in it: dark enough to be read on white.
 COLOURS = {"emergency": "#b3261e", "critical": "#c2410c", "warning": "#a16207", "info": "#1d4ed8"}
@@ -88,8 +88,11 @@ def _commands(text: str) -> str:
 
 
 def _links(notification: Notification, dashboard_url: str, runbook_url: str) -> str:
-    links = [("Dashboard", web_link(dashboard_url)), *telling.runbooks(notification, runbook_url)]
-    shown = " · ".join(f"<a href='{escape(url, quote=True)}'>{escape(name)}</a>" for name, url in links if url)
+    links = [
+        ("Dashboard", telling.dashboard(notification, dashboard_url)),
+        *telling.runbooks(notification, runbook_url),
+    ]
+    shown = " · ".join(f"<a href='{escape(url, quote=True)}'>{escape(name)}</a>" for name, url in links)
     return f"<p style='margin:16px 0 0'>{shown}</p>" if shown else ""
 
 

@@ -1,17 +1,21 @@
 """The text of a mail, to be read in a terminal of 80 columns."""
 
+import re
 import textwrap
 
 from streams.core.notifying import Notification
 from streams.ports import Invitation
 from streams.sinks import telling
-from streams.sinks.wording import cause, facts, web_link
+from streams.sinks.wording import cause, facts
 
 WIDTH = 76
 #: Alerts of a group that are told whole, and in a line each; the rest is counted.
 WHOLE_MAX = 8
 LINES_MAX = 50
 _LABEL = len("How much")
+_COMMAND = re.compile(r"`[^`]{1,60}`")
+#: Stands for a space where no line may end; no text that comes here has control characters.
+_KEPT = "\x1a"
 
 
 def text_of(
@@ -29,8 +33,11 @@ def text_of(
         parts += _group(notification)
     if invitation and invitation.url:
         parts.append(f"Approve or refuse:\n{invitation.url}\n{_wrapped(for_you(invitation))}")
-    links = [("Dashboard", web_link(dashboard_url)), *telling.runbooks(notification, runbook_url)]
-    shown = [f"{name:<{_LABEL + 1}} {url}" for name, url in links if url]
+    links = [
+        ("Dashboard", telling.dashboard(notification, dashboard_url)),
+        *telling.runbooks(notification, runbook_url),
+    ]
+    shown = [f"{name:<{_LABEL + 1}} {url}" for name, url in links]
     if shown:
         parts.append("\n".join(shown))
     return "\n\n".join(parts) + "\n"
@@ -59,9 +66,10 @@ def _facts(found: list[tuple[str, str]]) -> str:
 
 
 def _wrapped(text: str, lead: str = "") -> str:
-    """Lines of at most ``WIDTH``, hanging under a lead; what cannot be broken, as a link, stays whole."""
+    """Lines of at most ``WIDTH``, hanging under a lead; links and commands in backticks stay whole, to be copied."""
+    whole = _COMMAND.sub(lambda found: found.group().replace(" ", _KEPT), text)
     filled = textwrap.fill(
-        text, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_long_words=False,
+        whole, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead), break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip
-    return filled or lead.rstrip()
+    return filled.replace(_KEPT, " ") or lead.rstrip()

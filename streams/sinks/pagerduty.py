@@ -144,10 +144,10 @@ def _properties(notification: Notification, shown: int, dashboard_url: str, runb
             "group": clip(telling.about(notification) or first.team_id or first.feature or first.scope_type, 255),
             "class": first.rule,
         }
-    links = [{"href": dashboard_url, "text": "Dashboard"}] if dashboard_url else []
-    links += [{"href": book, "text": name} for name, book in telling.runbooks(notification, runbook_url)]
+    page = telling.dashboard(notification, dashboard_url)
+    links = [{"href": url, "text": name} for name, url in telling.links(notification, dashboard_url, runbook_url)]
     found: dict[str, Any] = {"payload": payload, "links": links, "client": "Sluice"}
-    return found | ({"client_url": dashboard_url} if dashboard_url else {})
+    return found | ({"client_url": page} if page else {})
 
 
 def _details(notification: Notification, shown: int) -> dict[str, str]:

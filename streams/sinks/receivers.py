@@ -9,7 +9,7 @@ from streams.clock import WallClock
 from streams.ports import Inviting, Receiver
 from streams.settings import Settings, SettingsError
 from streams.settings_sources import referred
-from streams.sinks.mail import OWNER, MailReceiver
+from streams.sinks.mail import OWNER, MailReceiver, address
 from streams.sinks.pagerduty import PagerDutyReceiver
 from streams.sinks.slack import SlackBotReceiver, SlackWebhookReceiver
 from streams.sinks.webhook import WebhookReceiver
@@ -128,12 +128,17 @@ class _Makers:
         s = self._settings
         if s.smtp_host is None:
             raise ValueError("needs a mail server: set smtp_host")
+        to = (OWNER,) if target is None else tuple(target.to)
+        if wrong := [one for one in to if one != OWNER and address(one) != one]:
+            raise ValueError(
+                f"{', '.join(map(repr, wrong))}: that is no mail address, as in lead@example.com, nor owner"
+            )
         return MailReceiver(
             s.smtp_host,
             s.smtp_port,
             name=name,
             sender=s.mail_from,
-            recipients=(OWNER,) if target is None else target.to,
+            recipients=to,
             otherwise=s.mail_to,
             username=s.smtp_username,
             password=_secret(s.smtp_password) or None,

@@ -168,9 +168,12 @@ def _foot(notification: Notification, dashboard_url: str, runbook_url: str) -> l
     if notification.alerts:
         words = (telling.standing(notification), telling.rules(notification), telling.about(notification))
         found.append(fit(" · ".join(part for part in words if part), LINK_MAX))
-    links = [("Dashboard", web_link(dashboard_url)), *telling.runbooks(notification, runbook_url)]
+    links = [
+        ("Dashboard", telling.dashboard(notification, dashboard_url)),
+        *telling.runbooks(notification, runbook_url),
+    ]
     # A link that is too long is left out whole: half of one leads nowhere.
-    shown = [f"<{escape(url)}|{fit(name, 80)}>" for name, url in links if url and len(escape(url)) <= LINK_MAX]
+    shown = [f"<{escape(url)}|{fit(name, 80)}>" for name, url in links if len(escape(url)) <= LINK_MAX]
     return [*found, " · ".join(shown)] if shown else found
 
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
 from schemas.alerts import Alert, Severity
 from streams.core.notifying import Notification
-from streams.sinks.wording import ONLY_TOLD, brief, cause, clip, facts, one_line, rule_words, runbook, where
+from streams.sinks.wording import ONLY_TOLD, brief, cause, clip, facts, one_line, rule_words, runbook, web_link, where
 
 HEADING_MAX = 1_024
 PARAGRAPH_MAX = 2_000
 PARAGRAPHS_MAX = 100
 GROUP_LABELS_MAX = 8
 RULES_MAX = 3
+#: A longer link to one alert is given up for the page of all.
+LINK_MAX = 400
 #: Worst first.
 SEVERITIES: tuple[Severity, ...] = ("emergency", "critical", "warning", "info")
 #: Why a message comes, where that is more than that something fires.
@@ -62,6 +65,22 @@ def runbooks(notification: Notification, template: str = "") -> list[tuple[str, 
     found = {book: alert.rule for alert in reversed(notification.alerts) if (book := runbook(alert, template))}
     shown = list(reversed(found.items()))[:RULES_MAX]
     return [(f"Runbook: {rule_words(rule)}" if len(shown) > 1 else "Runbook", book) for book, rule in shown]
+
+
+def dashboard(notification: Notification, url: str) -> str:
+    """The page of the alert, of the alerts, or the dashboard where it is about none; empty without an address."""
+    base = web_link(url).rstrip("/")
+    if not base or not notification.alerts:
+        return base
+    page = f"{base}/alerts"
+    exact = f"{page}#{quote(notification.alerts[0].dedup_key, safe=':/')}"
+    return exact if len(notification.alerts) == 1 and len(exact) <= LINK_MAX else page
+
+
+def links(notification: Notification, dashboard_url: str, runbook_template: str) -> list[tuple[str, str]]:
+    """What a message links to, by name."""
+    page = dashboard(notification, dashboard_url)
+    return ([("Dashboard", page)] if page else []) + runbooks(notification, runbook_template)
 
 
 def heading(notification: Notification) -> str:

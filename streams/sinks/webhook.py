@@ -145,7 +145,7 @@ def body_of(notification: Notification, dashboard_url: str = "") -> bytes:
         ended=len(alerts) - telling.firing(notification),
         alerts=tuple(alerts[:shown]),
         left_out=len(alerts) - shown,
-        dashboard_url=dashboard_url,
+        dashboard_url=telling.dashboard(notification, dashboard_url),
     )
     message = WebhookMessage(
         type=f"ai.notification.{notification.action}.v1",

@@ -34,6 +34,12 @@ RULE_WORDS = {
     "retry_storm": "Retry storm",
     "token_cost": "Cost of a success",
     "regime_change": "Changed habits",
+    "pipeline_lag": "Sluice lags",
+    "ledger_behind": "Ledger behind",
+    "dead_letters": "Dead letters",
+    "source_silent": "Silent source",
+    "unpriced_usage": "Unpriced usage",
+    "delivery_failing": "Messages not delivered",
 }
 #: Our own words: what is in backticks is a command to type.
 NEXT_STEPS = {
@@ -58,6 +64,12 @@ NEXT_STEPS = {
     "retry_storm": "Look at what the errors say; see that retries back off and give up.",
     "token_cost": "Look at what fails or is asked again, and at what prompts carry along.",
     "regime_change": "Ask what was released: prompts, a cache, a model, a price.",
+    "pipeline_lag": "Run `sluice doctor`: start more workers, or see what holds up those that run. Budgets act late.",
+    "ledger_behind": "Run `sluice doctor`; look at PostgreSQL (disk, locks) and at the workers. Nothing is lost.",
+    "dead_letters": "See why (`sluice dlq list`), mend producer, limits or rate card, then `sluice dlq replay`.",
+    "source_silent": "Look whether it runs and reaches Kafka. What it sends later still counts.",
+    "unpriced_usage": "Add the model to the rate card and restart METER; what was counted unpriced stays so.",
+    "delivery_failing": "Mend the receiver's address, key or network; what is owed goes out by itself then.",
 }
 #: For a rule that has no step of its own.
 ANY_STEP = "Look at it on the dashboard: who spends there, and since when?"

@@ -124,7 +124,7 @@ async def test_one_call_is_one_try(stage, name):
 @every_receiver
 @pytest.mark.parametrize("kind", ["stall", "drop"])
 async def test_a_receiver_that_hangs_or_hangs_up_may_be_tried_again(stage, name, kind):
-    stage.plan(name, kind, **({} if name == "email" else {"stall_s": 3}))
+    stage.plan(name, kind, **({} if name == "email" else {"stall_s": 30}))
     async with asyncio.timeout(8):
         with pytest.raises(RetryableError):
             await stage.receivers[name].send(told(), None)
@@ -132,12 +132,13 @@ async def test_a_receiver_that_hangs_or_hangs_up_may_be_tried_again(stage, name,
 
 @every_receiver
 async def test_a_receiver_that_hangs_holds_up_nothing_else(stage, name):
-    stage.plan(name, "stall", **({} if name == "email" else {"stall_s": 3}))
+    stage.plan(name, "stall", **({} if name == "email" else {"stall_s": 30}))
     sending = asyncio.create_task(stage.receivers[name].send(told(), None))
     beats = 0
-    while not sending.done():
-        await asyncio.sleep(0.01)
-        beats += 1
+    async with asyncio.timeout(8):
+        while not sending.done():
+            await asyncio.sleep(0.01)
+            beats += 1
     assert isinstance(sending.exception(), RetryableError)
     assert beats >= 20
 

@@ -270,7 +270,7 @@ RUNBOOKS = "https://wiki.example.test/{rule}"
 def test_a_runbook_is_linked_where_it_is_a_web_address(runbook, template, linked):
     found = told(spike(runbook=runbook))
     links = {link["text"]: link["href"] for link in pagerduty.event(found, DASHBOARD, template)[1]["links"]}
-    assert links == {"Dashboard": DASHBOARD} | ({"Runbook": linked} if linked else {})
+    assert links == {"Dashboard": f"{DASHBOARD}/alerts#{spike().dedup_key}"} | ({"Runbook": linked} if linked else {})
     assert (f"<{linked}|Runbook>" in json.dumps(message(found, DASHBOARD, template)[1])) == bool(linked)
     text = mail_text.text_of(found, DASHBOARD, template)
     assert (f"Runbook   {linked}" in text, "Runbook" in text) == (bool(linked), bool(linked))
@@ -297,6 +297,26 @@ def test_a_mail_has_the_headers_that_we_set_and_no_others():
     html = composed.get_body(("html",)).get_content()
     assert "<script>" not in html
     assert b"\nBcc:" not in composed.as_bytes().partition(b"\n\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("notification", "link"),
+    [
+        pytest.param(told(spike(dedup_key="a:b c")), f"{DASHBOARD}/alerts#a:b%20c", id="one alert: its own place"),
+        pytest.param(told(spike(dedup_key="é" * 255)), f"{DASHBOARD}/alerts", id="a key that makes too long a link"),
+        pytest.param(told(spike(), spike()), f"{DASHBOARD}/alerts", id="several: the page of alerts"),
+        pytest.param(msgspec.structs.replace(told(), alerts=()), DASHBOARD, id="none: the dashboard"),
+    ],
+)
+def test_a_message_leads_to(notification, link):
+    assert telling.dashboard(notification, f"{DASHBOARD}/") == link
+    assert telling.dashboard(notification, "") == ""
+
+
+def test_a_command_is_not_broken_across_lines():
+    for rule, step in wording.NEXT_STEPS.items():
+        text = mail_text.text_of(told(spike(rule=rule)))
+        assert all(command in text for command in step.split("`")[1::2])
 
 
 def test_a_mails_text_fits_a_terminal():
@@ -346,7 +366,17 @@ def test_a_next_step_is_said_once_for_each_rule_of_a_group():
 
 
 def test_an_event_for_pagerduty_stays_below_its_bound():
-    alerts = [spike(summary="\u00e9" * 5_000, action="\u00e9" * 5_000, scope_id="\u00e9" * 5_000)] * 300
+    long = "\u00e9" * 5_000
+    alerts = [spike(summary=long, action=long, scope_id=long, labels={f"l{n}": f"{n}{long}" for n in range(9)})] * 300
     event = pagerduty.event(told(*alerts, paragraphs=("\u00e9" * 2_000,) * 100))[1]
     assert len(json.dumps(event)) <= pagerduty.EVENT_BYTES_MAX
     assert len(event["payload"]["summary"]) <= 1024
+    assert 0 < sum(name.startswith("alert ") for name in event["payload"]["custom_details"]) < pagerduty.ALERTS_MAX
+
+
+def test_a_report_that_is_too_long_for_slack_says_so():
+    found = told(heading="Week 47", paragraphs=tuple(f"row {n}: {'x' * 400}" for n in range(60)))
+    texts = list(_mrkdwn_texts(message(msgspec.structs.replace(found, alerts=()))[1]))
+    shown = sum(f"row {n}:" in text for n in range(60) for text in texts)
+    assert 10 < shown < 60
+    assert any(f"… and {60 - shown} more; the dashboard has all of them." in text for text in texts)
