@@ -114,6 +114,10 @@ JOBS_UNANSWERED = Gauge(
 )
 OUTBOX_OWED = Gauge("sluice_outbox_owed", "Messages to receivers that have not been taken yet.")
 OUTBOX_GIVEN_UP = Gauge("sluice_outbox_given_up", "Messages that no receiver will take.")
+RECEIVER_UP = Gauge("sluice_receiver_up", "0 while a receiver's circuit is open.", ["receiver"])
+OUTBOX_OLDEST_SECONDS = Gauge(
+    "sluice_outbox_oldest_seconds", "How long the oldest message waits that a receiver is owed.", ["receiver"]
+)
 
 # API and sources
 API_REQUESTS = Counter("sluice_api_requests_total", "HTTP requests.", ["route", "method", "status"])

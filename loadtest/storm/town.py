@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Self
 
 from aiohttp import web
 
-from schemas.instants import to_datetime
+from schemas.instants import SECOND, to_datetime
 from streams.clock import WallClock, elapsed_s
 from streams.standins.certificate import make_certificate
+from streams.standins.faults import Pace
 from streams.standins.pagerduty import PagerDutyStandIn
 from streams.standins.runner import HOST, ROUTING_KEY
 from streams.standins.slack import BOT_TOKEN, CHANNEL, SlackStandIn
@@ -27,11 +28,17 @@ IDS = {"pagerduty": "on-call/pagerduty", "slack": "room/slack", "webhook": "desk
 
 
 class Door:
-    """A server on a port of its own that can be shut, cutting everybody off, and opened again."""
+    """A server on a port of its own that can be shut, cutting everybody off, and opened again.
 
-    def __init__(self, app: web.Application, context: ssl.SSLContext | None = None) -> None:
-        #: When each request came, in seconds, whatever became of it.
-        self.arrivals: list[float] = []
+    Of each path it lets ``per_minute`` requests in within any minute and answers 429 to the others: Slack limits each
+    method by itself, and a message that edits the first of its thread is a call of two.
+    """
+
+    def __init__(self, app: web.Application, per_minute: int, context: ssl.SSLContext | None = None) -> None:
+        #: When each request came, in seconds, by path, whatever became of it.
+        self.arrivals: dict[str, list[float]] = {}
+        self._paces: dict[str, Pace] = {}
+        self._per_minute = per_minute
         app.middlewares.append(self._counted())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         self._context = context
@@ -43,10 +50,16 @@ class Door:
         async def count(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
-            self.arrivals.append(elapsed_s())
-            return await handler(request)
+            self.arrivals.setdefault(request.path, []).append(elapsed_s())
+            pace = self._paces.setdefault(request.path, Pace(self._per_minute))
+            return pace.hold(round(elapsed_s() * SECOND)) or await handler(request)
 
         return count
+
+    @property
+    def held(self) -> int:
+        """How many came above the limit."""
+        return sum(pace.held for pace in self._paces.values())
 
     async def open(self) -> None:
         """Listen, on the port of before."""
@@ -83,9 +96,9 @@ class Town:
     def __init__(self, folder: Path) -> None:
         clock = WallClock()
         self._folder, self._clock = folder, clock
-        self.pagerduty = PagerDutyStandIn(clock, PER_MINUTE["pagerduty"])
-        self.slack = SlackStandIn(clock, PER_MINUTE["slack"])
-        self.webhook = WebhookStandIn(clock, PER_MINUTE["webhook"])
+        self.pagerduty = PagerDutyStandIn(clock)
+        self.slack = SlackStandIn(clock)
+        self.webhook = WebhookStandIn(clock)
         self.mail = MailStandIn()
         self.doors: dict[str, Door] = {}
         self.mail_arrivals: list[float] = []
@@ -97,9 +110,9 @@ class Town:
         now = to_datetime(self._clock.now())
         self._ca_file, context = await asyncio.to_thread(make_certificate, self._folder, now)
         self.doors = {
-            "pagerduty": Door(self.pagerduty.application(), context),
-            "slack": Door(self.slack.application()),
-            "webhook": Door(self.webhook.application()),
+            "pagerduty": Door(self.pagerduty.application(), PER_MINUTE["pagerduty"], context),
+            "slack": Door(self.slack.application(), PER_MINUTE["slack"]),
+            "webhook": Door(self.webhook.application(), PER_MINUTE["webhook"]),
         }
         for door in self.doors.values():
             await door.open()
@@ -122,9 +135,10 @@ class Town:
         if self._smtp is not None:
             self._smtp.close()
 
-    def arrivals(self) -> Mapping[str, list[float]]:
-        """When each receiver was asked, in seconds."""
-        return {name: door.arrivals for name, door in self.doors.items()} | {"email": self.mail_arrivals}
+    def arrivals(self) -> Mapping[str, list[list[float]]]:
+        """When each receiver was asked, in seconds, by what of it."""
+        by_door = {name: list(door.arrivals.values()) for name, door in self.doors.items()}
+        return by_door | {"email": [self.mail_arrivals]}
 
     def environment(self) -> dict[str, str]:
         """The settings of workers, and the secrets that ``routes`` refers to."""

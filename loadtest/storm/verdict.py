@@ -77,8 +77,8 @@ async def figures(pool: asyncpg.Pool, town: Town) -> dict[str, Any]:
         **{name: float(value or 0) if name == "seconds" else value for name, value in dict(counts).items()},
         "messages": states,
         "first_word_s": first,
-        "requests": {name: len(times) for name, times in town.arrivals().items()},
-        "most_in_a_minute": {name: densest(times) for name, times in town.arrivals().items()},
+        "requests": {name: sum(map(len, ways)) for name, ways in town.arrivals().items()},
+        "most_in_a_minute": {name: max(map(densest, ways), default=0) for name, ways in town.arrivals().items()},
         "limit_per_minute": PER_MINUTE,
         "incidents": len(town.pagerduty.incidents),
         "incidents_resolved": sum(one.resolved_at is not None for one in town.pagerduty.incidents),
@@ -109,14 +109,18 @@ async def broken(pool: asyncpg.Pool, town: Town, groups: int, alerts: int) -> li
     for name, standin in (("pagerduty", town.pagerduty), ("slack", town.slack), ("webhook", town.webhook)):
         if standin.refused:
             found.append(f"{name} refused {len(standin.refused)} messages: {standin.refused[0]}")
-        if standin.pace.held:
-            found.append(f"{name} had to answer 429 to {standin.pace.held} messages above its limit")
+    found += [
+        f"{name} had to answer 429 to {door.held} requests above its limit"
+        for name, door in town.doors.items()
+        if door.held
+    ]
     return found
 
 
-def _of_limits(arrivals: Mapping[str, Sequence[float]]) -> list[str]:
+def _of_limits(arrivals: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
     return [
         f"{name} was asked {densest(times)} times in a minute and may be {PER_MINUTE[name]} times"
-        for name, times in arrivals.items()
+        for name, ways in arrivals.items()
+        for times in ways
         if densest(times) > PER_MINUTE[name]
     ]

@@ -327,6 +327,20 @@ async def newest_stream_time(pool: asyncpg.Pool) -> int | None:
 
 
 async def outbox_counts(pool: asyncpg.Pool) -> dict[str, int]:
-    """Messages to receivers by state: owed, sent, given_up."""
+    """Messages to receivers by state: owed, sent, given_up, superseded, digested."""
     rows = await pool.fetch("select state, count(*) as messages from outbox group by state")
     return {row["state"]: row["messages"] for row in rows}
+
+
+_RECEIVERS = """
+select receiver, coalesce(bool_and(opened_at is null), true) as up, coalesce(max(waits), 0)::float8 as oldest_s from (
+    select receiver, opened_at, null as waits from notify_receivers
+    union all
+    select receiver, null, extract(epoch from now() - min(owed_at)) from outbox where state = 'owed' group by receiver
+) found group by receiver order by receiver
+"""
+
+
+async def receivers(pool: asyncpg.Pool) -> list[asyncpg.Record]:
+    """Whether each receiver works (``up``), and how long the oldest message waits that it is owed (``oldest_s``)."""
+    return list(await pool.fetch(_RECEIVERS))

@@ -298,6 +298,7 @@ async def test_metrics_speak_for_the_whole_service(api: httpx.AsyncClient, pool:
         'sluice_alerts_open{rule="spend_spike",severity="critical"} 1.0',
         "sluice_throttles_active 1.0",
         "sluice_outbox_owed 2.0",
+        'sluice_receiver_up{receiver="slack"} 1.0',
         "sluice_ledger_up 1.0",
     ):
         assert line in text.splitlines()
