@@ -20,10 +20,12 @@ from streams.core.delivery import (
     after_success,
     digest_of,
     is_down,
+    policies,
     retry_in_s,
 )
 from streams.core.notifying import Notification
-from streams.core.routes import RateLimit
+from streams.core.routes import Integration, RateLimit, ReceiverRule, Routes
+from streams.core.routes_default import default_routes
 from streams.delivering import Failure, Standing, Waiting
 from tests.unit.records import NOON
 
@@ -222,3 +224,20 @@ def test_the_same_held_messages_make_the_same_digest_in_any_order():
     assert digest_of("slack", held, NOON).notification_id == digest_of("slack", held[::-1], NOON + 1).notification_id
     more = [*held, msgspec.structs.replace(held[0], notification_id="other")]
     assert digest_of("slack", more, NOON).notification_id != digest_of("slack", held, NOON).notification_id
+
+
+@pytest.mark.parametrize(
+    ("name", "messages"),
+    [
+        pytest.param("pagerduty", 120, id="what PagerDuty documents"),
+        pytest.param("slack", 60, id="a message a second"),
+        pytest.param("room/slack", 7, id="what routes.yaml says of its receiver"),
+        pytest.param("gone", None, id="none for one that the routes do not know"),
+    ],
+)
+def test_the_limit_of_a_receiver(name, messages):
+    routes = default_routes(["pagerduty", "slack"])
+    room = ReceiverRule("room", (Integration("room/slack", "slack"),), rate_limit=RateLimit(7, MINUTE))
+    routes = Routes(routes.root, routes.receivers | {"room": room})
+    bucket = policies(routes, [(name, False)])[name].bucket
+    assert (bucket.limit.messages if bucket else None) == messages
