@@ -220,3 +220,14 @@ def test_how_long_one_page_lasts(ended, since, now, by):
 
 def test_the_built_in_rules_have_names_of_their_own():
     assert len({rule.name for rule in BUILT_IN}) == 3
+
+
+def test_history_silences_nobody():
+    inhibitors = Inhibitors(default_routes(("slack",)), [Source(alert("org", historic=True))])
+    assert inhibitors.of(alert("chat", ancestors=("org",)), NOON, NOON) == ()
+
+
+def test_what_is_silent_for_good_is_not_asked_again():
+    world = World(default_routes(("pagerduty",))).hear(alert("org"), alert("chat", ancestors=("org",))).pass_until(10)
+    assert world.told() == ["pagerduty opened org"]
+    assert [stored.due for stored in world.groups.values()] == [None, None]
