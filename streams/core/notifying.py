@@ -114,7 +114,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     #: not there.
     firing: dict[str, str]
     at: int
-    #: How many incidents of this group the receiver has had: a part of the thread where it knows no reopening.
+    #: The number of its last incident of this group, and a part of the thread where it knows no reopening: the episode
+    #: where every alert is a group of its own, else counted.
     incident: int
     #: Alert to when this receiver was first told of its present episode: escalation counts from there.
     since: dict[str, int] = {}

@@ -346,6 +346,19 @@ def test_a_ticket_that_becomes_a_page_leaves_its_mail_and_stays_in_its_slack_thr
     assert {each.thread_key for each in world.said} == {alert("gpu").dedup_key}
 
 
+def test_an_alert_that_moves_to_and_fro_stays_in_one_thread_and_its_next_episode_has_another():
+    ticket, page_ = changed(alert("gpu"), tier="ticket"), alert("gpu", "updated", step=1, at=60)
+    world = World(TODAY).hear(ticket).pass_until(0).hear(page_).pass_until(60)
+    world.hear(changed(ticket, status="updated", alert_id="2", stated_at="2026-11-21T13:00:00Z")).pass_until(120)
+    assert {said.thread_key for said in world.said if said.receiver == "slack"} == {ticket.dedup_key}
+    world.hear(alert("gpu", "resolved", at=90_000)).pass_until(180).hear(alert("gpu", episode=2, at=90_001)).pass_until(
+        200
+    )
+    assert [said.thread_key for said in world.said if said.receiver == "slack"][-2:] == [
+        ticket.dedup_key, ticket.dedup_key + "#2",
+    ]  # fmt: skip
+
+
 def test_a_route_that_is_gone_ends_what_it_told_and_the_new_one_tells_it():
     world = World(grouped(wait_us=0)).hear(alert("a", tier="ticket")).pass_until(10)
     base = grouped(wait_us=0)
