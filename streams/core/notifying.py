@@ -22,6 +22,9 @@ Reason = Literal[
     "digest", "report",
 ]  # fmt: skip
 
+#: Attributes that have another name as labels; matchers take both.
+LABEL_NAMES = {"cost_center": "cost_centre"}
+
 
 def labels_of(alert: Alert) -> dict[str, str]:
     """The labels that routes, silences and inhibition match on; those that are empty are there, and empty.
