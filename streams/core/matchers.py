@@ -3,7 +3,7 @@
 import re
 from typing import cast
 
-from streams.core.notifying import Matcher, MatchOp
+from streams.core.notifying import LABEL_NAMES, Matcher, MatchOp
 
 VALUE_MAX = 512
 _WRITTEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.:-]{0,63})\s*(=~|!~|!=|=)\s*(.*?)\s*", re.DOTALL)
@@ -42,7 +42,7 @@ def matcher(label: str, op: str, value: str) -> Matcher:
             re.compile(value)
         except re.error as error:
             raise ValueError(f"{value[:80]!r} is no regular expression: {error}") from error
-    return Matcher(label, cast(MatchOp, op), value)
+    return Matcher(LABEL_NAMES.get(label, label), cast(MatchOp, op), value)
 
 
 def written(one: Matcher) -> str:

@@ -157,7 +157,9 @@ def _escalations(desk: _Desk, tolds: Mapping[str, Told], member: Member) -> dict
         return {}
     placed = [desk.integrations[name] for name in member.receivers if name in desk.integrations]
     asked = [one.id for one in placed if one.pages] or [one.id for one in placed]
-    first = min((tolds[one].since.get(key, 0) for one in asked if knows(tolds.get(one), member)), default=None)
+    first = min(
+        (tolds[one].since.get(key, tolds[one].at) for one in asked if knows(tolds.get(one), member)), default=None
+    )
     if first is None:
         return {}
     found = {}
@@ -179,8 +181,8 @@ def _without_moved(told: Told | None, integration: Integration, desk: _Desk) -> 
     for key in ended_of(told, stands):
         member = desk.members[key]
         if member.departed and member.alert.status != "resolved":
-            elsewhere = placements(member.alert, desk.routes)
-            if any(integration.id in one.receivers and one.group.thread == thread for one in elsewhere):
+            elsewhere = [one.group for one in placements(member.alert, desk.routes) if integration.id in one.receivers]
+            if any(thread_key(one, integration.kind, member.alert.episode) == thread for one in elsewhere):
                 moved.add(key)
     if not moved:
         return told

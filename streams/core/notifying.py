@@ -22,6 +22,9 @@ Reason = Literal[
     "digest", "report",
 ]  # fmt: skip
 
+#: Attributes that have another name as labels; matchers take both.
+LABEL_NAMES = {"cost_center": "cost_centre"}
+
 
 def labels_of(alert: Alert) -> dict[str, str]:
     """The labels that routes, silences and inhibition match on; those that are empty are there, and empty.
@@ -114,7 +117,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     #: not there.
     firing: dict[str, str]
     at: int
-    #: How many incidents of this group the receiver has had: a part of the thread where it knows no reopening.
+    #: The number of its last incident of this group, and a part of the thread where it knows no reopening: the episode
+    #: where every alert is a group of its own, else counted.
     incident: int
     #: Alert to when this receiver was first told of its present episode: escalation counts from there.
     since: dict[str, int] = {}

@@ -11,7 +11,7 @@ from schemas.keys import alert_dedup_key, alert_id
 from streams.core.inhibition import Inhibitors, Source, holds
 from streams.core.matchers import written
 from streams.core.muting import Held, inhibited, resting, silenced
-from streams.core.notifying import Silence, labels_of
+from streams.core.notifying import LABEL_NAMES, Silence, labels_of
 from streams.core.placing import Placement, escalations, matching, owned, placements
 from streams.core.quiet_hours import quiet_until
 from streams.core.routes import Inhibition, QuietHours, Route, Routes
@@ -139,7 +139,7 @@ def alert_of(pairs: Sequence[tuple[str, str]], now: int) -> Alert:
     Raises:
         ValueError: a rule, severity or tier that does not exist.
     """
-    given = {_FIELDS.get(name, name): value for name, value in pairs}
+    given = {(_FIELDS | LABEL_NAMES).get(name, name): value for name, value in pairs}
     for name, values in _WORDS.items():
         if name in given and given[name] not in values:
             raise ValueError(f"there is no {name} {given[name]!r}; there are " + ", ".join(values))

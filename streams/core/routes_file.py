@@ -10,6 +10,7 @@ from schemas.instants import MINUTE, SECOND
 from streams.core.inhibition import BUILT_IN as INHIBITIONS
 from streams.core.marked_yaml import Document, DocumentError, Path
 from streams.core.matchers import written
+from streams.core.notifying import LABEL_NAMES
 from streams.core.placing import EACH
 from streams.core.routes import (
     BUILT_IN,
@@ -124,7 +125,9 @@ def _route(
 ) -> Route:
     said = _Inherited(
         receivers=above.receivers if row.receiver is None else tuple(row.receiver),
-        group_by=above.group_by if row.group_by is None else tuple(row.group_by),
+        group_by=above.group_by
+        if row.group_by is None
+        else tuple(LABEL_NAMES.get(each, each) for each in row.group_by),
         wait_us=above.wait_us if row.group_wait is None else row.group_wait,
         interval_us=above.interval_us if row.group_interval is None else row.group_interval,
         repeat_us=above.repeat_us if row.repeat_interval is None else row.repeat_interval,

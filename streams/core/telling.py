@@ -11,7 +11,7 @@ import msgspec
 from schemas import keys
 from schemas.alerts import Alert
 from streams.core.notifying import Acknowledgement, Action, Notification, Reason, Told
-from streams.core.placing import Group
+from streams.core.placing import EACH, Group
 from streams.core.routes import Kind
 
 #: Lowest first.
@@ -111,7 +111,7 @@ def say(
     before = told or Told(receiver=receiver, firing={}, at=0, incident=0)
     ended = ended_of(told, stands)
     over = [_as_ended(before, stands.members[key]) for key in ended]
-    incident = before.incident + (not before.firing)
+    incident = before.incident if before.firing else _next_incident(before, stands, group)
     notification = Notification(
         notification_id=keys.digest("notification", group.key, receiver, str(incident), str(before.messages)),
         receiver=receiver,
@@ -156,6 +156,13 @@ def thread_key(group: Group, kind: Kind, incident: int) -> str:
         return group.thread
     key = f"{group.thread}#{incident}"
     return key if len(key) <= THREAD_KEY_MAX else "v1:thread:" + keys.digest("thread", group.thread, str(incident))
+
+
+def _next_incident(told: Told, stands: Standing, group: Group) -> int:
+    """The number of the incident that opens: an alert by itself has its episode's, whichever of its groups tells it."""
+    if EACH in group.labels:
+        return max(member.alert.episode for member in stands.shown.values())
+    return told.incident + 1
 
 
 def _first(stands: Standing) -> Reason:

@@ -109,7 +109,8 @@ def test_an_emergency_silences_what_is_less_of_the_same_budget_and_its_end_lets_
 def test_what_an_emergency_silenced_says_nothing_when_both_end_together():
     world = World(TODAY).hear(rung(100, "emergency"), rung(90, "critical")).pass_until(600)
     world.hear(rung(100, "emergency", "resolved", at=600)).pass_until(601)
-    world.hear(rung(90, "critical", "resolved", at=601)).pass_until(900)
+    # A flush that falls between both ends does not let it speak.
+    world.flush_all().hear(rung(90, "critical", "resolved", at=601)).pass_until(900)
     assert world.told() == ["slack opened search", "slack resolved search"]
 
 
@@ -286,6 +287,24 @@ def test_what_nobody_acknowledges_is_escalated_once_and_followed_to_its_end():
     assert set(world.told()[2:]) == {"room/slack resolved a", "managers/email resolved a"}
 
 
+def test_news_of_an_alert_does_not_put_its_escalation_off():
+    world = World(grouped(escalations=LADDER, wait_us=0, interval_us=0)).hear(alert("a", tier="ticket")).pass_until(300)
+    world.hear(alert("a", "updated", tier="ticket", step=1, at=300), alert("b", tier="ticket", at=300)).pass_until(601)
+    assert [each.decided_at - NOON for each in world.said if each.reason == "escalated"] == [10 * MINUTE]
+    assert [one.scope_id for one in world.said[-1].alerts] == ["a"]
+
+
+def test_who_is_told_at_once_is_not_escalated_to():
+    base = grouped()
+    below = (
+        Route("/1", (Matcher("rule", "=~", ".*"),), ("room",), ("alert",), 0, 0, goes_on=True, escalations=LADDER),
+        Route("/2", (Matcher("team", "=~", ".*"),), ("managers",), ("alert",), 0, 0),
+    )
+    root = Route("/", (), ("room",), ("alert",), 0, 0, routes=below)
+    world = World(Routes(root, base.receivers)).hear(alert("a", tier="ticket")).pass_until(3_600)
+    assert sorted(world.told()) == ["managers/email opened a", "room/slack opened a"]
+
+
 def test_an_acknowledgement_ends_the_escalation_of_its_episode_only():
     one = alert("a", tier="ticket")
     world = World(grouped(escalations=LADDER, wait_us=0, interval_us=0)).hear(one).pass_until(300)
@@ -325,6 +344,19 @@ def test_a_ticket_that_becomes_a_page_leaves_its_mail_and_stays_in_its_slack_thr
     assert world.told()[:1] == ["slack opened gpu"]
     assert sorted(world.told()[1:]) == ["pagerduty opened gpu", "slack opened gpu"]
     assert {each.thread_key for each in world.said} == {alert("gpu").dedup_key}
+
+
+def test_an_alert_that_moves_to_and_fro_stays_in_one_thread_and_its_next_episode_has_another():
+    ticket, page_ = changed(alert("gpu"), tier="ticket"), alert("gpu", "updated", step=1, at=60)
+    world = World(TODAY).hear(ticket).pass_until(0).hear(page_).pass_until(60)
+    world.hear(changed(ticket, status="updated", alert_id="2", stated_at="2026-11-21T13:00:00Z")).pass_until(120)
+    assert {said.thread_key for said in world.said if said.receiver == "slack"} == {ticket.dedup_key}
+    world.hear(alert("gpu", "resolved", at=90_000)).pass_until(180).hear(alert("gpu", episode=2, at=90_001)).pass_until(
+        200
+    )
+    assert [said.thread_key for said in world.said if said.receiver == "slack"][-2:] == [
+        ticket.dedup_key, ticket.dedup_key + "#2",
+    ]  # fmt: skip
 
 
 def test_a_route_that_is_gone_ends_what_it_told_and_the_new_one_tells_it():

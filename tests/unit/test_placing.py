@@ -3,7 +3,10 @@
 import pytest
 
 from schemas.alerts import Contributor, Driver, Drivers
+from schemas.commands import Target
 from schemas.instants import MINUTE, SECOND
+from streams.core.budget_ladder import labels
+from streams.core.budget_terms import Terms
 from streams.core.inhibition import BUILT_IN, Inhibitors, Source, is_explained, may_inhibit
 from streams.core.placing import due_at, owned, placements
 from streams.core.routes_default import default_routes
@@ -220,3 +223,39 @@ def test_how_long_one_page_lasts(ended, since, now, by):
 
 def test_the_built_in_rules_have_names_of_their_own():
     assert len({rule.name for rule in BUILT_IN}) == 3
+
+
+def test_history_silences_nobody():
+    inhibitors = Inhibitors(default_routes(("slack",)), [Source(alert("org", historic=True))])
+    assert inhibitors.of(alert("chat", ancestors=("org",)), NOON, NOON) == ()
+
+
+def test_what_is_silent_for_good_is_not_asked_again():
+    world = World(default_routes(("pagerduty",))).hear(alert("org"), alert("chat", ancestors=("org",))).pass_until(10)
+    assert world.told() == ["pagerduty opened org"]
+    assert [stored.due for stored in world.groups.values()] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("target", "match", "expected"),
+    [
+        pytest.param(("team", "search"), (), {}, id="a team and a feature are labels already"),
+        pytest.param(("cost_center", "cc-1"), (), {"cost_centre": "cc-1"}, id="what the budget throttles"),
+        pytest.param(("org", "*"), (), {}, id="everything is nothing in particular"),
+        pytest.param(
+            ("team", "search"), (("environment", "production"), ("environment", "prod"), ("model", "gpt-4o")),
+            {"environment": "prod,production", "model": "gpt-4o"}, id="what it matches, several values in order",
+        ),
+        pytest.param(("model", "o1"), (("team", "!search"),), {"model": "o1"}, id="what it leaves out is no label"),
+    ],
+)  # fmt: skip
+def test_a_budgets_alert_knows_where_its_money_is_spent(target, match, expected):
+    assert labels(Terms("b", "s", Target(*target), 1, "month", (), True, match=match)) == expected
+
+
+def test_a_cost_centre_may_be_spelt_as_in_a_budget():
+    routes = load_routes(
+        "route: {receiver: slack, group_by: cost_center, routes: [{match: [cost_center = cc-1], receiver: pagerduty}]}"
+    )
+    (placed,) = placements(alert(labels={"cost_centre": "cc-1"}), routes)
+    assert (placed.receivers, placed.group.labels) == (("pagerduty",), {"cost_centre": "cc-1"})
