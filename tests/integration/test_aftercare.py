@@ -13,6 +13,7 @@ from streams.sinks.reviews import PostgresReviews, list_reviews
 from streams.sinks.weekly_reports import WeeklyReports
 from tests.integration.alert_rows import alert, put
 from tests.integration.api_parts import NO_BROKER, cell, client_of, got
+from tests.integration.notify_parts import People
 
 #: A Monday, half past eight in UTC.
 NOW = parse_instant("2026-11-23T08:30:00Z")
@@ -76,6 +77,17 @@ async def test_each_team_and_the_models_are_told_once_however_many_workers_there
         (receiver, team) for receiver in ("email", "slack") for team in ("", "risk", "search")
     ]
     assert "Team search in week 2026-W47: $900.00, 125 % more" in {heading for *_, heading in told}
+
+
+async def test_a_digest_reaches_its_receivers_through_the_outbox(pool):
+    await spend(pool)
+    await aftercare(pool).tell_weeks()
+    taken = await People(pool).take()
+    assert {(said.receiver, said.action, said.reason) for said in taken} == {
+        ("email", "tell", "report"), ("slack", "tell", "report"),
+    }  # fmt: skip
+    (mail,) = [said for said in taken if said.receiver == "email" and said.group["team"] == "search"]
+    assert mail.paragraphs[0].startswith("16 November to 22 November 2026 (UTC): $900.00 spent")
 
 
 async def test_a_worker_that_died_between_two_teams_leaves_the_rest_to_another(pool):
