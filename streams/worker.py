@@ -29,6 +29,7 @@ from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard, load_rate_card
 from streams.kafka_connection import connection
 from streams.ports import RetryableError, Standing
+from streams.routes_setting import read_routes
 from streams.settings import Settings, SettingsError
 from streams.settings_checks import is_loopback
 from streams.sinks.acknowledgements import load_acknowledgements
@@ -54,7 +55,8 @@ async def serve(settings: Settings) -> int:
     """Run a worker until SIGINT or SIGTERM; return its exit code.
 
     Raises:
-        SettingsError: no broker or database is given, or the budgets or the rate card cannot be used.
+        SettingsError: no broker or database is given, or the budgets, the routes or the rate card cannot be
+            used.
     """
     if settings.database_url is None:
         raise SettingsError(["database_url is not set: give postgresql://…, or use `sluice up`, which starts one"])
@@ -66,7 +68,8 @@ async def serve(settings: Settings) -> int:
         pool = await open_pool(url)
         stack.push_async_callback(pool.close)
         known = KnownDefinitions()
-        reach = receivers(settings, inviting=inviting(settings, known))
+        routes = read_routes(settings)
+        reach = receivers(settings, routes.integrations(), inviting=inviting(settings, known))
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
         groups = PostgresGroups(pool, load_silences, load_acknowledgements)

@@ -143,8 +143,9 @@ class Town:
         }
 
     def routes(self, wait_s: float, interval_s: float) -> str:
-        """routes.yaml: one group a team, told to PagerDuty, Slack and a webhook; mail where one of the first is down."""
+        """routes.yaml: a group for each team, told to PagerDuty, Slack and a webhook; mail is the fallback."""
         limit = {name: f"{{messages: {most}, per: 1m}}" for name, most in PER_MINUTE.items()}
+        hook = f"http://{HOST}:{self.doors['webhook'].port}{WEBHOOK_PATH}"
         return f"""
 receivers:
   - name: on-call
@@ -156,7 +157,7 @@ receivers:
     rate_limit: {limit["slack"]}
     fallback: duty
   - name: desk
-    webhook: {{url: "http://{HOST}:{self.doors["webhook"].port}{WEBHOOK_PATH}", secret: env:STORM_WEBHOOK_SECRET}}
+    webhook: {{url: "{hook}", secret: env:STORM_WEBHOOK_SECRET}}
     rate_limit: {limit["webhook"]}
   - name: duty
     email: {{to: [duty@example.test]}}
@@ -191,7 +192,7 @@ route:
             self.mail.refusals += ["451 later"] * 5
 
         found = [
-            Weather(4, "PagerDuty answers 500 to 10 requests", plan(pages, "500", 10)),
+            Weather(4, "PagerDuty answers 500 to 7 requests", plan(pages, "500", 7)),
             Weather(6, "Slack answers 500 to 6 requests", plan(slack, "500", 6)),
             Weather(12, "PagerDuty stalls 4 requests", plan(pages, "stall", 4)),
             Weather(14, "the webhook stalls 4 requests", plan(hook, "stall", 4)),
@@ -200,11 +201,11 @@ route:
             Weather(27, "PagerDuty restarts and is away for 8 s", restart("pagerduty", 8)),
             Weather(34, "Slack is away for 8 s", restart("slack", 8)),
             Weather(38, "the webhook is away for 5 s", restart("webhook", 5)),
-            Weather(44, "PagerDuty takes 10 events and loses the answers", plan(pages, "lose_answer", 10)),
+            Weather(44, "PagerDuty takes 3 events and loses the answers", plan(pages, "lose_answer", 3)),
             Weather(46, "the mail server says 451 five times", mail_refuses),
             Weather(50, "Slack cuts 5 connections", plan(slack, "drop", 5)),
-            Weather(66, "PagerDuty answers 500 to 10 requests", plan(pages, "500", 10)),
+            Weather(66, "PagerDuty answers 500 to 7 requests", plan(pages, "500", 7)),
             Weather(72, "PagerDuty restarts and is away for 5 s", restart("pagerduty", 5)),
-            Weather(80, "PagerDuty takes 10 events and loses the answers", plan(pages, "lose_answer", 10)),
+            Weather(80, "PagerDuty takes 3 events and loses the answers", plan(pages, "lose_answer", 3)),
         ]
         return [one._replace(at_s=one.at_s * scale) for one in found]

@@ -69,10 +69,10 @@ async def figures(pool: asyncpg.Pool, town: Town) -> dict[str, Any]:
     states: dict[str, dict[str, int]] = {}
     for row in await pool.fetch(_STATES):
         states.setdefault(row["receiver"], {})[row["state"]] = row["n"]
-    first = {
-        name: summary([float(row["seconds"]) for row in await pool.fetch(_FIRST, IDS[name])])
-        for name in ("pagerduty", "slack", "webhook")
-    }
+    first = {}
+    for name in ("pagerduty", "slack", "webhook"):
+        values = [float(row["seconds"]) for row in await pool.fetch(_FIRST, IDS[name])]
+        first[name] = summary(values) if values else {}
     return {
         **{name: float(value) if name == "seconds" else value for name, value in dict(counts).items()},
         "messages": states,

@@ -31,6 +31,12 @@ from streams.core.routes_rows import ReceiverRow, RouteRow, RoutesFile
 GROUP_WAIT_US = 2 * SECOND
 GROUP_INTERVAL_US = MINUTE
 
+_MISSING = {
+    "pagerduty": "pagerduty_routing_key is not set",
+    "slack": "neither slack_webhook_url nor slack_bot_token is set",
+    "email": "smtp_host is not set",
+}
+
 
 class RoutesFileError(DocumentError):
     """The routes cannot be used; ``problems`` has one line for every error."""
@@ -74,21 +80,27 @@ def load_routes(text: str, configured: Collection[str] = BUILT_IN) -> Routes:
     )
 
 
-def unreachable(routes: Routes) -> list[str]:
-    """The receivers that routes name and that reach nobody, since the settings do not configure them: a line each."""
+def unreachable(routes: Routes, configured: Collection[str]) -> list[str]:
+    """What routes name and the settings do not configure, so that nobody would be reached by it: a line each."""
     named = {name for route in routes.root.walk() for name in route.receivers}
     named |= {name for route in routes.root.walk() for step in route.escalations for name in step.receivers}
     named |= {row.receiver for row in routes.owners if row.receiver}
     named |= {rule.fallback for rule in routes.receivers.values() if rule.fallback}
     if OWNER in named:
         named.add("email")
-    wanted = {"pagerduty": "pagerduty_routing_key", "slack": "slack_webhook_url", "email": "smtp_host"}
     problems = [
-        f"routes name the receiver {name}, and {wanted[name]} is not set"
+        f"routes name the receiver {name}, and {_MISSING[name]}"
         for name in BUILT_IN
-        if name in named and not routes.receivers[name].integrations
+        if name in named and name not in configured and _is_built_in(routes.receivers[name])
     ]
+    by_mail = [each.id for each in routes.integrations().values() if each.kind == "email" and each.target is not None]
+    if by_mail and "email" not in configured:
+        problems.append(f"{', '.join(by_mail)} sends mail, and {_MISSING['email']}")
     return problems
+
+
+def _is_built_in(rule: ReceiverRule) -> bool:
+    return all(each.target is None for each in rule.integrations)
 
 
 def _receiver(row: ReceiverRow) -> ReceiverRule:

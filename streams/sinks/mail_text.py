@@ -2,15 +2,15 @@
 
 import textwrap
 
-from schemas.alerts import Alert
 from streams.core.notifying import Notification
 from streams.ports import Invitation
 from streams.sinks import telling
 from streams.sinks.wording import cause, facts, web_link
 
 WIDTH = 76
-#: Alerts of a group that are told whole; the rest is counted.
-ALERTS_MAX = 25
+#: Alerts of a group that are told whole, and in a line each; the rest is counted.
+WHOLE_MAX = 8
+LINES_MAX = 50
 _LABEL = len("How much")
 
 
@@ -21,14 +21,12 @@ def text_of(
     parts = [_wrapped(telling.heading(notification))]
     alerts = notification.alerts
     if len(alerts) > 1 and (about := telling.about(notification)):
-        parts.append(_wrapped(f"All of {about}."))
+        parts.append(_wrapped(f"In common: {about}."))
     parts += ["\n".join(_wrapped(line) for line in text.split("\n")) for text in telling.paragraphs(notification)]
     if len(alerts) == 1:
-        parts.append(_facts(alerts[0]))
-    else:
-        parts += [_numbered(number, alert) for number, alert in enumerate(alerts[:ALERTS_MAX], 1)]
-        if rest := telling.left_out(notification, ALERTS_MAX):
-            parts.append(_wrapped(rest))
+        parts.append(_facts(facts(alerts[0])))
+    elif alerts:
+        parts += _group(notification)
     if invitation and invitation.url:
         parts.append(f"Approve or refuse:\n{invitation.url}\n{_wrapped(for_you(invitation))}")
     links = [("Dashboard", web_link(dashboard_url)), *telling.runbooks(notification, runbook_url)]
@@ -43,15 +41,21 @@ def for_you(invitation: Invitation) -> str:
     return f"The link decides once, until {invitation.until}, for whoever has it: do not pass it on."
 
 
-def _numbered(number: int, alert: Alert) -> str:
-    """One alert of a group, under a rule."""
-    state = "ended" if telling.is_over(alert) else alert.severity
-    head = f"{number}. {state.upper()} "
-    return f"{head}{'-' * (WIDTH - len(head))}\n{_wrapped(cause(alert))}\n{_facts(alert)}"
+def _group(notification: Notification) -> list[str]:
+    whole, lines, rest = telling.parts(notification, WHOLE_MAX, LINES_MAX)
+    found = []
+    for number, (alert, known) in enumerate(whole, 1):
+        head = f"{number}. {'ended' if telling.is_over(alert) else alert.severity} "
+        found.append(f"{head}{'-' * (WIDTH - len(head))}\n{_wrapped(cause(alert))}\n{_facts(known)}")
+    if lines:
+        first = len(whole) + 1
+        told = [_wrapped(telling.line(alert), f"{number}. ") for number, alert in enumerate(lines, first)]
+        found.append("\n".join([f"And {'-' * (WIDTH - 4)}", *told]))
+    return [*found, _wrapped(rest)] if rest else found
 
 
-def _facts(alert: Alert) -> str:
-    return "\n".join(_wrapped(value, f"{name:<{_LABEL + 2}}") for name, value in facts(alert))
+def _facts(found: list[tuple[str, str]]) -> str:
+    return "\n".join(_wrapped(value, f"{name:<{_LABEL + 2}}") for name, value in found)
 
 
 def _wrapped(text: str, lead: str = "") -> str:

@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import pagerduty
 from pagerduty import EventsApiV2Client
 
-from schemas.alerts import Alert, Severity
+from schemas.alerts import Severity
 from schemas.instants import format_instant
 from streams.core.notifying import Notification
 from streams.ports import PermanentError, RetryableError
 from streams.settings_checks import is_loopback
 from streams.sinks import telling
-from streams.sinks.wording import brief, cause, clip, facts, where
+from streams.sinks.wording import clip, facts
 
 SEVERITIES: dict[Severity, str] = {
     "emergency": "critical",
@@ -158,20 +158,10 @@ def _details(notification: Notification, shown: int) -> dict[str, str]:
         found |= {name.lower(): value for name, value in facts(alerts[0])}
     if len(notification.alerts) > 1:
         found["alerts"] = telling.counts(notification.alerts)
-        found |= {_number(number, alert): _line(alert) for number, alert in enumerate(alerts, 1)}
+        found |= {f"alert {number:02d}": telling.line(alert) for number, alert in enumerate(alerts, 1)}
         if rest := telling.left_out(notification, shown):
             found["more"] = rest
     return found
-
-
-def _number(number: int, alert: Alert) -> str:
-    return f"alert {number:02d}, {'ended' if telling.is_over(alert) else alert.severity}"
-
-
-def _line(alert: Alert) -> str:
-    """What an alert among others says; of what it is about, only what its cause does not name already."""
-    said, rest = cause(alert), brief(alert)
-    return f"{said} · {rest.removeprefix(where(alert) + ' · ') if alert.scope_id in said else rest}"
 
 
 def _seconds(text: str | None) -> float | None:

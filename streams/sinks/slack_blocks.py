@@ -25,10 +25,12 @@ LINE_MAX = 600
 PARAGRAPHS_MAX = 2_400
 REPORT_MAX = 7_000
 LINK_MAX = 400
-#: Alerts of a group that are shown; the rest is counted.
-ALERTS_MAX = 8
+#: Alerts of a group that are told whole, and in a line each; the rest is counted.
+WHOLE_MAX = 5
+LINES_MAX = 15
+GROUP_LINE_MAX = 160
 MARKS = {"emergency": "🔴", "critical": "🟠", "warning": "🟡", "info": "🔵"}
-OVER, TOLD = "✅", "📋"
+OVER, TOLD, SEEN = "✅", "📋", "👀"
 _SHORT = ("Where", "How much", "Since", "Ended", "Period")
 _WHY = ("Why", "By", "Drivers")
 #: Signs that would begin or end bold, italic, struck or code; within a word they are only signs.
@@ -74,8 +76,12 @@ def message(
     if len(alerts) == 1:
         blocks += _one(alerts[0])
     else:
-        blocks += [_among_others(alert) for alert in alerts[:ALERTS_MAX]]
-        if rest := telling.left_out(notification, ALERTS_MAX):
+        whole, lines, rest = telling.parts(notification, WHOLE_MAX, LINES_MAX)
+        blocks += [_among_others(alert, known) for alert, known in whole]
+        if lines:
+            text = "\n".join(f"{_sign(alert)} {fit(telling.line(alert), GROUP_LINE_MAX)}" for alert in lines)
+            blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}})
+        if rest:
             blocks.append(_context([fit(rest, LINK_MAX)]))
     if invitation and web_link(invitation.url):
         link = f"<{escape(invitation.url)}|Approve or refuse>, until {escape(invitation.until)}"
@@ -90,6 +96,8 @@ def mark(notification: Notification) -> str:
     standing = telling.standing(notification)
     if standing == "ended":
         return OVER
+    if notification.action == "acknowledge":
+        return SEEN
     return TOLD if notification.action == "tell" else MARKS.get(standing, TOLD)
 
 
@@ -102,18 +110,29 @@ def _one(alert: Alert) -> list[Block]:
         room = WHY_MAX // len(why) - 1
         text = "\n".join(f"*{name}* {fit(value, room - len(name) - 3)}" for name, value in why)
         blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}})
-    return blocks + [_section(f"*{name}* ", value, DONE_MAX) for name, value in found if name in ("Done", "Next")]
+    for name, value in found:
+        if name == "Done":
+            blocks.append(_section(f"*{name}* ", value, DONE_MAX))
+        elif name == "Next":
+            # Our own words, with commands in backticks.
+            text = f"*{name}* {escape(value)}"
+            blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}})
+    return blocks
 
 
-def _among_others(alert: Alert) -> Block:
+def _among_others(alert: Alert, known: list[tuple[str, str]]) -> Block:
     """One section: the cause, where and how much and since when, why, what was done, what to do."""
-    sign = OVER if telling.is_over(alert) else MARKS[alert.severity]
-    lines = [f"{sign} *{fit(cause(alert), GROUPED_MAX // 2)}*", fit(brief(alert), GROUPED_MAX // 2)]
-    for name, value in facts(alert):
+    lines = [f"{_sign(alert)} *{fit(cause(alert), GROUPED_MAX // 2)}*", fit(brief(alert), GROUPED_MAX // 2)]
+    for name, value in known:
         room = GROUPED_MAX - sum(len(line) + 1 for line in lines) - len(name) - 3
         if name in (*_WHY, "Done", "Next") and room >= 40:
-            lines.append(f"*{name}* {fit(value, room)}")
+            is_ours = name == "Next" and len(escape(value)) <= room
+            lines.append(f"*{name}* {escape(value) if is_ours else fit(value, room)}")
     return {"type": "section", "text": {"type": "mrkdwn", "text": "\n".join(lines), "verbatim": True}}
+
+
+def _sign(alert: Alert) -> str:
+    return OVER if telling.is_over(alert) else MARKS[alert.severity]
 
 
 def _paragraphs(notification: Notification) -> list[Block]:

@@ -1,10 +1,11 @@
 """What a whole message says: its heading with the cause in it, whom it is about, which alerts fit, and what was cut."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from schemas.alerts import Alert, Severity
 from streams.core.notifying import Notification
-from streams.sinks.wording import cause, clip, one_line, rule_words, runbook
+from streams.sinks.wording import ONLY_TOLD, brief, cause, clip, facts, one_line, rule_words, runbook, where
 
 HEADING_MAX = 1_024
 PARAGRAPH_MAX = 2_000
@@ -15,6 +16,7 @@ RULES_MAX = 3
 SEVERITIES: tuple[Severity, ...] = ("emergency", "critical", "warning", "info")
 #: Why a message comes, where that is more than that something fires.
 _LEADS = {
+    "updated": "Update: ",
     "worse": "Worse: ",
     "better": "Better: ",
     "repeated": "Still: ",
@@ -40,11 +42,13 @@ def worst(notification: Notification) -> Severity | None:
 
 
 def standing(notification: Notification) -> str:
-    """The worst severity that fires, or ``ended``; empty for what is about no alert."""
-    found = worst(notification)
-    if notification.action == "resolve" or (found is not None and not firing(notification)):
+    """The worst severity that fires, or ``ended``; ``closed`` where what fires is told elsewhere or muted from now on;
+    empty for what is about no alert."""
+    if not notification.alerts:
+        return "ended" if notification.action == "resolve" else ""
+    if not firing(notification):
         return "ended"
-    return found or ""
+    return "closed" if notification.action == "resolve" else worst(notification) or ""
 
 
 def rules(notification: Notification) -> str:
@@ -70,14 +74,17 @@ def heading(notification: Notification) -> str:
     if len(alerts) == 1:
         return clip(_lead(notification, alerts[0]) + cause(alerts[0]), HEADING_MAX)
     if notification.action == "resolve":
-        return clip(f"Resolved, {len(alerts)} alerts: {cause(alerts[0])}", HEADING_MAX)
+        what = "No longer told here" if firing(notification) else "Resolved"
+        return clip(f"{what}, {len(alerts)} alerts: {cause(alerts[0])}", HEADING_MAX)
     said = f"{_lead(notification, None)}{counts(alerts)}: "
     return clip(said + cause(alerts[0]), HEADING_MAX)
 
 
 def _lead(notification: Notification, alert: Alert | None) -> str:
-    if notification.action == "resolve" or (alert is not None and is_over(alert)):
+    if alert is not None and is_over(alert):
         return "Resolved: "
+    if notification.action == "resolve":
+        return "No longer told here: "
     if notification.action == "acknowledge":
         return "Acknowledged: "
     found = _LEADS.get(notification.reason, "")
@@ -96,8 +103,8 @@ def counts(alerts: Sequence[Alert]) -> str:
 
 
 def about(notification: Notification) -> str:
-    """The labels that a group shares, for people; empty where there are none."""
-    shared = [(name, value) for name, value in notification.group.items() if value][:GROUP_LABELS_MAX]
+    """The labels that a group shares, for people; empty where there are none, or where it is one alert by itself."""
+    shared = [(n, v) for n, v in notification.group.items() if v and n != "alert"][:GROUP_LABELS_MAX]
     return one_line(", ".join(f"{clip(name.replace('_', ' '), 40)} {clip(value, 200)}" for name, value in shared))
 
 
@@ -109,11 +116,41 @@ def paragraphs(notification: Notification, most: int = PARAGRAPHS_MAX) -> list[s
     return [text for text in shown if text] + ([f"… and {left} more; the dashboard has all of them."] if left else [])
 
 
-def left_out(notification: Notification, shown: int) -> str:
-    """What of a group a message has no room for; empty where all is shown.
+class Parts(NamedTuple):
+    """How a group is told: some alerts whole, some in a line each, and of the rest how many."""
 
-    The alerts that fire come first, so what has ended is cut before them.
+    whole: list[tuple[Alert, list[tuple[str, str]]]]
+    lines: list[Alert]
+    left_out: str
+
+
+def parts(notification: Notification, whole_max: int, lines_max: int) -> Parts:
+    """A group's alerts in order, with the facts of those that are told whole.
+
+    A next step is said once for each rule, and that nothing was done is not said at all. What fires comes first, so
+    what has ended is cut before it.
     """
+    alerts = notification.alerts
+    asked: set[str] = set()
+    whole = []
+    for alert in alerts[:whole_max]:
+        found = [(n, v) for n, v in facts(alert) if v != ONLY_TOLD and not (n == "Next" and alert.rule in asked)]
+        if not is_over(alert):
+            asked.add(alert.rule)
+        whole.append((alert, found))
+    return Parts(whole, list(alerts[whole_max : whole_max + lines_max]), left_out(notification, whole_max + lines_max))
+
+
+def line(alert: Alert) -> str:
+    """One alert of many: its state, its cause, and of where, how much and since when what the cause does not name."""
+    said, rest = cause(alert), brief(alert)
+    state = "ended" if is_over(alert) else alert.severity
+    place = f"{where(alert)} · "
+    return f"{state}: {said} · {rest.removeprefix(place) if alert.scope_id in said else rest}"
+
+
+def left_out(notification: Notification, shown: int) -> str:
+    """What of a group a message has no room for; empty where all is shown."""
     rest = notification.alerts[shown:]
     if not rest:
         return ""

@@ -35,6 +35,7 @@ RULE_WORDS = {
     "token_cost": "Cost of a success",
     "regime_change": "Changed habits",
 }
+#: Our own words: what is in backticks is a command to type.
 NEXT_STEPS = {
     "budget_threshold": "Find who spends it. The gates open once the budget is raised or the period is over.",
     "spend_spike": "Look at the top contributors: a retry loop, a launch, or a new model?",
@@ -44,7 +45,7 @@ NEXT_STEPS = {
     "budget_forecast": "Find what grows (`sluice budgets showback`), or raise the budget before it is spent.",
     "enforcement_gap": "Look whether that gateway runs and reads gateway.commands.v1; what it lets through is spent.",
     "run_estimate": "Ask its owner whether it is worth going on: end it, or announce what it will cost now.",
-    "approval_wanted": "The team's lead decides: by the link in the mail to him, or with `sluice runs approve`.",
+    "approval_wanted": "The team's lead decides: by the link in the mail, or with `sluice runs approve`.",
     "gpu_bursty": "A smaller GPU, a slice of one, or one shared by several would do.",
     "week_over_week": "Look at what changed in that week; expected growth belongs into the budget.",
     "resource_unused": "Stop it, or say whom it serves. `sluice inventory --unused-days 30` has all of them.",
@@ -61,6 +62,8 @@ NEXT_STEPS = {
 #: For a rule that has no step of its own.
 ANY_STEP = "Look at it on the dashboard: who spends there, and since when?"
 
+#: What was done about an alert that commanded nothing.
+ONLY_TOLD = "only this message; nothing is throttled"
 #: Of one fact; what is longer is cut with an ellipsis.
 FACT_MAX = 1_000
 SUMMARY_MAX = 1_024
@@ -220,15 +223,16 @@ def since(alert: Alert) -> tuple[str, str]:
 
 def facts(alert: Alert) -> list[tuple[str, str]]:
     """Labelled facts in reading order; what is empty is left out. Of what is over, nothing is asked any more."""
-    told = "" if alert.status == "resolved" else "nothing but telling you"
+    told = "" if alert.status == "resolved" else ONLY_TOLD
+    by = _by(alert.drivers)
     found = [
         ("Where", where(alert)),
         ("How much", how_much(alert)),
         since(alert),
         ("Period", span(alert.period_start, alert.period_end) if alert.period_start else ""),
         ("Why", _why(alert.drivers)),
-        ("By", _by(alert.drivers)),
-        ("Drivers", _contributors(alert)),
+        ("By", by),
+        ("Drivers", "" if by else _contributors(alert)),
         ("Done", alert.action or told),
         ("Next", next_step(alert)),
     ]

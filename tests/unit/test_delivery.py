@@ -104,7 +104,7 @@ def test_what_was_on_its_way_when_the_circuit_opened_says_nothing_new():
     assert after_failure("slack", DOWN, NO_ANSWER, NOON - SECOND, NOON + SECOND) == DOWN
 
 
-def test_each_failed_probe_doubles_the_pause_up_to_a_minute():
+def test_each_failed_probe_doubles_the_pause_up_to_half_a_minute():
     standing, now, pauses = failed(FAILURES_TO_OPEN), NOON, []
     for _ in range(9):
         now = standing.open_until

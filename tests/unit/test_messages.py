@@ -3,6 +3,7 @@
 import json
 from typing import get_args
 
+import msgspec
 import pytest
 
 from schemas import alerts as schema
@@ -78,6 +79,14 @@ OVER = {"status": "resolved", "summary": "Team search spends as usual again"}
         pytest.param(
             told(spike(**OVER), spike(**OVER), action="resolve"), "Resolved, 2 alerts: Team", id="a group that is over"
         ),
+        pytest.param(told(action="resolve"), "No longer told here: Team search", id="it fires, but is told elsewhere"),
+        pytest.param(
+            told(spike(), spike(**OVER), action="resolve"),
+            "No longer told here, 2 alerts: ",
+            id="a group told elsewhere",
+        ),
+        pytest.param(told(spike(**OVER), spike(**OVER), reason="left"), "2 ended: Team search", id="what left a group"),
+        pytest.param(told(reason="updated"), "Update: Team search", id="it says something else"),
         pytest.param(told(heading="Week 47"), "Week 47", id="a heading of its own"),
         pytest.param(told(heading="a\r\nBcc: b\u202e\x00c"), "a Bcc: b c", id="control characters are gone"),
         pytest.param(told(spike(summary="a\r\nBcc: b\u202e\x00c")), "a Bcc: b c", id="of a summary too"),
@@ -88,12 +97,30 @@ def test_the_heading(notification, heading):
     assert telling.heading(notification).startswith(heading)
 
 
+@pytest.mark.parametrize(
+    ("notification", "standing"),
+    [
+        pytest.param(told(spike(severity="warning"), spike(**OVER)), "warning", id="the worst that fires"),
+        pytest.param(told(spike(**OVER), reason="left"), "ended", id="nothing of it fires"),
+        pytest.param(told(spike(**OVER), action="resolve"), "ended", id="over"),
+        pytest.param(told(action="resolve"), "closed", id="it fires, but is told elsewhere"),
+    ],
+)
+def test_how_an_incident_stands(notification, standing):
+    assert telling.standing(notification) == standing
+
+
+def test_a_group_of_one_alert_does_not_repeat_its_key():
+    found = told(group={"alert": spike().dedup_key, "team": ""})
+    assert (telling.about(found), "v1:" in json.dumps(message(found)[1])) == ("", False)
+
+
 def test_the_facts_come_in_the_order_of_reading():
     drivers = Drivers(
         volume="1", model_mix="0", tokens_per_request="0", cache="0", price="0", by=[Driver("a", "b", "1")]
     )
     found = wording.facts(spike(period_start="p", period_end="q", action="asked nobody", drivers=drivers))
-    order = ["Where", "How much", "Since", "Period", "Why", "By", "Drivers", "Done", "Next"]
+    order = ["Where", "How much", "Since", "Period", "Why", "By", "Done", "Next"]
     assert [name for name, _ in found] == order
 
 
@@ -169,7 +196,7 @@ def test_a_resolution_asks_for_nothing():
 
 
 def test_an_alert_that_only_tells_says_so():
-    assert dict(wording.facts(spike()))["Done"] == "nothing but telling you"
+    assert dict(wording.facts(spike()))["Done"] == wording.ONLY_TOLD
 
 
 @pytest.mark.parametrize("rule", get_args(schema.Rule))
@@ -303,15 +330,19 @@ def test_a_mail_sent_twice_has_the_same_id_and_each_message_its_own():
     assert len({message_id(), message_id(notification_id="other")}) == 2
 
 
-@pytest.mark.parametrize("size", [0, 1, 25, 26, 400])
+@pytest.mark.parametrize("size", [0, 1, 2, 58, 59, 400])
 def test_what_a_group_has_no_room_for_is_counted(size):
-    alerts = [spike(summary=f"alert number {n}") for n in range(size)]
-    found = told(*alerts) if alerts else told(heading="nothing", reason="digest")
-    text = mail_text.text_of(found)
-    shown = sum(f"alert number {n}\n" in text for n in range(size))
-    left = size - max(shown, 1 if size == 1 else 0)
-    assert (f"and {left} more ({left} firing)" in text) == (size > mail_text.ALERTS_MAX)
-    assert shown <= mail_text.ALERTS_MAX
+    alerts = [spike(summary=f"alert number {n};") for n in range(size)]
+    text = mail_text.text_of(told(*alerts) if alerts else msgspec.structs.replace(told(reason="digest"), alerts=()))
+    shown = sum(f"alert number {n};" in text for n in range(size))
+    assert shown == min(size, mail_text.WHOLE_MAX + mail_text.LINES_MAX)
+    assert ("… and" in text, f"and {size - shown} more ({size - shown} firing)" in text) == (size > shown, size > shown)
+
+
+def test_a_next_step_is_said_once_for_each_rule_of_a_group():
+    group = told(spike(), spike(rule="gpu_idle"), spike(rule="gpu_idle"), spike())
+    for said in (mail_text.text_of(group), json.dumps(message(group)[1])):
+        assert said.count("Release the GPUs") == said.count("a retry loop, a launch") == 1
 
 
 def test_an_event_for_pagerduty_stays_below_its_bound():

@@ -81,7 +81,7 @@ def test_the_built_in_rules_of_silence_can_be_turned_off():
 
 def test_receivers_that_the_settings_do_not_have_are_named():
     routes = load_routes("route: {receiver: owner, routes: [{match: [tier=page], receiver: pagerduty}]}", ("slack",))
-    assert unreachable(routes) == [
+    assert unreachable(routes, ("slack",)) == [
         "routes name the receiver pagerduty, and pagerduty_routing_key is not set",
         "routes name the receiver email, and smtp_host is not set",
     ]
