@@ -1,7 +1,9 @@
 """Reviews that open by themselves and weeks that are told once, on a real PostgreSQL."""
 
 import asyncio
+from functools import partial
 
+import msgspec
 import pytest
 
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant, to_datetime
@@ -40,11 +42,13 @@ async def pool(database_url):
     await opened.close()
 
 
-def aftercare(pool, clock=None, *, receivers=("email", "slack"), zones=None, review_us=5 * DAY) -> Aftercare:
-    digests = Digests(receivers, 8, "UTC", zones or {}, {"search": "lead@example.com"})
+def aftercare(
+    pool, clock=None, *, receivers=("email", "slack"), zones=None, review_us=5 * DAY, own=None, **more
+) -> Aftercare:
+    digests = Digests(receivers, 8, "UTC", zones or {}, {"search": "lead@example.com"}, own or {})
     return Aftercare(
         PostgresReviews(pool), WeeklyReports(pool), clock or Clock(), digests, review_us=review_us,
-        owners={"search": "lead@example.com", "*": "platform@example.com"},
+        owners={"search": "lead@example.com", "*": "platform@example.com"}, **more,
     )  # fmt: skip
 
 
@@ -135,6 +139,22 @@ async def test_nothing_is_told_outside_of_its_days(pool, now):
     await spend(pool)
     await aftercare(pool, Clock(parse_instant(now))).tell_weeks()
     assert await owed(pool) == []
+
+
+@pytest.mark.parametrize("receivers", [("email",), ()], ids=["beside others", "alone"])
+async def test_a_team_with_receivers_of_its_own_is_told_there(pool, receivers):
+    await spend(pool)
+    await aftercare(pool, receivers=receivers, own={"risk": ["risk/slack"]}).tell_weeks()
+    told = {(receiver, team) for receiver, team, _ in await owed(pool)}
+    assert told == {("risk/slack", "risk")} | {(each, team) for each in receivers for team in ("", "search")}
+
+
+async def test_a_review_is_for_the_owner_that_the_routes_name(pool):
+    await put(pool, alert(at=NOW - HOUR))
+    of_routes = partial(msgspec.structs.replace, owner="of-routes@example.com")
+    await aftercare(pool, owned=of_routes).open_reviews()
+    (row,) = await list_reviews(pool)
+    assert row["owner"] == "of-routes@example.com"
 
 
 async def test_without_receivers_or_spend_nothing_is_told(pool):
