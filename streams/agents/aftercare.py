@@ -39,7 +39,7 @@ class Digests(NamedTuple):
     team_timezones: Mapping[str, str]
     #: By team, the address of whoever leads it; ``*``: of all other teams.
     leads: Mapping[str, str]
-    #: Teams with receivers of their own, which take the place of the others.
+    #: Teams with receivers of their own, which take the place of the others; ``*``: all other teams.
     team_receivers: Mapping[str, Collection[str]] = {}
 
 
@@ -123,19 +123,34 @@ class Aftercare:
         told = await self._weeks.told(week.monday)
         zone_of = self._digests.team_timezones
         teams = await self._weeks.teams(week.before().start, week.end)
-        if week.timezone == self._digests.timezone and teams and (MODELS, "") not in told:
-            facts = await facts_from(self._weeks, "all", "", week, now)
-            await self._tell(MODELS, facts, models_report(facts), self._digests.leads.get("*", ""))
-        for team in teams:
-            if zone_of.get(team, self._digests.timezone) == week.timezone and ("team", team) not in told:
-                facts = await facts_from(self._weeks, "team", team, week, now)
-                await self._tell("team", facts, report_of(facts), await self._lead(team))
+        due = [("team", team) for team in teams if zone_of.get(team, self._digests.timezone) == week.timezone]
+        if week.timezone == self._digests.timezone and teams:
+            due.insert(0, (MODELS, ""))
+        failures: list[Exception] = []
+        for subject, name in due:
+            if (subject, name) in told:
+                continue
+            try:
+                await self._tell_one(subject, name, week, now)
+            except Exception as error:
+                # One that cannot be told must not keep the others from their week.
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    async def _tell_one(self, subject: str, name: str, week: Week, now: int) -> None:
+        facts = await facts_from(self._weeks, "all" if subject == MODELS else "team", name, week, now)
+        if subject == MODELS:
+            await self._tell(subject, facts, models_report(facts), self._digests.leads.get("*", ""))
+        else:
+            await self._tell(subject, facts, report_of(facts), await self._lead(name))
 
     async def _lead(self, team: str) -> str:
         return self._digests.leads.get(team) or await self._weeks.owner(team) or self._digests.leads.get("*", "")
 
     async def _tell(self, subject: str, facts: Facts, report: Report, owner: str) -> None:
-        receivers = self._digests.team_receivers.get(facts.name) if subject == "team" else None
+        own = self._digests.team_receivers
+        receivers = own.get(facts.name) or own.get("*") if subject == "team" else None
         said = notifications_of(report, facts, subject, receivers or self._digests.receivers, owner)
         if not said:
             return
