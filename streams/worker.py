@@ -77,7 +77,8 @@ async def serve(settings: Settings) -> int:
         groups = PostgresGroups(pool, load_silences, load_acknowledgements)
         outside = Outside(
             PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool),
-            aftercare=aftercare(settings, pool, routes, reach), routes=routes,
+            routes=routes,
+            aftercare=aftercare(settings, pool, routes, reach),
         )  # fmt: skip
         entries = read_budgets(settings)
         worker = create_app(settings, outside, known, read_prices(settings))

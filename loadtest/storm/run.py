@@ -40,6 +40,11 @@ WAIT_S, INTERVAL_S = 1.0, 5.0
 KILL_AT_S = 30.0
 READY_S = 120.0
 END_S = 900.0
+_PROGRESS = """
+select (select coalesce(sum(next_offset), 0)::int from notify_offsets) as read,
+    (select count(*) from alerts where status <> 'resolved') as open,
+    count(*) filter (where state = 'owed') as owed, count(*) filter (where state = 'sent') as sent from outbox
+"""
 
 
 async def rage(stage: Stage, said: Sequence[Said]) -> float:
@@ -58,6 +63,18 @@ async def rage(stage: Stage, said: Sequence[Said]) -> float:
     finally:
         await producer.stop()
     return late
+
+
+async def watch(pool: asyncpg.Pool, out: Console) -> None:
+    """Say every ten seconds how far it is."""
+    began = elapsed_s()
+    while True:
+        row = await pool.fetchrow(_PROGRESS)
+        out.print(
+            f"  {elapsed_s() - began:3.0f} s: {row['read']:,} statements read, {row['open']:,} alerts open,"
+            f" {row['owed']:,} messages owed, {row['sent']:,} sent"
+        )
+        await asyncio.sleep(10.0)
 
 
 async def befall(town: Town, out: Console) -> None:
@@ -112,10 +129,11 @@ async def measure(stage: Stage, options: argparse.Namespace, out: Console) -> tu
                 child.start()
             await children[0].ready(are_ready, READY_S)
             said = storm(options.groups, options.alerts, options.seconds, options.calm, WallClock().now(), options.seed)
-            began = elapsed_s()
+            began, watching = elapsed_s(), asyncio.create_task(watch(pool, out))
             late, *_ = await asyncio.gather(rage(stage, said), befall(town, out), kill_one(children, again, out))
             is_ended = await ended(pool, len(said))
             took = elapsed_s() - began
+            watching.cancel()
         finally:
             for child in children:
                 await child.stop()

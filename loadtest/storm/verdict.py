@@ -74,7 +74,7 @@ async def figures(pool: asyncpg.Pool, town: Town) -> dict[str, Any]:
         values = [float(row["seconds"]) for row in await pool.fetch(_FIRST, IDS[name])]
         first[name] = summary(values) if values else {}
     return {
-        **{name: float(value) if name == "seconds" else value for name, value in dict(counts).items()},
+        **{name: float(value or 0) if name == "seconds" else value for name, value in dict(counts).items()},
         "messages": states,
         "first_word_s": first,
         "requests": {name: len(times) for name, times in town.arrivals().items()},
