@@ -1,6 +1,7 @@
 """Reviews that open by themselves and weeks that are told once, on a real PostgreSQL."""
 
 import asyncio
+from datetime import date
 from functools import partial
 
 import msgspec
@@ -10,6 +11,7 @@ from schemas.instants import DAY, HOUR, MINUTE, parse_instant, to_datetime
 from streams.agents.aftercare import Aftercare, Digests
 from streams.settings import Settings
 from streams.sinks.ledger import PostgresLedger
+from streams.sinks.owing import restored
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.reviews import PostgresReviews, list_reviews
 from streams.sinks.weekly_reports import WeeklyReports
@@ -117,6 +119,16 @@ async def test_a_message_that_was_cleared_away_is_not_owed_again(pool):
     await aftercare(pool).tell_weeks()
     await pool.execute("delete from outbox")
     await aftercare(pool).tell_weeks()
+    assert await owed(pool) == []
+
+
+async def test_whoever_comes_second_with_a_report_owes_nothing(pool):
+    """Two workers that both found it untold; the first one's messages were cleared away since."""
+    await spend(pool)
+    await aftercare(pool).tell_weeks()
+    said = [restored(row["body"]) for row in await pool.fetch("select body from outbox")]
+    await pool.execute("delete from outbox")
+    assert not await WeeklyReports(pool).tell("team", "search", date(2026, 11, 16), {}, said, NOW)
     assert await owed(pool) == []
 
 

@@ -162,6 +162,7 @@ async def test_a_silence_that_is_ended_early_lets_its_alerts_speak(client, pool)
     assert (await client.delete(f"/v1/silences/{made['id']}")).status_code == 404
     (shown,) = (await got(client, "/v1/alerts"))["alerts"]
     assert shown["stage"] == "firing"
+    assert await load_silences(pool, NOW) == ()
     (past,) = (await got(client, "/v1/silences"))["silences"]
     assert (past["state"], past["ended_by"]) == ("ended", "Ben (anna)")
 
