@@ -99,6 +99,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: What is above this one, the closest first: while one of them pages, this one does not. Of a budget the ids of
     #: budgets, of spend the scopes (``org:acme``).
     ancestors: tuple[str, ...] = ()
+    #: What more is known of where it happened: ``environment``, ``cost_centre``, ``project``, ``model`` …
+    labels: dict[str, str] = {}
     #: True where the finding is history (a replay, a backlog): shown, never paged or throttled (rule 6).
     historic: bool = False
     #: What learns from an answer to it, as its detector names it, and how large it was: what is compared with the next

@@ -13,28 +13,33 @@ from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
 from streams.agents.definitions import AncestorsNow, KnownDefinitions, LessonsNow, MonthlyNow, WatchedNow
+from streams.agents.deliver import Deliverer
 from streams.agents.detect import GpuAgent, IdleAgent, LoopAgent, RunawayAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
 from streams.agents.hours import RegimeAgent, SpikeAgent
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
-from streams.agents.notify import NotifyAgent
+from streams.agents.notify import Dispatcher, NotifyAgent, Woken
 from streams.agents.rollup import RollupAgent
 from streams.agents.shell import Loop
 from streams.agents.waste import WasteLoop
 from streams.clock import Clock, clock_for
 from streams.core.budget_terms import Policy
 from streams.core.charging import Charging
+from streams.core.delivery import policies
 from streams.core.detection import detection_policy
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
+from streams.core.routes import Routes
+from streams.core.routes_default import default_routes
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, definition_scope
 from streams.core.waste import WastePolicy
+from streams.delivering import Groups, Outbox
 from streams.history_ports import Forecasts, Resources
 from streams.kafka_connection import connection
-from streams.ports import Ledger, Outbox, Receiver
+from streams.ports import Ledger, Receiver
 from streams.settings import Settings
 from streams.settings_checks import STAGES
 from streams.sinks.definition_rows import change_of
@@ -46,12 +51,17 @@ class Outside(NamedTuple):
     """The real parts beyond Kafka."""
 
     ledger: Ledger
+    groups: Groups
     outbox: Outbox
     receivers: Mapping[str, Receiver]
     #: None: nothing is forecast.
     forecasts: Forecasts | None = None
     #: None: nobody looks for waste.
     resources: Resources | None = None
+    #: Reviews and weekly digests; None: there are none.
+    aftercare: Loop | None = None
+    #: None: the built-in ones over the receivers.
+    routes: Routes | None = None
 
 
 class Worker(NamedTuple):
@@ -82,7 +92,7 @@ def create_app(settings: Settings, outside: Outside, definitions: KnownDefinitio
         ("budget", lambda: _bind_budget(app, settings, outside, definitions)),
         ("detect", lambda: _bind_detect(app, settings, outside, definitions, prices)),
         ("ledger", lambda: _bind_ledger(app, outside)),
-        ("notify", lambda: _bind_notify(app, outside)),
+        ("notify", lambda: _bind_notify(app, settings, outside)),
     ):
         if stage in settings.stages:
             loops += bind()
@@ -196,10 +206,23 @@ def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
     return [ledger]
 
 
-def _bind_notify(app: App, outside: Outside) -> list[Loop]:
-    notify = NotifyAgent(outside.outbox, outside.receivers)
+def _bind_notify(app: App, settings: Settings, outside: Outside) -> list[Loop]:
+    routes = outside.routes or default_routes(outside.receivers)
+    groups_woken, outbox_woken = Woken(), Woken()
+    notify = NotifyAgent(outside.groups, routes, settings.topic_epoch, groups_woken)
     _bind(app, "notify", notify.run, topics.ALERTS)
-    return [notify]
+    dispatcher = Dispatcher(outside.groups, routes, groups_woken, outbox_woken)
+    after = [outside.aftercare] if outside.aftercare is not None else []
+    return [notify, dispatcher, deliverer(outside, routes, outbox_woken), *after]
+
+
+def deliverer(outside: Outside, routes: Routes, woken: Woken) -> Deliverer:
+    """Who brings to people what is owed to the receivers."""
+    reach = outside.receivers
+    keeping = [(name, receiver.keeps_incidents) for name, receiver in reach.items()]
+    # A fallback that is not configured would never be told.
+    fallbacks = {name: tuple(each for each in routes.fallbacks(name) if each in reach) for name in reach}
+    return Deliverer(outside.outbox, reach, policies(routes, keeping), fallbacks, woken)
 
 
 def _rules(settings: Settings, prices: PriceBook) -> Rules:

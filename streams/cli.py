@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from streams.commands.alert_app import alerts_app, digest, reviews_app, silences_app
 from streams.commands.budget_app import budgets_app, limits_app
 from streams.commands.feedback_app import feedback_app, planned_app
 from streams.commands.invoking import Flags, err, out, settings
 from streams.commands.invoking import run as _run
+from streams.commands.routes_app import routes_app
 from streams.commands.run_app import grants_app, release, runs_app
 from streams.settings import load_settings
 
@@ -27,11 +29,16 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(keys_app, name="keys")
 app.add_typer(budgets_app, name="budgets")
 app.add_typer(limits_app, name="limits")
+app.add_typer(routes_app, name="routes")
 app.add_typer(runs_app, name="runs")
 app.add_typer(grants_app, name="grants")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(planned_app, name="planned")
+app.add_typer(alerts_app, name="alerts")
+app.add_typer(silences_app, name="silences")
+app.add_typer(reviews_app, name="reviews")
 app.command()(release)
+app.command()(digest)
 
 
 class TraceFormat(StrEnum):
@@ -189,7 +196,7 @@ def check_config(
     config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
     changes: Annotated[bool, typer.Option(help="Also what publishing the budgets file would change.")] = False,
 ) -> None:
-    """Check settings, budgets file and rate card: every error at once, or the settings as they are in force."""
+    """Check settings, budgets file, rate card and routes: every error at once, or the settings as they are in force."""
     from streams.commands.check_config import check
 
     flags = Flags.values | ({"config_file": config} if config else {})
@@ -256,7 +263,8 @@ def topics_list() -> None:
 def keys_create(
     name: Annotated[str, typer.Argument(help="Who holds it.")],
     scope: Annotated[
-        list[str], typer.Option(help="ingest, read, gateway, budgets:write, approve, admin; may be repeated.")
+        list[str],
+        typer.Option(help="ingest, read, gateway, budgets:write, approve, alerts:write, admin; may be repeated."),
     ],
     team: Annotated[str, typer.Option(help="Events sent with it belong to this team, whatever they say.")] = "",
 ) -> None:

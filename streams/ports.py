@@ -1,7 +1,7 @@
 """What the agents ask of the outside: protocols only. ``streams/sinks`` implements them, ``streams/app.py`` binds
 them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -10,6 +10,7 @@ from schemas.alerts import Alert
 from schemas.budgets import Definition
 from schemas.commands import JobAck, JobCommand, ThrottleAck, ThrottleCommand
 from schemas.statements import CellStatement, Dimensions, SpenderStatement, Watermark
+from streams.core.notifying import Notification
 
 
 class DeliveryError(Exception):
@@ -125,15 +126,6 @@ class Standing(NamedTuple):
 SpentRow = tuple[Dimensions, int, int, int, int, int]
 
 
-class Delivery(msgspec.Struct, kw_only=True):
-    """One message to one receiver, leased from the outbox."""
-
-    notification_id: str
-    receiver: str
-    alert: Alert
-    attempts: int
-
-
 class Ledger(Protocol):
     """The system of record (PostgreSQL)."""
 
@@ -189,33 +181,6 @@ class Ledger(Protocol):
         ...
 
 
-class Outbox(Protocol):
-    """Alerts as they stand, and the messages that are owed to receivers."""
-
-    async def record(
-        self, alerts: Sequence[tuple[Alert, Sequence[str]]], quieter: Callable[[Alert], Sequence[str]] | None = None
-    ) -> None:
-        """Store each alert and owe a message to each named receiver, in one transaction; a repeat changes nothing.
-
-        A budget's page becomes a ticket while a page of one of its ``ancestors`` is open; ``quieter`` names the
-        receivers of that ticket.
-        """
-        ...
-
-    async def lease(self, limit: int, lease_s: float) -> Sequence[Delivery]:
-        """Take up to ``limit`` due messages for ``lease_s`` seconds; of one alert only the oldest owed message to
-        a receiver is due, so that a resolve never overtakes its trigger."""
-        ...
-
-    async def sent(self, notification_id: str, receipt: str) -> None:
-        """The receiver took it."""
-        ...
-
-    async def failed(self, notification_id: str, error: str, retry_in_s: float | None) -> None:
-        """The receiver did not take it; None gives up."""
-        ...
-
-
 class Invitation(NamedTuple):
     """Whom an alert asks for an approval: ``to`` are mail addresses; ``url`` is empty where no link may be sent."""
 
@@ -241,9 +206,15 @@ class Receiver(Protocol):
     """One way to reach people. One destination, one file, one shape."""
 
     name: str
+    #: Whether the receiver itself knows that two messages of one ``thread_key`` are one incident: nothing is doubled.
+    keeps_incidents: bool
 
-    async def send(self, alert: Alert) -> str:
-        """Deliver one alert statement and return the receiver's receipt.
+    async def send(self, notification: Notification, thread: str | None) -> str:
+        """Deliver one message and return the receiver's receipt.
+
+        Args:
+            thread: the receipt of the first message that this receiver took with the same ``thread_key``; None where
+                there is none, or where it is not known any more.
 
         Raises:
             RetryableError: trying again may help.

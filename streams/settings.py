@@ -26,6 +26,7 @@ from streams.settings_checks import (
     TextList,
     TextMapping,
     TimeZone,
+    TimeZoneMapping,
     WebhookSecret,
     WebUrl,
     WebUrlList,
@@ -153,10 +154,16 @@ class Settings(BaseSettings):
     unused_stop_days: int = Field(60, ge=8, le=3_650, description="Its stop is proposed, a week after a warning.")
 
     # NOTIFY
+    routes_file: Path | None = Field(None, description="routes.yaml: who hears of which alert; none: the built-in way.")
     pagerduty_routing_key: RoutingKey | None = None
     pagerduty_url: WebUrl = "https://events.pagerduty.com"
     pagerduty_ca_file: Path | None = Field(None, description="For a PagerDuty stand-in with its own CA.")
-    slack_webhook_url: SecretWebUrl | None = None
+    slack_webhook_url: SecretWebUrl | None = Field(None, description="Incoming webhook: no threads.")
+    slack_bot_token: SecretStr | None = Field(
+        None, description="xoxb-…, scope chat:write: updates go into the incident's thread, a resolve edits its start."
+    )
+    slack_channel: str = Field("", description="Id of the channel that the bot writes to, as C0123456789.")
+    slack_api_url: WebUrl = Field("https://slack.com/api/", description="For a Slack stand-in.")
     smtp_host: str | None = None
     smtp_port: int = Field(587, ge=1, le=65_535)
     smtp_username: str | None = None
@@ -164,8 +171,16 @@ class Settings(BaseSettings):
     smtp_tls: Literal["none", "starttls", "tls"] = "starttls"
     mail_from: str = "sluice@localhost"
     mail_to: TextList = Field([], description="Where an alert without an owner's address goes.")
+    review_days: int = Field(5, ge=0, le=90, description="For the review of a critical alert; 0: none are opened.")
+    digest_receivers: TextList = Field(["email", "slack"], description="Who gets the weekly digests; empty: none.")
+    digest_hour: int = Field(8, ge=0, le=23, description="Of Monday, in the zone of whoever is told.")
+    digest_timezone: TimeZone = Field("UTC", description="Of teams that team_timezones does not name, and of models.")
+    team_timezones: TimeZoneMapping = Field({}, description="team=zone: when a team's week begins and is told.")
     public_url: WebUrl = Field(
         "http://127.0.0.1:8686", description="Where people reach the API: in messages, and of approval links."
+    )
+    runbook_url: str = Field(
+        "", description="Linked where an alert names no runbook of its own; {rule} stands for its rule."
     )
 
     # API and sources
@@ -185,6 +200,7 @@ class Settings(BaseSettings):
         description="CloudEvents types of LiteLLM's OpenMeter logger (its OPENMETER_EVENT_TYPE).",
     )
     billing_webhook_secret: WebhookSecret | None = Field(None, description="Standard Webhooks: whsec_…")
+    pagerduty_webhook_secret: SecretStr | None = Field(None, description="Of its V3 webhook to us; none: none taken.")
     gpu_targets: WebUrlList = Field([], description="dcgm-exporter URLs to scrape.")
     gpu_scrape_interval_s: float = Field(30.0, ge=1, le=600)
     gpu_team_by_namespace: TextMapping = {}

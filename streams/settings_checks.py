@@ -6,7 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Protocol
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, PostgresDsn, SecretStr, TypeAdapter, ValidationError
 
@@ -91,6 +91,20 @@ def _addresses(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{value[:64]!r} is no time zone; write one such as Europe/Berlin or UTC") from error
+    return value
+
+
+def _zones(value: dict[str, str]) -> dict[str, str]:
+    for zone in value.values():
+        _zone(zone)
+    return value
+
+
 _ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,188}[A-Za-z0-9])?")
 #: What a worker can run, in the order in which money flows.
 STAGES = ("meter", "budget", "detect", "ledger", "notify")
@@ -106,6 +120,8 @@ def _stages(value: list[str]) -> list[str]:
 TextList = Annotated[list[str], BeforeValidator(split_list)]
 TextMapping = Annotated[dict[str, str], BeforeValidator(split_mapping)]
 AddressMapping = Annotated[dict[str, str], AfterValidator(_addresses), BeforeValidator(split_mapping)]
+TimeZone = Annotated[str, AfterValidator(_zone)]
+TimeZoneMapping = Annotated[dict[str, str], AfterValidator(_zones), BeforeValidator(split_mapping)]
 StageList = Annotated[list[str], AfterValidator(_stages), BeforeValidator(split_list)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres)]
 BootstrapServers = Annotated[str, AfterValidator(_bootstrap)]
@@ -129,6 +145,10 @@ class Checked(Protocol):
     gpu_idle_exit_percent: int
     unused_days: int
     unused_stop_days: int
+    slack_webhook_url: SecretStr | None
+    slack_bot_token: SecretStr | None
+    slack_channel: str
+    runbook_url: str
     smtp_host: str | None
     smtp_username: str | None
     smtp_password: SecretStr | None
@@ -182,7 +202,31 @@ def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
             "smtp_username and smtp_password go together: set both or none",
         ),
     ]
-    rules += [
+    rules += _of_people(s)
+    for name in ("rate_card", "budgets", "routes_file", "kafka_ca_file", "pagerduty_ca_file"):
+        path = getattr(s, name)
+        rules.append((path is not None and not path.is_file(), (name,), f"no such file: {path}"))
+    return [(names, problem) for wrong, names, problem in rules if wrong]
+
+
+def _of_people(s: Checked) -> list[tuple[bool, tuple[str, ...], str]]:
+    """What has to do with those who are told and asked."""
+    return [
+        (
+            s.slack_bot_token is not None and not s.slack_channel,
+            ("slack_channel", "slack_bot_token"),
+            "is empty while slack_bot_token is set: give the id of the channel that the bot writes to",
+        ),
+        (
+            s.slack_bot_token is not None and s.slack_webhook_url is not None,
+            ("slack_bot_token", "slack_webhook_url"),
+            "set slack_bot_token or slack_webhook_url, not both: they are two ways to one channel",
+        ),
+        (
+            bool(s.runbook_url) and not s.runbook_url.startswith(("https://", "http://")),
+            ("runbook_url",),
+            "must start with http:// or https://, as in https://wiki.example/runbooks/{rule}",
+        ),
         (
             parse_nanos(s.run_record_usd) > parse_nanos(s.run_approval_usd),
             ("run_record_usd", "run_approval_usd"),
@@ -194,7 +238,3 @@ def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
             "is shorter than 16 bytes: `openssl rand -hex 32` makes one",
         ),
     ]
-    for name in ("rate_card", "budgets", "kafka_ca_file", "pagerduty_ca_file"):
-        path = getattr(s, name)
-        rules.append((path is not None and not path.is_file(), (name,), f"no such file: {path}"))
-    return [(names, problem) for wrong, names, problem in rules if wrong]

@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,9 @@ from asyncpg import Pool
 
 from schemas import topics
 from schemas.budgets import Budget, Definition
+from schemas.instants import DAY
 from streams import metrics
+from streams.agents.aftercare import REPORTED, Aftercare, Digests
 from streams.agents.definitions import KnownDefinitions
 from streams.agents.invitations import Invitations
 from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
@@ -23,19 +25,27 @@ from streams.app import Outside, Worker, create_app, wait_ready
 from streams.clock import WallClock
 from streams.core.budget_file import definitions_of
 from streams.core.definition_file import changes_of, said_by
+from streams.core.placing import owned
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard, load_rate_card
+from streams.core.routes import Routes
 from streams.kafka_connection import connection
 from streams.ports import RetryableError, Standing
+from streams.routes_setting import read_routes
 from streams.settings import Settings, SettingsError
 from streams.settings_checks import is_loopback
+from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.definitions import KafkaDefinitions, Wanted
 from streams.sinks.forecasts import PostgresForecasts
 from streams.sinks.ledger import PostgresLedger
+from streams.sinks.notify_groups import PostgresGroups
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.receivers import receivers
 from streams.sinks.resources import PostgresResources
+from streams.sinks.reviews import PostgresReviews
+from streams.sinks.silences import load_silences
+from streams.sinks.weekly_reports import WeeklyReports
 from streams.transport.following import TopicFollower
 
 logger = logging.getLogger("sluice.worker")
@@ -48,7 +58,8 @@ async def serve(settings: Settings) -> int:
     """Run a worker until SIGINT or SIGTERM; return its exit code.
 
     Raises:
-        SettingsError: no broker or database is given, or the budgets or the rate card cannot be used.
+        SettingsError: no broker or database is given, or the budgets, the routes or the rate card cannot be
+            used.
     """
     if settings.database_url is None:
         raise SettingsError(["database_url is not set: give postgresql://…, or use `sluice up`, which starts one"])
@@ -60,12 +71,16 @@ async def serve(settings: Settings) -> int:
         pool = await open_pool(url)
         stack.push_async_callback(pool.close)
         known = KnownDefinitions()
-        reach = receivers(settings, inviting(settings, known))
+        routes = read_routes(settings)
+        reach = receivers(settings, routes.integrations(), inviting=inviting(settings, known))
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
+        groups = PostgresGroups(pool, load_silences, load_acknowledgements)
         outside = Outside(
-            PostgresLedger(pool), PostgresOutbox(pool), reach, PostgresForecasts(pool), PostgresResources(pool)
-        )
+            PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool), PostgresResources(pool),
+            routes=routes,
+            aftercare=aftercare(settings, pool, routes, reach),
+        )  # fmt: skip
         entries = read_budgets(settings)
         worker = create_app(settings, outside, known, read_prices(settings))
         if entries is not None and settings.budgets is not None:
@@ -88,6 +103,32 @@ def inviting(settings: Settings, known: KnownDefinitions) -> Invitations:
     return Invitations(
         known, secret, settings.public_url, settings.team_leads, in_slack=settings.approval_links_in_slack
     )
+
+
+def aftercare(settings: Settings, pool: Pool, routes: Routes, reach: Collection[str]) -> Aftercare | None:
+    """Reviews and weekly digests, as settings and routes say; where the stream is the clock it is nobody's Monday."""
+    if settings.clock != "wall":
+        return None
+    kinds = {each.id: each.kind for each in routes.integrations().values()}
+    # A report wakes nobody, and a machine has no use for it.
+    told = {
+        row.team: [each.id for each in routes.receivers[row.receiver].integrations if kinds[each.id] in REPORTED]
+        for row in routes.owners
+        if row.team and row.receiver in routes.receivers
+    }
+    leads = {row.team: row.address for row in routes.owners if row.team and row.address} | settings.team_leads
+    digests = Digests(
+        receivers=[name for name in settings.digest_receivers if name in reach],
+        team_receivers={team: ids for team, ids in told.items() if ids and settings.digest_receivers},
+        at_hour=settings.digest_hour,
+        timezone=settings.digest_timezone,
+        team_timezones=settings.team_timezones,
+        leads=leads,
+    )
+    return Aftercare(
+        PostgresReviews(pool), WeeklyReports(pool), WallClock(), digests,
+        review_us=settings.review_days * DAY, owners=leads, owned=lambda alert: owned(alert, routes),
+    )  # fmt: skip
 
 
 def definition_store(settings: Settings, pool: Pool) -> KafkaDefinitions:

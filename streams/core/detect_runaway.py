@@ -300,6 +300,7 @@ def _alert(
             Contributor(words.clip(_name(each)), format_usd(each.cost_nanos)) for each in incident.largest
         ],
         runbook=policy.runbook,
+        labels={name: value for name, value in (("key", largest.key_id), ("model", largest.model)) if value},
         historic=incident.historic,
         teaches=f"{RULE}|{scope}",
         figures=_figures(incident),

@@ -19,7 +19,8 @@ from schemas.answers import AlertAnswer, PlannedEvent
 from schemas.budgets import Budget, Grant, Limit, OpeningBalance, Override, Period, Run, Rung
 from schemas.commands import JobAck, JobCommand, Measure, Target, ThrottleAck, ThrottleCommand
 from schemas.events import BillingRecord, GpuSample, UsageEvent
-from schemas.generate import ERROR_HEADERS, FOLDER, PAYLOADS, RECEIVED, documents, main
+from schemas.generate import ERROR_HEADERS, FOLDER, PAYLOADS, POSTED, RECEIVED, documents, main
+from schemas.notifications import TRIGGER_TYPE, NotificationData, WebhookMessage
 from schemas.statements import (
     CellStatement,
     Dimensions,
@@ -44,7 +45,7 @@ FROZEN = {
     "json/spender_statement.v1.json": "b058b6d360312d94fcb0206f017161a642a10788be72065a54cf4e9b745940a0",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "45bd4f6fce9e4d2b1edfc89bbc170155d68758a345f7f546f0833b1757686be0",
-    "json/alert.v1.json": "6374efe345a17ad487c4b3f375291ecaf6039a7b1108b79f87908409cbd8d712",
+    "json/alert.v1.json": "fab6343b30bc86bcd52e21a8b0d20575e06f704f6f31746b7ae898fb302d7a64",
     "json/throttle_command.v1.json": "3f33b3d0a1d0323b315ec830664866ea3e57484e7aa72045ee907818b8fc246c",
     "json/throttle_ack.v1.json": "6f8348c81eb536cee54516963bd3473ebb27077f5a1d894629b0eead82a9dd4f",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
@@ -57,6 +58,7 @@ FROZEN = {
     "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
     "json/answer.v1.json": "7ba1cae98094d03a7f5ced7e539a849fabe5c29f85c64def7998848922968760",
     "json/planned.v1.json": "eead27cb01378fdf7885c9bbbb33f105896a708c679e64e15d0b03ee01214081",
+    "json/webhook_message.v1.json": "bd36d99cfb644c0f96cb466d97fc29374d58e67687234ad2933b1d04f6fa6fa7",
     "asyncapi.yaml": "932e2368144fa58a2e05b6645628b8ade9980b560e38fe8549787d709564c63f",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
@@ -201,7 +203,22 @@ EXAMPLES = {
     ),
     "planned": PlannedEvent(id="launch", scope="team:search", starts=1, until=2, nanos=5, known_from=1),
 }
-NAMES = [payload.name for payload in PAYLOADS]
+EXAMPLES["webhook_message"] = WebhookMessage(
+    type=TRIGGER_TYPE,
+    timestamp="2026-11-21T00:00:00Z",
+    data=NotificationData(
+        notification_id="n",
+        thread_key="k",
+        action="trigger",
+        reason="opened",
+        receiver="tickets",
+        heading="h",
+        group={"team": "search"},
+        firing=1,
+        alerts=(EXAMPLES["alert"],),
+    ),
+)
+NAMES = [payload.name for payload in (*PAYLOADS, *POSTED)]
 
 
 def schema_of(name: str) -> dict[str, Any]:
