@@ -26,6 +26,7 @@ SECRETS = (
     "slack_bot_token",
     "smtp_password",
     "billing_webhook_secret",
+    "approval_secret",
 )
 
 

@@ -150,6 +150,7 @@ def test_no_message_and_no_table_repeats_a_secret(name: str) -> None:
         "billing_webhook_secret": "whsec_aHVudGVyMg==",
         "smtp_password": PASSWORD,
         "kafka_sasl_password": PASSWORD,
+        "approval_secret": PASSWORD.ljust(16, "x"),
     }
     needed = {"smtp_password": {"smtp_username": "u"}, "slack_bot_token": {"slack_channel": "C1"}}
     extra: dict[str, Any] = dict(needed.get(name, {}))
@@ -216,3 +217,8 @@ def test_every_setting_has_a_unit_or_a_bound_for_its_number() -> None:
         name for name, field in Settings.model_fields.items() if field.annotation in (int, float) and not field.metadata
     ]
     assert unbounded == []
+
+
+def test_every_secret_can_be_given_as_a_file():
+    secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert secret | {"database_url"} == set(SECRETS)
