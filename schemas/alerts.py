@@ -11,6 +11,7 @@ RESOLVED_TYPE = "ai.alert.resolved.v1"
 Rule = Literal[
     "budget_threshold", "spend_spike", "runaway_request", "gpu_idle", "cells_overflow",
     "budget_forecast", "enforcement_gap", "run_estimate", "approval_wanted",
+    "pipeline_lag", "ledger_behind", "dead_letters", "source_silent", "unpriced_usage", "delivery_failing",
 ]  # fmt: skip
 Severity = Literal["info", "warning", "critical", "emergency"]
 Status = Literal["opened", "updated", "resolved"]
@@ -61,7 +62,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     severity: Severity
     tier: Tier
     rule: Rule
-    #: ``team``, ``feature``, ``budget`` or ``gpu``.
+    #: ``team``, ``feature``, ``budget`` or ``gpu``; of what Sluice says of itself ``pipeline``, ``topic``, ``source``,
+    #: ``model`` or ``receiver``.
     scope_type: str
     scope_id: str
     #: One line with the cause in it; at most 1024 characters.

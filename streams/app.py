@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from schemas import topics
 from schemas.events import GpuSample
-from schemas.instants import DAY, SECOND
+from schemas.instants import DAY, MINUTE, SECOND
 from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
@@ -16,11 +16,13 @@ from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNo
 from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
+from streams.agents.heard import HeardLoop
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
 from streams.agents.notify import NotifyAgent
 from streams.agents.shell import Loop
-from streams.clock import Clock, clock_for
+from streams.agents.watch import Watched, WatchLoop, WatchTimes
+from streams.clock import Clock, WallClock, clock_for
 from streams.core.budget_terms import Policy
 from streams.core.charging import Charging
 from streams.core.detection import detection_policy
@@ -28,12 +30,14 @@ from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, definition_scope
+from streams.core.watch_heartbeat import bounds_of
+from streams.core.watch_look import WatchPolicy
 from streams.kafka_connection import connection
-from streams.ports import Forecasts, Ledger, Outbox, Receiver
+from streams.ports import Forecasts, HeardSources, Ledger, Outbox, Receiver
 from streams.settings import Settings
 from streams.settings_checks import STAGES
 from streams.sinks.definition_rows import change_of
-from streams.transport import BatchSchema, StateTable, make_app
+from streams.transport import BatchSchema, Outgoing, StateTable, make_app
 from streams.transport.driver import App
 
 
@@ -45,6 +49,9 @@ class Outside(NamedTuple):
     receivers: Mapping[str, Receiver]
     #: None: nothing is forecast.
     forecasts: Forecasts | None = None
+    #: None: which sources are heard is not kept, and nobody watches Sluice itself.
+    heard: HeardSources | None = None
+    watched: Watched | None = None
 
 
 class Worker(NamedTuple):
@@ -75,7 +82,7 @@ def create_app(settings: Settings, outside: Outside, definitions: KnownDefinitio
         ("budget", lambda: _bind_budget(app, settings, outside, definitions)),
         ("detect", lambda: _bind_detect(app, settings, prices)),
         ("ledger", lambda: _bind_ledger(app, outside)),
-        ("notify", lambda: _bind_notify(app, outside)),
+        ("notify", lambda: _bind_notify(app, settings, outside)),
     ):
         if stage in settings.stages:
             loops += bind()
@@ -107,7 +114,7 @@ def _bind_meter(
         watchlist=WatchedNow(definitions),
     )
     _bind(app, "meter", meter.run, *inputs)
-    return [meter]
+    return [meter] if outside.heard is None else [meter, HeardLoop(meter.take_heard, outside.heard, WallClock())]
 
 
 def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions) -> list[Loop]:
@@ -154,10 +161,42 @@ def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
     return []
 
 
-def _bind_notify(app: App, outside: Outside) -> list[Loop]:
+def _bind_notify(app: App, settings: Settings, outside: Outside) -> list[Loop]:
     notify = NotifyAgent(outside.outbox, outside.receivers)
     _bind(app, "notify", notify.run, topics.ALERTS)
-    return [notify]
+    return [notify] if outside.watched is None else [notify, _watch(app, settings, outside.watched)]
+
+
+def _watch(app: App, settings: Settings, watched: Watched) -> WatchLoop:
+    """What goes by arrival and not by event time: always by the machine's clock, in a replay too."""
+
+    async def say(records: Sequence[Outgoing]) -> None:
+        producer: Any = app.producer
+        await producer.write(records, app.partitions)
+
+    policy = watch_policy(settings)
+    return WatchLoop(
+        watched, say, WallClock(), policy, bounds_of(policy, settings.partitions, str(settings.kafka_url)),
+        epoch=settings.topic_epoch, times=WatchTimes(settings.watch_interval_s, settings.heartbeat_interval_s),
+    )  # fmt: skip
+
+
+def watch_policy(settings: Settings) -> WatchPolicy:
+    """Where alerts about Sluice itself begin, as the settings say."""
+    return WatchPolicy(
+        app_id=settings.app_id,
+        hold_us=min(20 * SECOND, round(2 * settings.watch_interval_s * SECOND)),
+        settle_us=min(MINUTE, round(4 * settings.watch_interval_s * SECOND)),
+        lag_us=settings.watch_lag_s * SECOND,
+        lag_page_us=settings.watch_lag_page_s * SECOND,
+        ledger_us=settings.watch_ledger_s * SECOND,
+        letters_min=settings.watch_dead_letters_min,
+        silence_us=settings.watch_silence_s * SECOND,
+        unpriced_percent=settings.watch_unpriced_percent,
+        unpriced_min=settings.watch_unpriced_min,
+        delivery_us=settings.watch_delivery_s * SECOND,
+        live_within_us=settings.live_within_s * SECOND,
+    )
 
 
 def _rules(settings: Settings, prices: PriceBook) -> Rules:

@@ -75,6 +75,20 @@ NOTIFICATIONS = Counter(
     "sluice_notifications_total", "Messages to receivers.", ["receiver", "outcome"], registry=WORKER
 )
 
+# The watcher of Sluice itself
+WATCHING = Gauge("sluice_watching", "1 where this worker is the one that watches the deployment.", registry=WORKER)
+WATCH_SECONDS = Gauge("sluice_watch_seconds", "What the last look at the deployment took.", registry=WORKER)
+WATCH_ALERTS = Gauge(
+    "sluice_watch_alerts_open", "Alerts about Sluice itself that are open; at the watcher.", ["rule"], registry=WORKER
+)
+WATCH_LAG_SECONDS = Gauge(
+    "sluice_watch_lag_seconds", "For how long the oldest unread record has waited; at the watcher.", registry=WORKER
+)
+HEARTBEATS = Counter(
+    "sluice_heartbeats_total", "Requests to the dead man's switch: well, failing, not_taken.", ["outcome"],
+    registry=WORKER,
+)  # fmt: skip
+
 # LEDGER
 LEDGER_SECONDS = Histogram(
     "sluice_ledger_write_seconds", "One batch into PostgreSQL.", buckets=_SECONDS, registry=WORKER

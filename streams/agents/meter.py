@@ -24,6 +24,7 @@ from typing import Any
 from schemas.statements import Source
 from streams import metrics
 from streams.agents import digests, entries, measuring
+from streams.agents.heard import Heard
 from streams.agents.keyed import alert_record
 from streams.agents.opening_balances import OpeningBalances
 from streams.agents.pictures import Picture, joined
@@ -201,6 +202,10 @@ class Meter:
             self._fresh.discard(where)
             return
         fail_stop("METER", RuntimeError(f"{state.source.slot()}: a gap of {missing} offsets in delivery"))
+
+    def take_heard(self) -> list[Heard]:
+        """Which sources were heard since this was last asked, by topic."""
+        return [(topic, state.heard.take()) for (topic, _), state in self._states.items()]
 
     # -- flushing ---------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,12 @@ RULE_WORDS = {
     "enforcement_gap": "Enforcement gap",
     "run_estimate": "Training run over its estimate",
     "approval_wanted": "Approval wanted",
+    "pipeline_lag": "Sluice lags",
+    "ledger_behind": "Ledger behind",
+    "dead_letters": "Dead letters",
+    "source_silent": "Silent source",
+    "unpriced_usage": "Unpriced usage",
+    "delivery_failing": "Messages not delivered",
 }
 NEXT_STEPS = {
     "budget_threshold": "Find who spends it. The gates open once the budget is raised or the period is over.",
@@ -26,6 +32,12 @@ NEXT_STEPS = {
     "enforcement_gap": "Look whether that gateway runs and reads gateway.commands.v1; what it lets through is spent.",
     "run_estimate": "Ask its owner whether it is worth going on: end it, or announce what it will cost now.",
     "approval_wanted": "The team's lead decides: by the link in the mail to him, or with `sluice runs approve`.",
+    "pipeline_lag": "Run `sluice doctor`: start more workers, or see what holds up those that run. Budgets act late.",
+    "ledger_behind": "Run `sluice doctor`; look at PostgreSQL (disk, locks) and at the workers. Nothing is lost.",
+    "dead_letters": "See why (`sluice dlq list`), mend producer, limits or rate card, then `sluice dlq replay`.",
+    "source_silent": "Look whether it runs and reaches Kafka. What it sends later still counts.",
+    "unpriced_usage": "Add the model to the rate card and restart METER; what was counted unpriced stays so.",
+    "delivery_failing": "Mend the receiver's address, key or network; what is owed goes out by itself then.",
 }
 
 
