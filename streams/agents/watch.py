@@ -30,7 +30,7 @@ logger = logging.getLogger("sluice.watch")
 
 #: A lease outlives so many rounds.
 LEASE_ROUNDS = 4
-LEASE_S_MIN = 60.0
+LEASE_S_MIN = 30.0
 #: What changes slowly and is dear to ask for is looked at once in so many rounds.
 SLOW_ROUNDS = 4
 SAY_S = 15.0

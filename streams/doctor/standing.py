@@ -21,7 +21,7 @@ logger = logging.getLogger("sluice.watch")
 
 #: How topics are made changes rarely.
 TOPICS_EVERY_S = 300.0
-LOOK_TIMEOUT_S = 25.0
+LOOK_TIMEOUT_S = 20.0
 
 
 class KafkaLooks:
