@@ -23,7 +23,7 @@ async def test_two_workers_watch_themselves_and_one_may_be_killed(fresh_kafka, p
     async with dead_mans_switch() as switch:
         changes = {
             "heartbeat_url": switch.url, "heartbeat_interval_s": 0.5, "watch_interval_s": 1.0, "watch_delivery_s": 2,
-            "watch_dead_letters_min": 3, "watch_unpriced_min": 1, "rebalance_timeout_s": 10.0,
+            "watch_dead_letters_min": 3, "watch_unpriced_min": 1,
             "slack_webhook_url": f"http://127.0.0.1:{free_port()}/services/nobody/listens",
         }  # fmt: skip
         async with run_service(fresh_kafka, database, tmp_path, workers=2, **changes) as service:
@@ -69,9 +69,7 @@ async def _says_what_is_wrong(service, switch) -> None:
 
 async def _goes_on_after_a_kill(service, switch) -> None:
     holder, term = await service.pool.fetchrow("select holder, term from watchers")
-    (watching,) = [
-        number for number, worker in enumerate(service.running.workers) if f"-{worker.process.pid}-" in holder
-    ]
+    (watching,) = [number for number, worker in enumerate(service.running.workers) if f"-{worker.pid}-" in holder]
     await service.running.kill_worker(watching, signal.SIGKILL)
     await service.pool.execute("update watchers set leased_until = now()")
 
