@@ -274,8 +274,11 @@ class WatchStore(Protocol):
         """``{slot: next offset}``, and how long ago it heard of METER, in microseconds; None before it ever did."""
         ...
 
-    async def sources(self, now: int, days: int) -> Sequence[SourceHeard]:
-        """What was heard of each source in the last so many days; forgets what is older."""
+    async def sources(self, now: int, days: int, silent_us: int) -> Sequence[SourceHeard]:
+        """The sources of the last so many days; forgets what is older.
+
+        Of those that were heard less than ``silent_us`` ago only the last day is told, of the others all.
+        """
         ...
 
     async def unpriced(self, now: int) -> tuple[Sequence[UnpricedCalls], Mapping[int, int]]:

@@ -147,7 +147,7 @@ class WatchLoop:
             look = look._replace(receivers=await store.owed())
             if is_slow:
                 unpriced, requests = await store.unpriced(now)
-                sources = await store.sources(now, LEARNED_DAYS + 1)
+                sources = await store.sources(now, LEARNED_DAYS + 1, self._policy.silence_us)
                 look = look._replace(unpriced=unpriced, requests=requests, sources=sources)
         except StoreError as error:
             facts.database_problem = f"does not do as asked: {error}"

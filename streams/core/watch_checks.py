@@ -88,12 +88,14 @@ def silences(sources: Sequence[SourceHeard], policy: WatchPolicy, now: int) -> l
     found: list[Symptom] = []
     judged: list[tuple[bool, int]] = []
     for source in sources:
-        since, allowed = last_heard(source.days), allowed_pause(source.days, floor)
-        if since is None or allowed is None:
+        since = last_heard(source.days)
+        if since is None:
             continue
         # It may have spoken until the end of that minute.
         silent = (now - (since + 1) * MINUTE) // MINUTE
-        if silent >= GONE_MINUTES:
+        # Rhythms are made out for those that nobody has heard for a while.
+        allowed = floor if silent < floor else allowed_pause(source.days, floor)
+        if allowed is None or silent >= GONE_MINUTES:
             continue
         judged.append((silent >= allowed, allowed))
         found.append(_silence(source, silent, allowed, policy, since))

@@ -92,14 +92,15 @@ def allowed_pause(days: Mapping[int, int], floor: int) -> int | None:
 
 def _pause_at(days: Mapping[int, int], minute: int) -> int:
     """The longest pause that begins near a minute; else what is left then of the pause that it lies in."""
-    longest, heard = 0, _next(days, minute - NEAR - 1)
-    if heard > minute + NEAR:
-        return heard - minute
-    while heard <= minute + NEAR:
-        following = _next(days, heard)
-        longest = max(longest, following - heard)
-        heard = following
-    return longest
+    first = minute - NEAR
+    day, place = divmod(first, DAY_MINUTES)
+    near = (days.get(day, 0) | days.get(day + 1, 0) << DAY_MINUTES) >> place & (1 << 2 * NEAR + 1) - 1
+    if not near:
+        return _next(days, minute) - minute
+    # Minutes between two in which it was heard are a run of zeros; the last one's pause ends beyond.
+    within = max(map(len, f"{near:b}".rstrip("0").split("1")))
+    last = first + near.bit_length() - 1
+    return max(within + 1, _next(days, last) - last)
 
 
 def _next(days: Mapping[int, int], minute: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import asyncpg
 from asyncpg import BitString
 
-from schemas.instants import DAY, HOUR, SECOND, to_datetime, to_micros
+from schemas.instants import DAY, HOUR, MINUTE, SECOND, to_datetime, to_micros
 from streams.ports import Held, ReceiverOwed, SourceHeard, StoreError, UnpricedCalls
 from streams.sinks.postgres import storable
 
@@ -39,9 +39,15 @@ select * from unnest($1::text[], $2::text[], $3::date[], $4::varbit[]) as new
 on conflict (topic, source, day) do update set minutes = old.minutes | excluded.minutes
 where old.minutes | excluded.minutes <> old.minutes
 """
-_SOURCES = """
-select topic, source, array_agg(day order by day) as days, array_agg(minutes order by day) as minutes
-from sources_heard where day >= $1 group by topic, source order by max(day) desc, topic, source limit $2
+_LAST_DAYS = """
+select * from (
+    select distinct on (topic, source) topic, source, day, minutes from sources_heard where day >= $1
+    order by topic, source, day desc
+) found order by day desc, topic, source limit $2
+"""
+_ALL_DAYS = """
+select topic, source, day, minutes from sources_heard
+join unnest($2::text[], $3::text[]) as silent (topic, source) using (topic, source) where day >= $1
 """
 _FORGET = "delete from sources_heard where day < $1"
 _UNPRICED = f"""
@@ -104,19 +110,18 @@ class PostgresWatch:
         columns[3] = [_bits(mask) for mask in columns[3]]
         await _asked(lambda: self._pool.execute(_HEAR, *columns))
 
-    async def sources(self, now: int, days: int) -> Sequence[SourceHeard]:
-        """What was heard of each source in the last so many days; forgets what is older."""
+    async def sources(self, now: int, days: int, silent_us: int) -> Sequence[SourceHeard]:
+        """The sources of the last so many days, of those that are silent everything; forgets what is older."""
         first = (to_datetime(now) - timedelta(days=days)).date()
         await _asked(lambda: self._pool.execute(_FORGET, first))
-        rows = await _asked(lambda: self._pool.fetch(_SOURCES, first, SOURCES_MAX))
-        return [
-            SourceHeard(
-                row["source"],
-                row["topic"],
-                {(day - _EPOCH).days: _mask(minutes) for day, minutes in zip(row["days"], row["minutes"], strict=True)},
-            )
-            for row in rows
-        ]
+        rows = await _asked(lambda: self._pool.fetch(_LAST_DAYS, first, SOURCES_MAX))
+        found = {(row["topic"], row["source"]): {_day(row["day"]): _mask(row["minutes"])} for row in rows}
+        silent = [key for key, last in found.items() if now - _end_of(last) >= silent_us]
+        if silent:
+            names = [list(column) for column in zip(*silent, strict=True)]
+            for row in await _asked(lambda: self._pool.fetch(_ALL_DAYS, first, *names)):
+                found[row["topic"], row["source"]][_day(row["day"])] = _mask(row["minutes"])
+        return [SourceHeard(source, topic, heard) for (topic, source), heard in found.items()]
 
     # -- the ledger and the outbox ----------------------------------------------------------------------------------
 
@@ -164,8 +169,8 @@ async def _asked(ask: Callable[[], Awaitable[Result]]) -> Result:
 
 
 def _bits(mask: int) -> BitString:
-    """The first minute first, as people read them in the database."""
-    return BitString(f"{mask:0{DAY_BITS}b}"[::-1])
+    """A day's minutes, the first one rightmost."""
+    return BitString.frombytes(mask.to_bytes(DAY_BITS // 8, "big"), DAY_BITS)
 
 
 def _mask(minutes: BitString) -> int:
@@ -173,4 +178,14 @@ def _mask(minutes: BitString) -> int:
     >>> _mask(_bits(0b1011))
     11
     """
-    return int(minutes.as_string().replace(" ", "")[::-1], 2)
+    return int.from_bytes(minutes.bytes, "big")
+
+
+def _day(day: date) -> int:
+    return (day - _EPOCH).days
+
+
+def _end_of(days: Mapping[int, int]) -> int:
+    """The end of the last minute of a single day."""
+    ((day, mask),) = days.items()
+    return day * DAY + mask.bit_length() * MINUTE

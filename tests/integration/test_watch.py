@@ -307,9 +307,13 @@ async def test_a_receiver_that_takes_nothing_is_told_and_fails_the_heartbeat_whi
 async def test_minutes_are_only_ever_added(deployed):
     for mask in (0b0110, 0b0011, 0b1000):
         await deployed.store.hear({("t", "//a", 20_000): mask})
-    found = await deployed.store.sources(20_000 * DAY, 3)
-    assert [(source.name, source.topic, dict(source.days)) for source in found] == [("//a", "t", {20_000: 0b1111})]
-    assert await deployed.store.sources(20_010 * DAY, 3) == []
+    await deployed.store.hear({("t", "//a", 19_999): 1, ("t", "//b", 19_999): 1, ("t", "//b", 20_000): 1 << 1_439})
+    now = 20_000 * DAY + 5 * MINUTE
+    found = await deployed.store.sources(now, 3, MINUTE)
+    assert {source.name: dict(source.days) for source in found} == {
+        "//a": {19_999: 1, 20_000: 0b1111}, "//b": {20_000: 1 << 1_439},
+    }  # fmt: skip
+    assert await deployed.store.sources(20_010 * DAY, 3, MINUTE) == []
 
 
 async def test_a_database_that_does_not_answer_is_said_as_one_error(database_url):

@@ -68,7 +68,7 @@ class World:
         self._answer()
         return {}, SECOND
 
-    async def sources(self, now, days):
+    async def sources(self, now, days, silent_us):
         return []
 
     async def unpriced(self, now):

@@ -8,7 +8,8 @@ create table watchers (
     state jsonb
 );
 
--- In which minutes (UTC, of arrival) sources were heard: what their rhythms are learned from. Bits are only ever added.
+-- In which minutes (UTC, of arrival) sources were heard: what their rhythms are learned from. Bits are only ever added;
+-- the first minute of a day is the rightmost.
 create table sources_heard (
     topic text not null,
     source text not null,
