@@ -185,7 +185,8 @@ def watch_policy(settings: Settings) -> WatchPolicy:
     """Where alerts about Sluice itself begin, as the settings say."""
     return WatchPolicy(
         app_id=settings.app_id,
-        hold_us=min(20 * SECOND, round(2 * settings.watch_interval_s * SECOND)),
+        # Two looks: the second may come a moment early.
+        hold_us=min(20 * SECOND, round(0.9 * settings.watch_interval_s * SECOND)),
         settle_us=min(MINUTE, round(4 * settings.watch_interval_s * SECOND)),
         lag_us=settings.watch_lag_s * SECOND,
         lag_page_us=settings.watch_lag_page_s * SECOND,

@@ -113,10 +113,7 @@ class WatchLoop:
         except StoreError as error:
             # Whoever had the lease says so while it lasts; after that the silence does.
             if elapsed_s() < self._ours_until:
-                self._beat(verdict.judged(
-                    Facts(addresses=(), database="PostgreSQL", database_problem=f"does not answer: {error}"),
-                    Look(), [], self._bounds, self._policy,
-                ))  # fmt: skip
+                self._beat(verdict.without_database(str(error), self._bounds))
             return
         metrics.WATCHING.set(held is not None)
         if held is None:
@@ -145,16 +142,25 @@ class WatchLoop:
         try:
             offsets, silent_us = await store.ledger()
             look = look._replace(receivers=await store.owed())
-            if is_slow:
-                unpriced, requests = await store.unpriced(now)
-                sources = await store.sources(now, LEARNED_DAYS + 1, self._policy.silence_us)
-                look = look._replace(unpriced=unpriced, requests=requests, sources=sources)
         except StoreError as error:
             facts.database_problem = f"does not do as asked: {error}"
             return facts, look
+        if is_slow:
+            look = await self._look_slowly(look, now)
         facts.slots = slots_of(facts, offsets, self._epoch)
         facts.ledger_silent_s = None if silent_us is None else silent_us / SECOND
         return facts, look._replace(ledger_silent_us=silent_us, marks=marks_of(facts.slots))
+
+    async def _look_slowly(self, look: Look, now: int) -> Look:
+        """What takes long in a large ledger is no sign that the database is away."""
+        store = self._outside.store
+        try:
+            look = look._replace(sources=await store.sources(now, LEARNED_DAYS + 1, self._policy.silence_us))
+            unpriced, requests = await store.unpriced(now)
+            return look._replace(unpriced=unpriced, requests=requests)
+        except StoreError as error:
+            logger.warning("sources and prices could not be looked at, and will be: %s", error)
+            return look
 
     async def _take(self, look: Look) -> bool:
         """Step the state, say what follows, keep it; False where another watches by now."""

@@ -99,9 +99,13 @@ def silences(sources: Sequence[SourceHeard], policy: WatchPolicy, now: int) -> l
             continue
         judged.append((silent >= allowed, allowed))
         found.append(_silence(source, silent, allowed, policy, since))
-    if judged:
-        found.append(_all_silent(judged, policy, since=max(last_heard(source.days) or 0 for source in sources)))
-    return found
+    if not judged:
+        return found
+    pipeline = _all_silent(judged, policy, since=max(last_heard(source.days) or 0 for source in sources))
+    if pipeline.is_bad:
+        # One page says it all: of each of them nothing new is said meanwhile.
+        found = [symptom._replace(is_bad=False, is_well=False) for symptom in found]
+    return [*found, pipeline]
 
 
 def _silence(source: SourceHeard, silent: int, allowed: int, policy: WatchPolicy, since: int) -> Symptom:

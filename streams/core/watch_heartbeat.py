@@ -59,6 +59,12 @@ def watched(alerts: Iterable[Alert]) -> Finding:
     return Finding("watch", level, f"{len(lines)} alerts about Sluice itself are open", "see below", lines)
 
 
+def without_database(problem: str, bounds: Bounds) -> list[Finding]:
+    """Where the database does not answer, which nothing else can be judged without."""
+    facts = Facts(addresses=(), database="PostgreSQL", database_problem=f"does not answer: {problem}")
+    return [diagnosis_service.database(facts, bounds)]
+
+
 def unseen(problem: str) -> list[Finding]:
     """Where no look could be taken at all."""
     return [Finding("watch", Level.FAIL, f"this deployment cannot be looked at: {problem}", "run `sluice doctor`")]

@@ -1,5 +1,6 @@
 """What the watcher keeps and reads in PostgreSQL: its lease and state, which sources were heard, what is owed."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ from streams.ports import Held, ReceiverOwed, SourceHeard, StoreError, UnpricedC
 from streams.sinks.postgres import storable
 
 DAY_BITS = 1_440
+#: A lease outlives a question that hangs.
+ASK_S = 10.0
 _EPOCH = date(1970, 1, 1)
 #: What waits in an ordinary way has been tried, or was due, for longer than this.
 OWED_S = 10.0
@@ -163,7 +166,8 @@ async def _asked(ask: Callable[[], Awaitable[Result]]) -> Result:
         StoreError: it does not, now.
     """
     try:
-        return await ask()
+        async with asyncio.timeout(ASK_S):
+            return await ask()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise StoreError(str(error) or repr(error)) from error
 

@@ -337,16 +337,15 @@ def test_while_METER_lags_nobody_is_silent():
     assert [alert.rule for alert in watcher.look(look, 10) if alert.rule == "source_silent"] == ["source_silent"]
 
 
-def test_where_nobody_is_heard_it_is_a_page_besides():
+def test_where_nobody_is_heard_it_is_one_page_and_then_a_ticket_of_who_stays_silent():
     watcher = Watcher()
     silent = quiet(always(NOON - 20 * MINUTE), always(NOON - 20 * MINUTE, name="//other"))
-    watcher.look(silent)
-    assert sorted((alert.scope_type, alert.tier) for alert in watcher.said) == [
-        ("pipeline", "page"), ("source", "ticket"), ("source", "ticket"),
-    ]  # fmt: skip
-    ended = watcher.look(quiet(always(watcher.now), always(NOON - 20 * MINUTE, name="//other")))
-    assert sorted((alert.scope_type, alert.status) for alert in ended) == [
-        ("pipeline", "resolved"), ("source", "resolved"),
+    assert [(alert.scope_type, alert.tier, alert.status) for alert in watcher.look(silent, 4)] == [
+        ("pipeline", "page", "opened")
+    ]
+    then = watcher.look(quiet(always(watcher.now), always(NOON - 20 * MINUTE, name="//other")))
+    assert sorted((alert.scope_type, alert.scope_id, alert.status) for alert in then) == [
+        ("pipeline", "sluice", "resolved"), ("source", "//other", "opened"),
     ]  # fmt: skip
 
 

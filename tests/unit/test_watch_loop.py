@@ -31,6 +31,7 @@ class World:
         self.kept = None
         self.database_is_away = False
         self.takes_over_while_saying = ""
+        self.is_slow = False
         self.refuses_beats = False
         self.refuses_alerts = False
         self.alerts: list[Alert] = []
@@ -69,6 +70,8 @@ class World:
         return {}, SECOND
 
     async def sources(self, now, days, silent_us):
+        if self.is_slow:
+            raise StoreError("TimeoutError()")
         return []
 
     async def unpriced(self, now):
@@ -187,7 +190,16 @@ async def test_while_the_database_is_away_the_one_that_watched_says_so_and_the_o
     world.database_is_away = True
     await world.rounds(first, second, times=3)
     assert [is_well for is_well, _ in world.beats] == [True, False, False, False]
-    assert "FAIL database: PostgreSQL does not answer: connection refused" in world.beats[1][1]
+    assert world.beats[1][1].splitlines()[1].startswith("FAIL database: PostgreSQL does not answer: connection refused")
+    assert "FAIL broker" not in world.beats[1][1]
+
+
+async def test_a_question_that_takes_long_is_asked_again_and_no_failure():
+    world = World()
+    worker = world.worker("a")
+    world.is_slow = True
+    await world.rounds(worker, times=5)
+    assert {is_well for is_well, _ in world.beats} == {True}
 
 
 async def test_a_heartbeat_that_is_not_taken_is_tried_with_the_next_look():
