@@ -33,12 +33,13 @@ from streams.core.scopes import ScopeWatchlist, definition_scope
 from streams.core.watch_heartbeat import bounds_of
 from streams.core.watch_look import WatchPolicy
 from streams.kafka_connection import connection
-from streams.ports import Forecasts, HeardSources, Ledger, Outbox, Receiver
+from streams.ports import Forecasts, Ledger, Outbox, Receiver
 from streams.settings import Settings
 from streams.settings_checks import STAGES
 from streams.sinks.definition_rows import change_of
 from streams.transport import BatchSchema, Outgoing, StateTable, make_app
 from streams.transport.driver import App
+from streams.watch_ports import HeardSources
 
 
 class Outside(NamedTuple):

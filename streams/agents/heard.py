@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from streams.clock import Clock
 from streams.core.heard import today
 from streams.core.watch_rhythm import LEARNED_DAYS
-from streams.ports import HeardSources, StoreError
+from streams.ports import StoreError
+from streams.watch_ports import HeardSources
 
 logger = logging.getLogger("sluice.watch")
 

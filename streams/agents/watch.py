@@ -23,8 +23,9 @@ from streams.core.facts import Bounds, Facts, Finding
 from streams.core.watch import WATCH_STATES, WatchState, open_episodes, step
 from streams.core.watch_look import KafkaStanding, Look, WatchPolicy, marks_of, slots_of
 from streams.core.watch_rhythm import LEARNED_DAYS
-from streams.ports import Heartbeat, HeartbeatError, StoreError, WatchStore
+from streams.ports import StoreError
 from streams.transport import Outgoing
+from streams.watch_ports import Heartbeat, HeartbeatError, WatchStore
 
 logger = logging.getLogger("sluice.watch")
 

@@ -14,7 +14,7 @@ from streams.core.diagnosis_service import span
 from streams.core.watch_episodes import Symptom
 from streams.core.watch_look import TopicLag, WatchPolicy
 from streams.core.watch_rhythm import DAY_MINUTES, allowed_pause, last_heard
-from streams.ports import ReceiverOwed, SourceHeard, UnpricedCalls
+from streams.watch_ports import ReceiverOwed, SourceHeard, UnpricedCalls
 
 #: After a week without a word a source is taken for gone.
 GONE_MINUTES = 7 * DAY_MINUTES

@@ -7,7 +7,7 @@ from schemas.instants import MINUTE, SECOND
 from schemas.statements import Source
 from schemas.topics import INPUTS
 from streams.core.facts import Facts, SlotFact
-from streams.ports import ReceiverOwed, SourceHeard, UnpricedCalls
+from streams.watch_ports import ReceiverOwed, SourceHeard, UnpricedCalls
 
 
 class TopicLag(NamedTuple):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
-from streams.ports import HeartbeatError
+from streams.watch_ports import HeartbeatError
 
 TIMEOUT_S = 10.0
 
@@ -24,7 +24,7 @@ def failing_url(url: str, path: str) -> str:
 
 
 class HttpHeartbeat:
-    """Implements ``streams.ports.Heartbeat``; an empty ``fail_path`` says nothing where something fails."""
+    """Implements ``streams.watch_ports.Heartbeat``; an empty ``fail_path`` says nothing where something fails."""
 
     def __init__(self, url: str, fail_path: str, method: str = "POST") -> None:
         self._url = url

@@ -9,8 +9,9 @@ import asyncpg
 from asyncpg import BitString
 
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, to_datetime, to_micros
-from streams.ports import Held, ReceiverOwed, SourceHeard, StoreError, UnpricedCalls
+from streams.ports import StoreError
 from streams.sinks.postgres import storable
+from streams.watch_ports import Held, ReceiverOwed, SourceHeard, UnpricedCalls
 
 DAY_BITS = 1_440
 #: A lease outlives a question that hangs.
@@ -80,7 +81,7 @@ select extract(epoch from clock_timestamp() - max(updated_at))::float8 from ledg
 
 
 class PostgresWatch:
-    """Implements ``streams.ports.WatchStore`` and ``streams.ports.HeardSources``."""
+    """Implements ``streams.watch_ports.WatchStore`` and ``streams.watch_ports.HeardSources``."""
 
     def __init__(self, pool: asyncpg.Pool, app_id: str) -> None:
         self._pool = pool

@@ -8,7 +8,7 @@ from schemas.topics import ALERTS, SPEND_CELLS, SPEND_SCOPES, USAGE_BILLING, USA
 from streams.core.watch import WATCH_STATES, WatchState, open_episodes, step
 from streams.core.watch_look import LettersLook, Look, SlotMark, TopicLag, WatchPolicy
 from streams.core.watch_rhythm import DAY_MINUTES
-from streams.ports import ReceiverOwed, SourceHeard, UnpricedCalls
+from streams.watch_ports import ReceiverOwed, SourceHeard, UnpricedCalls
 from tests.unit.records import NOON
 
 POLICY = WatchPolicy()

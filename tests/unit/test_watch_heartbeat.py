@@ -10,7 +10,7 @@ from streams.core.facts import GroupFact, Level, Reach
 from streams.core.watch import WatchState, open_episodes, step
 from streams.core.watch_heartbeat import BODY_MAX, body, bounds_of, judged, unseen
 from streams.core.watch_look import Look, TopicLag, WatchPolicy, marks_of, slots_of
-from streams.ports import ReceiverOwed
+from streams.watch_ports import ReceiverOwed
 from tests.unit.records import NOON
 from tests.unit.test_diagnosis import STAGES, Address, well, without
 

@@ -12,7 +12,8 @@ from streams.agents.heard import HeardLoop
 from streams.agents.watch import Watched, WatchLoop, WatchTimes
 from streams.core.watch_heartbeat import bounds_of
 from streams.core.watch_look import KafkaStanding, TopicLag, WatchPolicy
-from streams.ports import HeartbeatError, Held, StoreError
+from streams.ports import StoreError
+from streams.watch_ports import HeartbeatError, Held
 from tests.unit.records import NOON
 from tests.unit.test_diagnosis import well
 
