@@ -25,6 +25,7 @@ SECRETS = (
     "slack_webhook_url",
     "smtp_password",
     "billing_webhook_secret",
+    "heartbeat_url",
 )
 
 

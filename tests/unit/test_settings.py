@@ -95,6 +95,8 @@ def test_every_error_of_every_source_comes_at_once(monkeypatch: pytest.MonkeyPat
         ({"mail_to": '["a"'}, "mail_to: looks like a list in JSON, but is not"),
         ({"gpu_team_by_namespace": "prod"}, "gpu_team_by_namespace: write name=value pairs"),
         ({"smtp_username": "u"}, "smtp_username: smtp_username and smtp_password go together"),
+        ({"watch_lag_s": 300}, "watch_lag_page_s: must be above watch_lag_s (300)"),
+        ({"heartbeat_url": "hc-ping.com/1"}, "heartbeat_url: must start with http:// or https://"),
         ({"config_file": "/nowhere/s.yaml"}, "config_file: cannot read /nowhere/s.yaml"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -143,6 +145,7 @@ def test_no_message_and_no_table_repeats_a_secret(name: str) -> None:
         "billing_webhook_secret": "whsec_aHVudGVyMg==",
         "smtp_password": PASSWORD,
         "kafka_sasl_password": PASSWORD,
+        "heartbeat_url": f"https://{PASSWORD}",
     }
     extra: dict[str, Any] = {"smtp_username": "u"} if name == "smtp_password" else {}
     if name == "kafka_sasl_password":

@@ -10,7 +10,10 @@ from streams.core.facts import GroupFact, Level, Reach
 from streams.core.watch import WatchState, open_episodes, step
 from streams.core.watch_heartbeat import BODY_MAX, body, bounds_of, judged, unseen
 from streams.core.watch_look import Look, TopicLag, WatchPolicy, marks_of, slots_of
-from streams.watch_ports import ReceiverOwed
+from streams.embedded.process import free_port
+from streams.sinks.heartbeat import HttpHeartbeat
+from streams.watch_ports import HeartbeatError, ReceiverOwed
+from tests.integration.dead_mans_switch import dead_mans_switch
 from tests.unit.records import NOON
 from tests.unit.test_diagnosis import STAGES, Address, well, without
 
@@ -109,3 +112,42 @@ def test_the_ledger_is_compared_with_what_METER_and_nobody_else_has_committed():
         ("usage.events.v1-0", 90, 80)
     ]
     assert slots_of(well(reaches=None), {}, 0) is marks_of(None) is None
+
+
+# -- the request ------------------------------------------------------------------------------------------------------
+
+
+async def test_success_and_failure_go_to_their_own_addresses_with_the_checks_as_body():
+    async with dead_mans_switch() as switch:
+        heartbeat = HttpHeartbeat(f"{switch.url}?rid=7", "/fail")
+        await heartbeat.beat(True, "OK   lag: everything is read")
+        await heartbeat.beat(False, "FAIL lag: …")
+        await heartbeat.close()
+        assert [tuple(ping) for ping in switch.pings] == [
+            ("", "POST", "OK   lag: everything is read"), ("fail", "POST", "FAIL lag: …"),
+        ]  # fmt: skip
+
+
+async def test_a_plain_switch_hears_nothing_of_a_failure():
+    async with dead_mans_switch() as switch:
+        heartbeat = HttpHeartbeat(switch.url, "", "GET")
+        await heartbeat.beat(False, "FAIL")
+        await heartbeat.beat(True, "OK")
+        await heartbeat.close()
+        assert [tuple(ping) for ping in switch.pings] == [("", "GET", "")]
+
+
+async def test_what_was_not_taken_is_an_error_without_the_secret_address():
+    async with dead_mans_switch() as switch:
+        switch.refuses = True
+        heartbeat = HttpHeartbeat(switch.url, "/fail")
+        with pytest.raises(HeartbeatError, match="it answered 503") as refused:
+            await heartbeat.beat(True, "")
+        await heartbeat.close()
+        away = HttpHeartbeat(f"http://127.0.0.1:{free_port()}/secret", "/fail")
+        with pytest.raises(HeartbeatError, match="cannot be reached") as unreachable:
+            await away.beat(True, "")
+        await away.close()
+        for caught in (refused, unreachable):
+            assert "secret" not in str(caught.value)
+            assert caught.value.__cause__ is None
