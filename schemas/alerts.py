@@ -14,6 +14,7 @@ Rule = Literal[
     "runaway_loop", "retry_storm", "token_cost", "regime_change",
     "gpu_below", "gpu_bursty", "run_overdue",
     "week_over_week", "resource_unused", "nonprod_spend", "recurring_job", "ci_growth",
+    "pipeline_lag", "ledger_behind", "dead_letters", "source_silent", "unpriced_usage", "delivery_failing",
 ]  # fmt: skip
 Severity = Literal["info", "warning", "critical", "emergency"]
 Status = Literal["opened", "updated", "resolved"]
@@ -65,7 +66,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     tier: Tier
     rule: Rule
     #: ``org``, ``team``, ``feature``, ``team_feature``, ``model``, ``budget``, ``resource``; of GPUs ``gpu``,
-    #: ``deployment``, ``pool`` or ``owner``.
+    #: ``deployment``, ``pool`` or ``owner``; of what Sluice says of itself ``pipeline``, ``topic``, ``source``,
+    #: ``model`` or ``receiver``.
     scope_type: str
     scope_id: str
     #: One line with the cause in it; at most 1024 characters.

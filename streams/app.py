@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from schemas import topics
 from schemas.events import GpuSample
-from schemas.instants import DAY, SECOND
+from schemas.instants import DAY, MINUTE, SECOND
 from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
@@ -17,6 +17,7 @@ from streams.agents.deliver import Deliverer
 from streams.agents.detect import GpuAgent, IdleAgent, LoopAgent, RunawayAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
+from streams.agents.heard import HeardLoop
 from streams.agents.hours import RegimeAgent, SpikeAgent
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
@@ -24,7 +25,8 @@ from streams.agents.notify import Dispatcher, NotifyAgent, Woken
 from streams.agents.rollup import RollupAgent
 from streams.agents.shell import Loop
 from streams.agents.waste import WasteLoop
-from streams.clock import Clock, clock_for
+from streams.agents.watch import Watched, WatchLoop, WatchTimes
+from streams.clock import Clock, WallClock, clock_for
 from streams.core.budget_terms import Policy
 from streams.core.charging import Charging
 from streams.core.delivery import policies
@@ -36,6 +38,8 @@ from streams.core.routes_default import default_routes
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, definition_scope
 from streams.core.waste import WastePolicy
+from streams.core.watch_heartbeat import bounds_of
+from streams.core.watch_look import WatchPolicy
 from streams.delivering import Groups, Outbox
 from streams.history_ports import Forecasts, Resources
 from streams.kafka_connection import connection
@@ -45,6 +49,7 @@ from streams.settings_checks import STAGES
 from streams.sinks.definition_rows import change_of
 from streams.transport import BatchSchema, Outgoing, StateTable, make_app
 from streams.transport.driver import App
+from streams.watch_ports import HeardSources
 
 
 class Outside(NamedTuple):
@@ -62,6 +67,9 @@ class Outside(NamedTuple):
     aftercare: Loop | None = None
     #: None: the built-in ones over the receivers.
     routes: Routes | None = None
+    #: None: which sources are heard is not kept, and nobody watches Sluice itself.
+    heard: HeardSources | None = None
+    watched: Watched | None = None
 
 
 class Worker(NamedTuple):
@@ -124,7 +132,7 @@ def _bind_meter(
         watchlist=WatchedNow(definitions),
     )
     _bind(app, "meter", meter.run, *inputs)
-    return [meter]
+    return [meter] if outside.heard is None else [meter, HeardLoop(meter.take_heard, outside.heard, WallClock())]
 
 
 def _bind_budget(app: App, settings: Settings, outside: Outside, definitions: KnownDefinitions) -> list[Loop]:
@@ -213,7 +221,8 @@ def _bind_notify(app: App, settings: Settings, outside: Outside) -> list[Loop]:
     _bind(app, "notify", notify.run, topics.ALERTS)
     dispatcher = Dispatcher(outside.groups, routes, groups_woken, outbox_woken)
     after = [outside.aftercare] if outside.aftercare is not None else []
-    return [notify, dispatcher, deliverer(outside, routes, outbox_woken), *after]
+    watch = [_watch(app, settings, outside.watched)] if outside.watched is not None else []
+    return [notify, dispatcher, deliverer(outside, routes, outbox_woken), *after, *watch]
 
 
 def deliverer(outside: Outside, routes: Routes, woken: Woken) -> Deliverer:
@@ -223,6 +232,39 @@ def deliverer(outside: Outside, routes: Routes, woken: Woken) -> Deliverer:
     # A fallback that is not configured would never be told.
     fallbacks = {name: tuple(each for each in routes.fallbacks(name) if each in reach) for name in reach}
     return Deliverer(outside.outbox, reach, policies(routes, keeping), fallbacks, woken)
+
+
+def _watch(app: App, settings: Settings, watched: Watched) -> WatchLoop:
+    """What goes by arrival and not by event time: always by the machine's clock, in a replay too."""
+
+    async def say(records: Sequence[Outgoing]) -> None:
+        producer: Any = app.producer
+        await producer.write(records, app.partitions)
+
+    policy = watch_policy(settings)
+    return WatchLoop(
+        watched, say, WallClock(), policy, bounds_of(policy, settings.partitions, str(settings.kafka_url)),
+        epoch=settings.topic_epoch, times=WatchTimes(settings.watch_interval_s, settings.heartbeat_interval_s),
+    )  # fmt: skip
+
+
+def watch_policy(settings: Settings) -> WatchPolicy:
+    """Where alerts about Sluice itself begin, as the settings say."""
+    return WatchPolicy(
+        app_id=settings.app_id,
+        # Two looks: the second may come a moment early.
+        hold_us=min(20 * SECOND, round(0.9 * settings.watch_interval_s * SECOND)),
+        settle_us=min(MINUTE, round(4 * settings.watch_interval_s * SECOND)),
+        lag_us=settings.watch_lag_s * SECOND,
+        lag_page_us=settings.watch_lag_page_s * SECOND,
+        ledger_us=settings.watch_ledger_s * SECOND,
+        letters_min=settings.watch_dead_letters_min,
+        silence_us=settings.watch_silence_s * SECOND,
+        unpriced_percent=settings.watch_unpriced_percent,
+        unpriced_min=settings.watch_unpriced_min,
+        delivery_us=settings.watch_delivery_s * SECOND,
+        live_within_us=settings.live_within_s * SECOND,
+    )
 
 
 def _rules(settings: Settings, prices: PriceBook) -> Rules:

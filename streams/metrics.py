@@ -100,6 +100,19 @@ NOTIFY_FLUSH_SECONDS = Histogram(
 NOTIFY_GROUPS_FAILED = Counter(
     "sluice_notify_groups_failed_total", "Groups that could not be decided and are tried again.", registry=WORKER
 )
+# The watcher of Sluice itself
+WATCHING = Gauge("sluice_watching", "1 where this worker is the one that watches the deployment.", registry=WORKER)
+WATCH_SECONDS = Gauge("sluice_watch_seconds", "What the last look at the deployment took.", registry=WORKER)
+WATCH_ALERTS = Gauge(
+    "sluice_watch_alerts_open", "Alerts about Sluice itself that are open; at the watcher.", ["rule"], registry=WORKER
+)
+WATCH_LAG_SECONDS = Gauge(
+    "sluice_watch_lag_seconds", "For how long the oldest unread record has waited; at the watcher.", registry=WORKER
+)
+HEARTBEATS = Counter(
+    "sluice_heartbeats_total", "Requests to the dead man's switch: well, failing, not_taken.", ["outcome"],
+    registry=WORKER,
+)  # fmt: skip
 
 # LEDGER
 LEDGER_SECONDS = Histogram(

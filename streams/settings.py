@@ -183,6 +183,22 @@ class Settings(BaseSettings):
         "", description="Linked where an alert names no runbook of its own; {rule} stands for its rule."
     )
 
+    # The watcher of Sluice itself; docs/watching.md
+    watch_interval_s: float = Field(15.0, ge=0.2, le=300, description="Between two looks at the deployment.")
+    watch_lag_s: int = Field(60, ge=1, description="A record unread for so long is a ticket,")
+    watch_lag_page_s: int = Field(300, ge=1, description="and for so long a page.")
+    watch_ledger_s: int = Field(120, ge=5, description="The ledger may be so far behind METER.")
+    watch_dead_letters_min: int = Field(10, ge=1, description="Fewer in ten minutes are never told.")
+    watch_silence_s: int = Field(900, ge=60, description="No source is missed that was silent for less.")
+    watch_unpriced_percent: int = Field(1, ge=1, le=100, description="Of all calls of two hours.")
+    watch_unpriced_min: int = Field(20, ge=1, description="Fewer calls without a price are never told.")
+    watch_delivery_s: int = Field(300, ge=1, description="A message may be owed for so long.")
+    heartbeat_url: SecretWebUrl | None = Field(None, description="A dead man's switch that misses us.")
+    heartbeat_style: Literal["healthchecks", "plain"] = Field(
+        "healthchecks", description="healthchecks: POST, and POST …/fail where a check fails. plain: GET while well."
+    )
+    heartbeat_interval_s: float = Field(60.0, ge=0.2, le=3600)
+
     # API and sources
     api_host: str = "127.0.0.1"
     api_port: int = Field(8686, ge=0, le=65_535)

@@ -156,6 +156,8 @@ class Checked(Protocol):
     run_record_usd: str
     run_approval_usd: str
     approval_secret: SecretStr | None
+    watch_lag_s: int
+    watch_lag_page_s: int
 
 
 def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
@@ -236,5 +238,10 @@ def _of_people(s: Checked) -> list[tuple[bool, tuple[str, ...], str]]:
             s.approval_secret is not None and len(s.approval_secret.get_secret_value().encode()) < 16,
             ("approval_secret",),
             "is shorter than 16 bytes: `openssl rand -hex 32` makes one",
+        ),
+        (
+            s.watch_lag_page_s <= s.watch_lag_s,
+            ("watch_lag_page_s", "watch_lag_s"),
+            f"must be above watch_lag_s ({s.watch_lag_s}): a lag is a ticket before it is a page",
         ),
     ]

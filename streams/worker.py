@@ -6,10 +6,12 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from asyncpg import Pool
 
@@ -21,6 +23,7 @@ from streams.agents.aftercare import REPORTED, Aftercare, Digests
 from streams.agents.definitions import KnownDefinitions
 from streams.agents.invitations import Invitations
 from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
+from streams.agents.watch import Watched
 from streams.app import Outside, Worker, create_app, wait_ready
 from streams.clock import WallClock
 from streams.core.budget_file import definitions_of
@@ -29,6 +32,7 @@ from streams.core.placing import owned
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard, load_rate_card
 from streams.core.routes import Routes
+from streams.doctor.standing import KafkaLooks
 from streams.kafka_connection import connection
 from streams.ports import RetryableError, Standing
 from streams.routes_setting import read_routes
@@ -37,6 +41,7 @@ from streams.settings_checks import is_loopback
 from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.definitions import KafkaDefinitions, Wanted
 from streams.sinks.forecasts import PostgresForecasts
+from streams.sinks.heartbeat import HttpHeartbeat
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.notify_groups import PostgresGroups
 from streams.sinks.outbox import PostgresOutbox
@@ -45,6 +50,7 @@ from streams.sinks.receivers import receivers
 from streams.sinks.resources import PostgresResources
 from streams.sinks.reviews import PostgresReviews
 from streams.sinks.silences import load_silences
+from streams.sinks.watch import PostgresWatch
 from streams.sinks.weekly_reports import WeeklyReports
 from streams.transport.following import TopicFollower
 
@@ -76,10 +82,13 @@ async def serve(settings: Settings) -> int:
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
         groups = PostgresGroups(pool, load_silences, load_acknowledgements)
+        watch = PostgresWatch(pool, settings.app_id)
         outside = Outside(
             PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool), PostgresResources(pool),
             routes=routes,
             aftercare=aftercare(settings, pool, routes, reach),
+            heard=watch,
+            watched=_watched(settings, watch, stack) if "notify" in settings.stages else None,
         )  # fmt: skip
         entries = read_budgets(settings)
         worker = create_app(settings, outside, known, read_prices(settings))
@@ -93,6 +102,24 @@ async def serve(settings: Settings) -> int:
         if settings.worker_metrics_port:
             metrics.serve(settings.api_host, settings.worker_metrics_port)
         return await _serve(worker, settings.ready_file)
+
+
+def _watched(settings: Settings, store: PostgresWatch, stack: contextlib.AsyncExitStack) -> Watched:
+    """What the watcher of this deployment works with; this worker is it only while it has the lease."""
+    looks = KafkaLooks(connection(settings), settings.app_id, WallClock())
+    stack.push_async_callback(looks.close)
+    heartbeat = None
+    if settings.heartbeat_url is not None:
+        tells_failures = settings.heartbeat_style == "healthchecks"
+        heartbeat = HttpHeartbeat(
+            settings.heartbeat_url.get_secret_value(),
+            "/fail" if tells_failures else "",
+            "POST" if tells_failures else "GET",
+        )
+        stack.push_async_callback(heartbeat.close)
+    return Watched(
+        store, looks.look, heartbeat, f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}", settings.app_id
+    )
 
 
 def inviting(settings: Settings, known: KnownDefinitions) -> Invitations:

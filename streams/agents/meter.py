@@ -24,10 +24,11 @@ from typing import Any
 from schemas.statements import Source
 from streams import metrics
 from streams.agents import digests, entries, measuring
+from streams.agents.heard import Heard
 from streams.agents.keyed import alert_record
 from streams.agents.opening_balances import OpeningBalances
 from streams.agents.pictures import Picture, joined
-from streams.agents.resuming import Resuming
+from streams.agents.resuming import Resuming, say_lost
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
 from streams.agents.spender_sayings import SpenderSayings
 from streams.clock import elapsed_s
@@ -195,15 +196,14 @@ class Meter:
             self._fresh.discard(where)
             return
         if where in self._fresh:
-            # The broker deleted records by retention before they were read. It is loud, and it cannot be undone here.
-            logger.error(
-                "%s: offsets %d to %d were deleted before they were read; re-import that period's bills",
-                state.source.slot(), state.next_offset, batch.begin - 1,
-            )  # fmt: skip
-            metrics.RECORDS_LOST.inc(missing)
+            say_lost(state.source.slot(), state.next_offset, missing)
             self._fresh.discard(where)
             return
         fail_stop("METER", RuntimeError(f"{state.source.slot()}: a gap of {missing} offsets in delivery"))
+
+    def take_heard(self) -> list[Heard]:
+        """Which sources were heard since this was last asked, by topic."""
+        return [(topic, state.heard.take()) for (topic, _), state in self._states.items()]
 
     # -- flushing ---------------------------------------------------------------------------------------------------
 

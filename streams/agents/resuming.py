@@ -2,6 +2,7 @@
 
 import logging
 
+from streams import metrics
 from streams.clock import elapsed_s
 
 logger = logging.getLogger("sluice.restart")
@@ -49,3 +50,11 @@ class Resuming:
 
     def _so_far(self) -> str:
         return f"{self._read_again:,} earlier ones were read again for the de-duplication window"
+
+
+def say_lost(slot: str, first: int, count: int) -> None:
+    """The broker deleted records by retention before they were read. It is loud, and it cannot be undone here."""
+    last = first + count - 1
+    advice = "re-import that period's bills"
+    logger.error("%s: offsets %d to %d were deleted before they were read; %s", slot, first, last, advice)
+    metrics.RECORDS_LOST.inc(count)

@@ -18,6 +18,7 @@ from schemas.instants import parse_instant
 from schemas.statements import Dimensions
 from streams.core import cells
 from streams.core.dedupe import frame, identity
+from streams.core.heard import SourcesHeard
 from streams.core.matching import Values, values_of_calls
 from streams.core.reading import Limits, Reading, Record, Rejected, are_ids_short, are_tags_short, read
 
@@ -56,7 +57,11 @@ Row = tuple[Record, bytes, Plan | None, Any, int]
 class BatchReader:
     """Reads batches of one partition. The memos change nothing about the result; they are bounded."""
 
-    def __init__(self, limits: Limits, org_id: str, watched: Sequence[str] = ()) -> None:
+    def __init__(
+        self, limits: Limits, org_id: str, watched: Sequence[str] = (), heard: SourcesHeard | None = None
+    ) -> None:
+        #: Who sent what could be counted.
+        self.heard = heard if heard is not None else SourcesHeard()
         self._limits = limits
         self._org_id = org_id
         #: Reads what is watched and no cell has, such as a key or a tag: then it is an attribute too.
@@ -91,6 +96,8 @@ class BatchReader:
         id_max, longest = limits.id_length_max, limits.text_length_max
         future_us, lateness_us = limits.future_us_max, limits.lateness_us_max
         seconds, frames, subjects, plans = self._seconds, self._frames, self._subjects, self._plans
+        # A part is read within moments of its arrival's minute.
+        heard = self.heard.at(records[0].timestamp) if records else {}
         for record in records:
             value = record.value
             try:
@@ -138,6 +145,7 @@ class BatchReader:
                     and _are_parts_of_their_whole(event)
                 ):
                     rows.append((record, digest_of(framed + id), plan, event, event_time))
+                    heard[source] = None
                     continue
             except (KeyError, ValueError, TypeError, RecursionError, msgspec.DecodeError):
                 pass
@@ -153,6 +161,7 @@ class BatchReader:
         envelope, event = reading.envelope, reading.event
         source = envelope.source.encode("utf-8", "surrogatepass")
         digest = identity(envelope.source, envelope.id)
+        self.heard.at(record.timestamp)[source] = None
         if not isinstance(event, UsageEvent):
             return record, digest, None, reading, reading.event_time
         key = _attributes(event, envelope.subject, self._values)

@@ -52,13 +52,13 @@ def lag(facts: Facts, bounds: Bounds) -> Finding:
         name = reach.topic if reach.group in ("", bounds.app_id) else f"{reach.topic} ({reach.group})"
         unread[name] = unread.get(name, 0) + max(0, reach.end - start)
         oldest[name] = max(oldest.get(name, 0.0), reach.unread_us / SECOND)
-    lines = tuple(f"{name}: {unread[name]:,} unread, the oldest for {_span(oldest[name])}" for name in sorted(unread))
+    lines = tuple(f"{name}: {unread[name]:,} unread, the oldest for {span(oldest[name])}" for name in sorted(unread))
     worst = max(oldest.values(), default=0.0)
     if worst < min(bounds.lag_s_warn, bounds.lag_s_fail):
         found = "everything is read" if not unread else f"{sum(unread.values()):,} records are on their way"
         return Finding("lag", Level.OK, found)
     level = Level.FAIL if worst >= bounds.lag_s_fail else Level.WARN
-    found = f"{sum(unread.values()):,} records are unread, the oldest for {_span(worst)}"
+    found = f"{sum(unread.values()):,} records are unread, the oldest for {span(worst)}"
     todo = f"start more workers (up to {bounds.partitions} share the partitions), or see what holds up those that run"
     return Finding("lag", level, found, todo, lines)
 
@@ -69,13 +69,13 @@ def tables(facts: Facts, bounds: Bounds) -> Finding:
         return skipped("tables", "the broker")
     total = sum(facts.changelogs.values())
     seconds = total / RESTORED_PER_S
-    found = f"a restart reads up to {total:,} changelog records, about {_span(seconds)}" if total else "they are empty"
+    found = f"a restart reads up to {total:,} changelog records, about {span(seconds)}" if total else "they are empty"
     lines = tuple(f"{name}: {records:,}" for name, records in sorted(facts.changelogs.items()))
     active = any(group.is_active and "meter" in group.stages for group in facts.groups or ())
     silent = facts.ledger_silent_s
     if active and silent is not None and silent >= bounds.silent_s_warn:
         level = Level.FAIL if silent >= bounds.silent_s_fail else Level.WARN
-        said = f"workers are active, but the ledger has heard no watermark for {_span(silent)}; {found}"
+        said = f"workers are active, but the ledger has heard no watermark for {span(silent)}; {found}"
         todo = "they recover their tables or are stuck: their log says `ready` when it is over"
         return Finding("tables", level, said, todo, lines)
     if seconds >= bounds.restore_s_warn:
@@ -194,10 +194,10 @@ def _ahead(clock: ClockFact) -> str:
     return f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A length of time in the largest whole unit.
 
-    >>> _span(0.2), _span(42), _span(240), _span(7_200), _span(200_000)
+    >>> span(0.2), span(42), span(240), span(7_200), span(200_000)
     ('1 s', '42 s', '4 min', '2 h', '2 d')
     """
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):

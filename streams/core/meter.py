@@ -27,6 +27,7 @@ from streams.core.admission import Admission
 from streams.core.batch_reading import BatchReader, Plan, Row
 from streams.core.cells import Charge
 from streams.core.dedupe import DedupeWindow
+from streams.core.heard import SourcesHeard
 from streams.core.lanes import LONG_MS, Call, Lane, calls_of, count_one, lane_at
 from streams.core.matching import values_of
 from streams.core.openings import Openings
@@ -77,7 +78,9 @@ class PartitionState:
         self.overflows: dict[Overflow, Status] = {}
         self.folded = 0
         self.unpriced = 0
-        self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.attributes)
+        #: Which sources were heard, until somebody takes it.
+        self.heard = SourcesHeard()
+        self._reader = BatchReader(rules.limits, rules.org_id, rules.watchlist.attributes, self.heard)
         self._values = values_of(rules.watchlist.attributes)
         self._sampler = Sampler(source, rules.pricing, rules.runaway_tokens)
         self._touched: list[Lane] = []
@@ -148,7 +151,7 @@ class PartitionState:
         self.settle()
         self.rules = self.rules._replace(watchlist=watchlist)
         # Plans and lanes hold counters of the watchlist before.
-        self._reader = BatchReader(self.rules.limits, self.rules.org_id, watchlist.attributes)
+        self._reader = BatchReader(self.rules.limits, self.rules.org_id, watchlist.attributes, self.heard)
         self._values = values_of(watchlist.attributes)
 
     # -- folding ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.cloudevents import binary_headers
 from schemas.events import BILLING_TYPE, GPU_TYPE, USAGE_TYPE, UsageEvent
-from schemas.instants import DAY, SECOND, format_instant
+from schemas.instants import DAY, MINUTE, SECOND, format_instant
 from streams.core import batch_reading, cells
 from streams.core.batch_reading import BatchReader
 from streams.core.cells import reported_nanos
@@ -356,3 +356,20 @@ def test_calls_with_tags_take_the_short_way_only_where_tags_are_watched(watched,
     monkeypatch.setattr(batch_reading, "read", lambda record, limits: slow.append(record) or read(record, limits))
     rows, _ = reader.read([usage_record(offset, tags={"x": "1"}) for offset in range(1, 4)])
     assert (len(rows), len(slow)) == (3, long_ways)
+
+
+def test_sources_are_heard_on_either_way_and_only_of_what_can_be_counted() -> None:
+    reader = BatchReader(LIMITS, "")
+    drafts = [Draft() for _ in range(5)]
+    for draft, (source, id) in zip(
+        drafts, [("//a", "1"), ("//a", "2"), ("//b", "3"), ("//bad", "4"), ("//a", "5")], strict=True
+    ):
+        draft.attributes |= {"source": source, "id": id}
+    drafts[3].data["input_tokens"] = -1
+    drafts[4].structured = True
+    rows, refused = reader.read([draft.record(number) for number, draft in enumerate(drafts)])
+    assert (len(rows), len(refused)) == (4, 1)
+    minute = NOON // MINUTE
+    assert reader.heard.take() == {(name, minute // 1_440): 1 << minute % 1_440 for name in ("//a", "//b")}
+    rows, _ = reader.read([drafts[1].record(9)])
+    assert (len(rows), [name for name, _ in reader.heard.take()]) == (1, ["//a"])

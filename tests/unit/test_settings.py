@@ -101,6 +101,8 @@ def test_every_error_of_every_source_comes_at_once(monkeypatch: pytest.MonkeyPat
             "slack_bot_token: set slack_bot_token or slack_webhook_url, not both",
         ),
         ({"runbook_url": "wiki/{rule}"}, "runbook_url: must start with http:// or https://"),
+        ({"watch_lag_s": 300}, "watch_lag_page_s: must be above watch_lag_s (300)"),
+        ({"heartbeat_url": "hc-ping.com/1"}, "heartbeat_url: must start with http:// or https://"),
         ({"config_file": "/nowhere/s.yaml"}, "config_file: cannot read /nowhere/s.yaml"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -151,6 +153,7 @@ def test_no_message_and_no_table_repeats_a_secret(name: str) -> None:
         "smtp_password": PASSWORD,
         "kafka_sasl_password": PASSWORD,
         "approval_secret": PASSWORD.ljust(16, "x"),
+        "heartbeat_url": f"https://{PASSWORD}",
     }
     needed = {"smtp_password": {"smtp_username": "u"}, "slack_bot_token": {"slack_channel": "C1"}}
     extra: dict[str, Any] = dict(needed.get(name, {}))
