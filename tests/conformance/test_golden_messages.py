@@ -195,7 +195,8 @@ def as_written(name: str, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "channel"), [(name, channel) for name in MESSAGES for channel in CHANNELS if (name, channel) not in NOT_KEPT]
+    ("name", "channel"),
+    [(name, channel) for name in MESSAGES for channel in CHANNELS if (name, channel) not in NOT_KEPT],
 )
 def test_a_message_is_the_agreed_text(name, channel):
     text = CHANNELS[channel](MESSAGES[name])
