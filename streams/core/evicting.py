@@ -34,7 +34,8 @@ def idle(state: State, ledger_offset: int) -> tuple[list[Statement], int]:
             if is_other(cell.dimensions):
                 state.overflows[Overflow(cell.dimensions.org_id, cell.dimensions.team_id, cell.hour)] = "resolved"
     for counter_key, counter in list(state.counters.items()):
-        if id(counter) in state.changed_counters:
+        if id(counter) in state.changed_counters or id(counter) in state.unstated:
+            # One that was just opened is durable before it is stated: it must not be gone before that.
             continue
         is_over = counter.period_end < horizon or not state.openings.is_wanted(counter.scope)
         is_silent = counter.stream_time < silent_since and counter.offset < ledger_offset

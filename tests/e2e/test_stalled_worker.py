@@ -65,7 +65,10 @@ async def test_a_worker_that_slept_through_its_eviction_takes_nothing_back(fresh
             async with asyncio.timeout(150):
                 while await service.pool.fetchval("select count(*) from outbox where state = 'owed'"):
                     await asyncio.sleep(0.2)
-            assert [(each.triggers, each.resolved_at) for each in people.pagerduty.incidents] == [(1, None)]
+            (incident,) = people.pagerduty.incidents
+            assert incident.resolved_at is None
+            # Who ends because it was evicted may have sent it and not noted it; under its key that is the same incident.
+            assert incident.triggers <= 2
             episodes = await service.pool.fetch("select distinct episode from alerts")
             assert [row["episode"] for row in episodes] == [1]
             assert await crossed(100)

@@ -183,7 +183,7 @@ def test_a_record_that_was_sent_and_is_nowhere_is_seen():
     assert checks[0].differences == ["lost is not on its topic"]
 
 
-@pytest.mark.parametrize(("action", "is_right"), [("rate_limit", True), ("allow", False), ("block", False)])
+@pytest.mark.parametrize(("action", "is_right"), [("rate_limit", True), ("allow", True), ("block", False)])
 def test_calls_of_a_budget_that_is_not_spent_may_be_let_go_slowly_and_no_more(action, is_right):
     expected = _expected(*RAW, amount=90_000_000_000)
     found = _found(expected, alerts=[], incidents=[], commands=[_command(action)])

@@ -190,6 +190,15 @@ def _play(flight, what):
     ],
     last={"search-kolkata", "all"}, seed=0, crowded=False,
 )  # fmt: skip
+@example(
+    # What was opened is durable, its hour is over, and a flush that lets go of it is cut short before it is stated.
+    plan=[(0, 0, 0, 6, 0), *[(0, 0, 0, 0, 0)] * 5],
+    what=[
+        (2, "define", {"features", "rolling", "all"}, 0.0, 0), (0, "flush", {"all"}, 0.0, 0),
+        (0, "die evicting", {"all"}, 0.375, 0),
+    ],
+    last={"key", "features", "chat-hour", "all", "rolling", "begins"}, seed=0, crowded=False,
+)  # fmt: skip
 def test_whenever_a_budget_is_defined_its_counter_ends_at_the_oracles_total(plan, what, last, seed, crowded):
     records = records_of(plan)
     numbers = random.Random(seed)
