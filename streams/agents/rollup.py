@@ -27,7 +27,7 @@ from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
 _encode = msgspec.json.Encoder().encode
 _PROGRESS = b"p"
 #: Rounds take at most this part of the time, and come at least this often.
-SHARE, ROUND_MAX_S = 0.01, 45.0
+SHARE, ROUND_MAX_S = 0.01, 50.0
 POLL_S = 0.1
 SLICE_S = 0.01
 
