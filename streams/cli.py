@@ -11,6 +11,7 @@ from rich.table import Table
 from streams.commands.budget_app import budgets_app, limits_app
 from streams.commands.invoking import Flags, err, out, settings
 from streams.commands.invoking import run as _run
+from streams.commands.routes_app import routes_app
 from streams.commands.run_app import grants_app, release, runs_app
 from streams.settings import load_settings
 
@@ -26,6 +27,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(keys_app, name="keys")
 app.add_typer(budgets_app, name="budgets")
 app.add_typer(limits_app, name="limits")
+app.add_typer(routes_app, name="routes")
 app.add_typer(runs_app, name="runs")
 app.add_typer(grants_app, name="grants")
 app.command()(release)
@@ -158,7 +160,7 @@ def check_config(
     config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
     changes: Annotated[bool, typer.Option(help="Also what publishing the budgets file would change.")] = False,
 ) -> None:
-    """Check settings, budgets file and rate card: every error at once, or the settings as they are in force."""
+    """Check settings, budgets file, rate card and routes: every error at once, or the settings as they are in force."""
     from streams.commands.check_config import check
 
     flags = Flags.values | ({"config_file": config} if config else {})

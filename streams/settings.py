@@ -140,6 +140,7 @@ class Settings(BaseSettings):
     gpu_gap_s: int = Field(180, ge=30)
 
     # NOTIFY
+    routes_file: Path | None = Field(None, description="routes.yaml: who hears of which alert; none: the built-in way.")
     pagerduty_routing_key: RoutingKey | None = None
     pagerduty_url: WebUrl = "https://events.pagerduty.com"
     pagerduty_ca_file: Path | None = Field(None, description="For a PagerDuty stand-in with its own CA.")

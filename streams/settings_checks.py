@@ -184,7 +184,7 @@ def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
             f"must be above watch_lag_s ({s.watch_lag_s}): a lag is a ticket before it is a page",
         ),
     ]
-    for name in ("rate_card", "budgets", "kafka_ca_file", "pagerduty_ca_file"):
+    for name in ("rate_card", "budgets", "routes_file", "kafka_ca_file", "pagerduty_ca_file"):
         path = getattr(s, name)
         rules.append((path is not None and not path.is_file(), (name,), f"no such file: {path}"))
     return [(names, problem) for wrong, names, problem in rules if wrong]

@@ -1,4 +1,4 @@
-"""``sluice check-config``: settings, budgets file and rate card together, every error of each at once."""
+"""``sluice check-config``: settings, budgets file, rate card and routes together, every error of each at once."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,11 +10,17 @@ from rich.table import Table
 from streams.commands.budget_words import drawing
 from streams.core.budget_file import load_budget_file
 from streams.core.rate_card import load_rate_card
+from streams.core.routes_file import load_routes, unreachable
+from streams.routes_setting import configured
 from streams.settings import Settings, SettingsError, effective, load_settings
 from streams.settings_sources import given_value
 
 #: Files of their own form that settings name. They are checked also where other settings are wrong.
-FILES: Mapping[str, Callable[[str], Any]] = {"budgets": load_budget_file, "rate_card": load_rate_card}
+FILES: Mapping[str, Callable[[str], Any]] = {
+    "budgets": load_budget_file,
+    "rate_card": load_rate_card,
+    "routes_file": load_routes,
+}
 
 
 def check(flags: Mapping[str, Any], out: Console, err: Console) -> int:
@@ -35,6 +41,9 @@ def check(flags: Mapping[str, Any], out: Console, err: Console) -> int:
             read[name] = load(Path(path).read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             problems += [f"{path}: {line}" for line in str(error).splitlines()]
+    if settings is not None and "routes_file" in read:
+        lines = unreachable(read["routes_file"], configured(settings))
+        problems += [f"{settings.routes_file}: {line}" for line in lines]
     if settings is None or problems:
         err.print(f"This configuration cannot be used, {len(problems)} problem(s):", style="bold red")
         for line in problems:
@@ -47,5 +56,6 @@ def check(flags: Mapping[str, Any], out: Console, err: Console) -> int:
     if "budgets" in read:
         out.print(drawing(read["budgets"]))
     budgets = f"{len(read['budgets'].budgets)} budgets" if "budgets" in read else "no budgets file"
-    out.print(f"All good: {budgets}, {'a' if 'rate_card' in read else 'no'} rate card.")
+    routes = f", {sum(1 for _ in read['routes_file'].root.walk())} routes" if "routes_file" in read else ""
+    out.print(f"All good: {budgets}, {'a' if 'rate_card' in read else 'no'} rate card{routes}.")
     return 0

@@ -15,6 +15,7 @@ from schemas.money import display_usd, format_usd
 from streams.core import slots as stated
 from streams.core.budget_account import BudgetState, Crossing, Standing, ends_at
 from streams.core.budget_terms import FOREVER, Policy, Terms
+from streams.core.notifying import LABEL_NAMES
 
 RULE: Literal["budget_threshold"] = "budget_threshold"
 ESTIMATE: Literal["run_estimate"] = "run_estimate"
@@ -168,8 +169,21 @@ def alert(told: Told, rule: Rule, key: str, crossing: Crossing, status: Status, 
         action=more.pop("action", ""),
         runbook=told.policy.runbook,
         ancestors=told.ancestors,
+        labels=labels(terms),
         historic=crossing.historic,
     )
+
+
+def labels(terms: Terms) -> dict[str, str]:
+    """What is known of where a budget's money is spent, besides team and feature: its target and its match.
+
+    Of several values of one attribute all are there, in order, with commas between.
+    """
+    found: dict[str, set[str]] = {}
+    for attribute, value in ((terms.target.scope_type, terms.target.scope_id), *terms.match):
+        if attribute not in ("team", "feature") and value != "*" and not value.startswith("!"):
+            found.setdefault(LABEL_NAMES.get(attribute, attribute), set()).add(value)
+    return {name: ",".join(sorted(values)) for name, values in sorted(found.items())}
 
 
 def _of_rung(told: Told, rung: Rung, status: Status) -> Alert:

@@ -120,6 +120,7 @@ def _weekday(value: object) -> int:
 
 
 Slug = Annotated[str, AfterValidator(_is_slug)]
+Zone = Annotated[str, AfterValidator(_is_zone)]
 When = Annotated[str, AfterValidator(_is_instant)]
 Scope = Annotated[dict[ScopeType, str], AfterValidator(_is_one)]
 ExpensiveModel = Text
@@ -145,7 +146,7 @@ class BudgetRow(BaseModel):
     period: PeriodKind | None = None
     week_start: Annotated[int, BeforeValidator(_weekday)] = 0
     rolling: Annotated[int, BeforeValidator(lambda value: rolling_hours(str(value)))] = 0
-    timezone: Annotated[str, AfterValidator(_is_zone)] = "UTC"
+    timezone: Zone = "UTC"
     starts: When = ""
     ends: When = ""
     rollover: bool = False

@@ -254,6 +254,7 @@ def _say(
         threshold=str(policy.exit_percent if status == "resolved" else policy.enter_percent),
         unit="%",
         runbook=policy.runbook,
+        labels={name: value for name, value in (("gpu_model", state.model), ("node", state.node)) if value},
         historic=incident.historic,
     )
     return replace(state, last=alert), [alert]

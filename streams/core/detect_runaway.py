@@ -226,6 +226,7 @@ def _alert(scope: str, hour: int, incident: RunawayIncident, status: Status, now
             Contributor(words.clip(_name(each)), format_usd(each.cost_nanos)) for each in incident.largest
         ],
         runbook=policy.runbook,
+        labels={name: value for name, value in (("key", largest.key_id), ("model", largest.model)) if value},
         historic=incident.historic,
     )
 

@@ -106,11 +106,12 @@ class Document:
         except ValidationError as error:
             problems += [Problem(tuple(each["loc"]), _words(each["type"], each["msg"])) for each in error.errors()]
         if problems or validated is None:
-            located = sorted((self._line(problem.path), _where(problem.path), problem.message) for problem in problems)
+            located = sorted((self.line(problem.path), _where(problem.path), problem.message) for problem in problems)
             raise DocumentError([f"line {line}: {where}: {message}" for line, where, message in located])
         return validated
 
-    def _line(self, path: Path) -> int:
+    def line(self, path: Path) -> int:
+        """The line where something is written, or the closest thing around it."""
         while path not in self._lines:
             path = path[:-1]
         return self._lines[path]

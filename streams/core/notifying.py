@@ -15,8 +15,15 @@ MatchOp = Literal["=", "!=", "=~", "!~"]
 #: ``trigger`` opens or updates an incident at the receiver, ``resolve`` ends it; ``tell`` is a text of its own.
 Action = Literal["trigger", "acknowledge", "resolve", "tell"]
 #: Why a group speaks: the first word of an incident, another alert in it, one that ended, a step up or down in
-#: severity, all ended, said again after the repeat interval, nobody acknowledged, or a summary of what was held back.
-Reason = Literal["opened", "joined", "left", "worse", "better", "resolved", "repeated", "escalated", "digest", "report"]
+#: severity, new figures of the same severity, all ended, somebody has it in hand, said again after the repeat interval,
+#: nobody acknowledged, a summary of what was held back, or a weekly report.
+Reason = Literal[
+    "opened", "joined", "left", "worse", "better", "updated", "resolved", "acknowledged", "repeated", "escalated",
+    "digest", "report",
+]  # fmt: skip
+
+#: Attributes that have another name as labels; matchers take both.
+LABEL_NAMES = {"cost_center": "cost_centre"}
 
 
 def labels_of(alert: Alert) -> dict[str, str]:
@@ -84,7 +91,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
 
     #: From the group, the receiver, the episode of its incident and what it says.
     notification_id: str
-    #: The receiver's name in ``routes.yaml``.
+    #: The integration's id (``routes.Integration``): ``pagerduty``, or ``on-call/slack``.
     receiver: str
     #: One incident at the receiver: PagerDuty's dedup key, a mail's thread, Slack's thread. At most 255 characters.
     thread_key: str
@@ -104,9 +111,18 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What one receiver was last told of one group; kept with the group, written with the message that it speaks of."""
 
+    #: The integration's id (``routes.Integration``).
     receiver: str
-    #: Alert (dedup key) to ``episode:severity`` of those that were firing; those that had ended by then are not there.
+    #: Alert (dedup key) to ``episode:severity:alert_id`` of those that were firing; those that had ended by then are
+    #: not there.
     firing: dict[str, str]
     at: int
-    #: How many incidents of this group the receiver has had: a part of the thread where it knows no reopening.
+    #: The number of its last incident of this group, and a part of the thread where it knows no reopening: the episode
+    #: where every alert is a group of its own, else counted.
     incident: int
+    #: Alert to when this receiver was first told of its present episode: escalation counts from there.
+    since: dict[str, int] = {}
+    #: Those among ``firing`` that it knows to be acknowledged.
+    acknowledged: tuple[str, ...] = ()
+    #: How many messages it was owed of this group: the next one's id follows from it.
+    messages: int = 0

@@ -1,0 +1,218 @@
+"""One receiver of one group: whether it needs a message, why, and what it knows afterwards.
+
+The question is Alertmanager's (``needsUpdate`` of its deduplication stage), asked of every integration by itself.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from schemas import keys
+from schemas.alerts import Alert
+from streams.core.notifying import Acknowledgement, Action, Notification, Reason, Told
+from streams.core.placing import EACH, Group
+from streams.core.routes import Kind
+
+#: Lowest first.
+SEVERITIES = ("info", "warning", "critical", "emergency")
+#: A key that a receiver knows again after a resolve opens a new incident there; elsewhere each incident has its own.
+_KNOWS_REOPENING: tuple[Kind, ...] = ("pagerduty",)
+#: Who is told that somebody has it in hand; a mail about it would only be one more.
+_HEARS_OF_HANDS: tuple[Kind, ...] = ("pagerduty", "slack", "webhook")
+_ACTIONS: dict[Reason, Action] = {"resolved": "resolve", "acknowledged": "acknowledge"}
+_VIA = {"api": "API", "cli": "command line", "page": "dashboard", "pagerduty": "PagerDuty"}
+THREAD_KEY_MAX = 255
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One alert of a group: its newest statement."""
+
+    alert: Alert
+    #: When the first statement of its episode was recorded, in microseconds.
+    since: int
+    #: ``Placement.receivers``.
+    receivers: tuple[str, ...]
+    #: Its newest statement is placed in other groups; it ends here.
+    departed: bool = False
+
+    def fires(self) -> bool:
+        """Whether it is to be told as firing here, muted or not."""
+        return not (self.alert.status == "resolved" or self.departed or self.alert.historic)
+
+
+class Standing(NamedTuple):
+    """How a group stands at a flush, as one receiver may see it; all by dedup key."""
+
+    members: Mapping[str, Member]
+    #: Those that fire, are not muted for this receiver, and concern it.
+    shown: Mapping[str, Member]
+    #: Of those that fire, by their present episode.
+    acknowledged: Mapping[str, Acknowledgement]
+    kind: Kind
+    #: Whether it is told because nobody acknowledged.
+    is_escalation: bool = False
+    #: 0: never said again.
+    repeat_us: int = 0
+
+    def is_all_acknowledged(self) -> bool:
+        """Whether somebody has everything in hand that this receiver may see."""
+        return all(key in self.acknowledged for key in self.shown)
+
+
+def mark(alert: Alert) -> str:
+    """What ``Told`` keeps of a firing alert: another mark is news."""
+    return f"{alert.episode}:{alert.severity}:{alert.alert_id}"
+
+
+def knows(told: Told | None, member: Member) -> bool:
+    """Whether a receiver was told of the alert's present episode."""
+    marked = told.firing.get(member.alert.dedup_key) if told else None
+    return marked is not None and _episode(marked) == member.alert.episode
+
+
+def needs_update(told: Told | None, stands: Standing, now: int) -> Reason | None:
+    """Why a receiver has to be told something now; None: it knows everything.
+
+    Asked again after each message, until it knows everything: the end of an incident and the opening of the next are
+    two.
+    """
+    known = told.firing if told else {}
+    ended = ended_of(told, stands)
+    if not known:
+        # What has fired and ended in between is unknown to it, and stays so.
+        return _first(stands) if stands.shown else None
+    if len(ended) == len(known):
+        return "resolved"
+    fresh = [key for key, member in stands.shown.items() if not knows(told, member)]
+    changed = [key for key, member in stands.shown.items() if known.get(key) != mark(member.alert)]
+    if changed or ended:
+        before, after = _worst(known.values()), _worst(_next(known, ended, stands).values())
+        if fresh and stands.is_escalation:
+            return "escalated"
+        if after > before:
+            return "worse"
+        if fresh:
+            return "joined"
+        if after < before:
+            return "better"
+        return "left" if ended else "updated"
+    if stands.shown and stands.is_all_acknowledged():
+        return "acknowledged" if _is_news(told, stands) else None
+    if stands.shown and stands.repeat_us and told is not None and told.at + stands.repeat_us <= now:
+        return "repeated"
+    return None
+
+
+def say(
+    told: Told | None, reason: Reason, stands: Standing, group: Group, receiver: str, now: int
+) -> tuple[Notification, Told]:
+    """The message that a receiver is owed for a reason, and what it knows after it."""
+    before = told or Told(receiver=receiver, firing={}, at=0, incident=0)
+    ended = ended_of(told, stands)
+    over = [_as_ended(before, stands.members[key]) for key in ended]
+    incident = before.incident if before.firing else _next_incident(before, stands, group)
+    notification = Notification(
+        notification_id=keys.digest("notification", group.key, receiver, str(incident), str(before.messages)),
+        receiver=receiver,
+        thread_key=thread_key(group, stands.kind, incident),
+        action=_ACTIONS.get(reason, "trigger"),
+        reason=reason,
+        alerts=tuple(over) if reason == "resolved" else (*_worst_first(stands), *over),
+        group=group.labels,
+        paragraphs=_hands(stands) if reason == "acknowledged" else (),
+        decided_at=now,
+    )
+    firing = {} if reason == "resolved" else _next(before.firing, ended, stands)
+    kept = {key: at for key, at in before.since.items() if _episode_in(before.firing, key) == _episode_in(firing, key)}
+    in_hand = {key for key in before.acknowledged if key in kept}
+    if reason == "acknowledged":
+        in_hand.update(stands.acknowledged)
+    after = Told(
+        receiver=receiver,
+        firing=firing,
+        at=now,
+        incident=incident,
+        since={key: kept.get(key, now) for key in firing},
+        acknowledged=tuple(sorted(in_hand & firing.keys())),
+        messages=before.messages + 1,
+    )
+    return notification, after
+
+
+def ended_of(told: Told | None, stands: Standing) -> tuple[str, ...]:
+    """The alerts that a receiver knows as firing and that have ended, or begun anew; what is not loaded is not over."""
+    found = []
+    for key, marked in (told.firing if told else {}).items():
+        member = stands.members.get(key)
+        if member is not None and (not member.fires() or member.alert.episode != _episode(marked)):
+            found.append(key)
+    return tuple(sorted(found))
+
+
+def thread_key(group: Group, kind: Kind, incident: int) -> str:
+    """The thread of a group's incident at a receiver of this kind; at most 255 characters."""
+    if incident <= 1 or kind in _KNOWS_REOPENING:
+        return group.thread
+    key = f"{group.thread}#{incident}"
+    return key if len(key) <= THREAD_KEY_MAX else "v1:thread:" + keys.digest("thread", group.thread, str(incident))
+
+
+def _next_incident(told: Told, stands: Standing, group: Group) -> int:
+    """The number of the incident that opens: an alert by itself has its episode's, whichever of its groups tells it."""
+    if EACH in group.labels:
+        return max(member.alert.episode for member in stands.shown.values())
+    return told.incident + 1
+
+
+def _first(stands: Standing) -> Reason:
+    return "escalated" if stands.is_escalation else "opened"
+
+
+def _next(known: Mapping[str, str], ended: tuple[str, ...], stands: Standing) -> dict[str, str]:
+    """What a receiver knows after it was told; of what is muted it keeps what it knew."""
+    kept = {key: marked for key, marked in known.items() if key not in ended}
+    return kept | {key: mark(member.alert) for key, member in stands.shown.items()}
+
+
+def _is_news(told: Told | None, stands: Standing) -> bool:
+    """Whether a receiver does not know yet who has it in hand; one who said so knows."""
+    if stands.kind not in _HEARS_OF_HANDS:
+        return False
+    known = told.acknowledged if told else ()
+    return any(key not in known and stands.acknowledged[key].via != stands.kind for key in stands.shown)
+
+
+def _hands(stands: Standing) -> tuple[str, ...]:
+    found = {(one.by, _VIA.get(one.via, one.via)) for key, one in stands.acknowledged.items() if key in stands.shown}
+    return tuple(f"Acknowledged by {by} ({via})." for by, via in sorted(found))
+
+
+def _worst_first(stands: Standing) -> list[Alert]:
+    ranked = sorted(
+        stands.shown.values(),
+        key=lambda one: (-SEVERITIES.index(one.alert.severity), one.since, one.alert.dedup_key),
+    )
+    return [member.alert for member in ranked]
+
+
+def _as_ended(told: Told, member: Member) -> Alert:
+    """The alert of an episode that is over, also where the next one has begun."""
+    alert = member.alert
+    episode = _episode(told.firing[alert.dedup_key])
+    if alert.episode == episode:
+        return alert
+    ended = keys.alert_id(alert.dedup_key, episode, "resolved")
+    return msgspec.structs.replace(alert, alert_id=ended, episode=episode, status="resolved")
+
+
+def _episode(marked: str) -> int:
+    return int(marked.partition(":")[0])
+
+
+def _episode_in(firing: Mapping[str, str], key: str) -> int | None:
+    return _episode(firing[key]) if key in firing else None
+
+
+def _worst(marks: Iterable[str]) -> int:
+    return max((SEVERITIES.index(each.split(":", 2)[1]) for each in marks), default=-1)
