@@ -10,6 +10,7 @@ from schemas.alerts import Alert
 from schemas.budgets import Definition
 from schemas.commands import JobAck, JobCommand, ThrottleAck, ThrottleCommand
 from schemas.statements import CellStatement, Dimensions, SpenderStatement, Watermark
+from streams.core.notifying import Notification
 
 
 class DeliveryError(Exception):
@@ -310,9 +311,15 @@ class Receiver(Protocol):
     """One way to reach people. One destination, one file, one shape."""
 
     name: str
+    #: Whether the receiver itself knows that two messages of one ``thread_key`` are one incident: nothing is doubled.
+    keeps_incidents: bool
 
-    async def send(self, alert: Alert) -> str:
-        """Deliver one alert statement and return the receiver's receipt.
+    async def send(self, notification: Notification, thread: str | None) -> str:
+        """Deliver one message and return the receiver's receipt.
+
+        Args:
+            thread: the receipt of the first message that this receiver took with the same ``thread_key``; None where
+                there is none, or where it is not known any more.
 
         Raises:
             RetryableError: trying again may help.

@@ -144,7 +144,12 @@ class Settings(BaseSettings):
     pagerduty_routing_key: RoutingKey | None = None
     pagerduty_url: WebUrl = "https://events.pagerduty.com"
     pagerduty_ca_file: Path | None = Field(None, description="For a PagerDuty stand-in with its own CA.")
-    slack_webhook_url: SecretWebUrl | None = None
+    slack_webhook_url: SecretWebUrl | None = Field(None, description="Incoming webhook: no threads.")
+    slack_bot_token: SecretStr | None = Field(
+        None, description="xoxb-…, scope chat:write: updates go into the incident's thread, a resolve edits its start."
+    )
+    slack_channel: str = Field("", description="Id of the channel that the bot writes to, as C0123456789.")
+    slack_api_url: WebUrl = Field("https://slack.com/api/", description="For a Slack stand-in.")
     smtp_host: str | None = None
     smtp_port: int = Field(587, ge=1, le=65_535)
     smtp_username: str | None = None
@@ -154,6 +159,9 @@ class Settings(BaseSettings):
     mail_to: TextList = Field([], description="Where an alert without an owner's address goes.")
     public_url: WebUrl = Field(
         "http://127.0.0.1:8686", description="Where people reach the API: in messages, and of approval links."
+    )
+    runbook_url: str = Field(
+        "", description="Linked where an alert names no runbook of its own; {rule} stands for its rule."
     )
 
     # The watcher of Sluice itself; docs/watching.md

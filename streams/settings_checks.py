@@ -117,6 +117,10 @@ class Checked(Protocol):
     kafka_ca_file: Path | None
     gpu_idle_percent: int
     gpu_idle_exit_percent: int
+    slack_webhook_url: SecretStr | None
+    slack_bot_token: SecretStr | None
+    slack_channel: str
+    runbook_url: str
     smtp_host: str | None
     smtp_username: str | None
     smtp_password: SecretStr | None
@@ -168,6 +172,21 @@ def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
         ),
     ]
     rules += [
+        (
+            s.slack_bot_token is not None and not s.slack_channel,
+            ("slack_channel", "slack_bot_token"),
+            "is empty while slack_bot_token is set: give the id of the channel that the bot writes to",
+        ),
+        (
+            s.slack_bot_token is not None and s.slack_webhook_url is not None,
+            ("slack_bot_token", "slack_webhook_url"),
+            "set slack_bot_token or slack_webhook_url, not both: they are two ways to one channel",
+        ),
+        (
+            bool(s.runbook_url) and not s.runbook_url.startswith(("https://", "http://")),
+            ("runbook_url",),
+            "must start with http:// or https://, as in https://wiki.example/runbooks/{rule}",
+        ),
         (
             parse_nanos(s.run_record_usd) > parse_nanos(s.run_approval_usd),
             ("run_record_usd", "run_approval_usd"),

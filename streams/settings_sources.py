@@ -23,6 +23,7 @@ SECRETS = (
     "kafka_sasl_password",
     "pagerduty_routing_key",
     "slack_webhook_url",
+    "slack_bot_token",
     "smtp_password",
     "billing_webhook_secret",
     "heartbeat_url",
@@ -37,6 +38,28 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def referred(text: str) -> str:
+    """What ``env:NAME`` or ``file:PATH`` refers to, a file without its final newline; any other text is itself.
+
+    Raises:
+        ValueError: there is no such variable or file, or it is empty.
+    """
+    kind, _, name = text.partition(":")
+    if kind == "env":
+        if found := os.environ.get(name, ""):
+            return found
+        raise ValueError(f"the variable {name} is not set, or empty (from {text})")
+    if kind != "file":
+        return text
+    try:
+        found = Path(name).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {name} (from {text}): {getattr(error, 'strerror', None) or error}") from None
+    if not found:
+        raise ValueError(f"{name} is empty (from {text}); put the secret into it")
+    return found
 
 
 class _Source(PydanticBaseSettingsSource):

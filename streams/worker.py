@@ -65,7 +65,7 @@ async def serve(settings: Settings) -> int:
         pool = await open_pool(url)
         stack.push_async_callback(pool.close)
         known = KnownDefinitions()
-        reach = receivers(settings, inviting(settings, known))
+        reach = receivers(settings, inviting=inviting(settings, known))
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
         watch = PostgresWatch(pool, settings.app_id)

@@ -9,9 +9,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from schemas.instants import parse_instant
 from schemas.readers import ALERTS
 from streams import metrics
 from streams.agents.shell import decoded, fail_stop
+from streams.core.notifying import Notification
 from streams.core.routing import receivers_of
 from streams.ports import Delivery, Outbox, PermanentError, Receiver, RetryableError
 
@@ -36,6 +38,21 @@ def backoff_s(attempts: int, asked: float | None) -> float:
     if asked is not None:
         return min(asked, BACKOFF_S_MAX)
     return min(float(2 ** min(attempts, 10)), BACKOFF_S_MAX)
+
+
+def _notification(delivery: Delivery) -> Notification:
+    """One alert statement as a message of its own."""
+    alert = delivery.alert
+    is_over = alert.status == "resolved"
+    return Notification(
+        notification_id=delivery.notification_id,
+        receiver=delivery.receiver,
+        thread_key=alert.dedup_key,
+        action="resolve" if is_over else "trigger",
+        reason="resolved" if is_over else "opened",
+        alerts=(alert,),
+        decided_at=parse_instant(alert.stated_at),
+    )
 
 
 class NotifyAgent:
@@ -77,7 +94,7 @@ class NotifyAgent:
             await self._failed(delivery, f"receiver {delivery.receiver} is not configured any more", None)
             return
         try:
-            receipt = await asyncio.wait_for(receiver.send(delivery.alert), SEND_S)
+            receipt = await asyncio.wait_for(receiver.send(_notification(delivery), None), SEND_S)
         except PermanentError as error:
             await self._failed(delivery, str(error), None)
         except RetryableError as error:

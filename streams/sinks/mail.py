@@ -1,6 +1,5 @@
-"""E-mail: multipart text and HTML, threaded by Message-ID, safe against header and markup injection."""
+"""E-mail: one message to its recipients, threaded by Message-ID. What it says is in ``mail_text`` and ``mail_html``."""
 
-import html
 import re
 from collections.abc import Sequence
 from email.message import EmailMessage
@@ -9,21 +8,33 @@ from typing import Literal
 
 import aiosmtplib
 
-from schemas.alerts import Alert
-from schemas.instants import parse_instant, to_datetime
+from schemas.instants import InstantError, parse_instant, to_datetime
 from schemas.keys import digest
+from streams.core.notifying import Notification
 from streams.ports import Invitation, Inviting, PermanentError, RetryableError
-from streams.sinks.wording import RULE_WORDS, clip, facts, title, web_link
+from streams.sinks import telling
+from streams.sinks.mail_html import html_of
+from streams.sinks.mail_text import text_of
+from streams.sinks.wording import clip
 
 SUBJECT_MAX = 200
 TIMEOUT_S = 15.0
+RECIPIENTS_MAX = 50
+#: Among the recipients of a receiver: whoever owns the alerts.
+OWNER = "owner"
 _ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,188}[A-Za-z0-9])?")
+_MESSAGE_ID = re.compile(r"<[A-Za-z0-9.!#$%&'*+/=?^_`{|}~@-]{3,250}>")
 
 
 class MailReceiver:
-    """Mails the budget's owner, or the default recipients."""
+    """Mails addresses, the alerts' owners, or both.
 
-    name = "email"
+    Args:
+        recipients: addresses; ``owner`` among them stands for the owner of each alert.
+        otherwise: who gets what would go to nobody, because an alert's owner has no address.
+    """
+
+    keeps_incidents = False
 
     def __init__(
         self,
@@ -32,12 +43,16 @@ class MailReceiver:
         *,
         sender: str,
         recipients: Sequence[str],
+        otherwise: Sequence[str] = (),
+        name: str = "email",
         username: str | None = None,
         password: str | None = None,
         tls: Literal["none", "starttls", "tls"] = "starttls",
         dashboard_url: str = "",
+        runbook_url: str = "",
         inviting: Inviting | None = None,
     ) -> None:
+        self.name = name
         self._connection = {
             "hostname": host,
             "port": port,
@@ -48,22 +63,32 @@ class MailReceiver:
             "timeout": TIMEOUT_S,
         }
         self._sender = sender
-        self._recipients = tuple(recipients)
+        self._recipients = tuple(address for address in recipients if address != OWNER)
+        self._asks_owner = OWNER in recipients
+        self._otherwise = tuple(otherwise)
         self._dashboard_url = dashboard_url
+        self._runbook_url = runbook_url
         self._inviting = inviting
 
-    async def send(self, alert: Alert) -> str:
-        """Deliver one alert statement; the receipt is the server's answer.
+    async def send(self, notification: Notification, thread: str | None) -> str:
+        """Deliver one message; the receipt is its Message-ID, which later messages of the thread answer.
 
         Raises:
             RetryableError: network trouble, TLS trouble, or a 4xx answer.
-            PermanentError: the server refused the message or every recipient.
+            PermanentError: the server refused the message or every recipient, or there is none.
         """
-        invitation = self._inviting.by_mail(alert, self._recipients) if self._inviting else None
-        recipients = invitation.to if invitation else self._to(alert)
-        mail = compose(alert, self._sender, recipients, self._dashboard_url, invitation)
+        invitation = self._invitation(notification)
+        recipients = invitation.to if invitation else self.recipients(notification)
+        if not recipients:
+            raise PermanentError(
+                f"{self.name} has nobody to write to: its alerts' owners have no address; set mail_to, or `to:` in"
+                " routes.yaml"
+            )
+        mail = compose(
+            notification, self._sender, recipients, thread, self._dashboard_url, self._runbook_url, invitation
+        )
         try:
-            refused, answer = await aiosmtplib.send(mail, **self._connection)  # type: ignore[arg-type]
+            await aiosmtplib.send(mail, **self._connection)  # type: ignore[arg-type]
         except (aiosmtplib.SMTPDataError, aiosmtplib.SMTPSenderRefused) as error:
             text = f"the mail server answered {error.code}: {clip(str(error.message), 200)}"
             raise (PermanentError if error.code >= 500 else RetryableError)(text) from error
@@ -77,73 +102,74 @@ class MailReceiver:
             raise (PermanentError if permanent else RetryableError)(text) from error
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             raise RetryableError(f"the mail server cannot be reached: {error!r}") from error
-        return f"{answer}; refused: {refused}" if refused else answer
+        return str(mail["Message-ID"])
 
-    def _to(self, alert: Alert) -> tuple[str, ...]:
-        # What else parseaddr finds in odd text differs between Python's patch releases.
-        owner = parseaddr(alert.owner)[1] if alert.owner.isprintable() else ""
-        # Beyond ASCII an address needs SMTPUTF8, which the owner's server may lack: better mail the default.
-        return (owner,) if owner.isascii() and _ADDRESS.fullmatch(owner) else self._recipients
+    def recipients(self, notification: Notification) -> tuple[str, ...]:
+        """Who gets a message: the addresses, and where asked for the owners; a report goes to the owner it names."""
+        if notification.action == "tell" and not notification.alerts:
+            to = address(notification.group.get(OWNER, ""))
+            return (to,) if to else (self._recipients or self._otherwise)
+        found = dict.fromkeys(self._recipients)
+        if self._asks_owner:
+            for alert in notification.alerts:
+                owner = address(alert.owner)
+                found.update(dict.fromkeys((owner,) if owner else self._otherwise))
+        return tuple(found)[:RECIPIENTS_MAX]
+
+    def _invitation(self, notification: Notification) -> Invitation | None:
+        """Of an alert by itself: a link that decides is for nobody else."""
+        if self._inviting is None or len(notification.alerts) != 1:
+            return None
+        return self._inviting.by_mail(notification.alerts[0], self._recipients or self._otherwise)
 
     async def close(self) -> None:
         """Each message has a connection of its own."""
 
 
+def address(owner: str) -> str:
+    """The address in an owner's text, as ``Lead <lead@example.com>``; empty where there is none that can be used."""
+    # What else parseaddr finds in odd text differs between Python's patch releases.
+    found = parseaddr(owner)[1] if owner.isprintable() else ""
+    # Beyond ASCII an address needs SMTPUTF8, which the owner's server may lack: better mail somebody else.
+    return found if found.isascii() and _ADDRESS.fullmatch(found) else ""
+
+
 def compose(
-    alert: Alert,
+    notification: Notification,
     sender: str,
     recipients: Sequence[str],
+    thread: str | None = None,
     dashboard_url: str = "",
+    runbook_url: str = "",
     invitation: Invitation | None = None,
 ) -> EmailMessage:
-    """The message of one alert statement; updates and the resolution answer the first."""
+    """The mail of one message.
+
+    Its id is derived from the message's, so sent twice it is one mail to programs that compare ids. All mails of a
+    thread refer to an id that no mail has, which joins them even where the first was lost; later ones to the first too.
+    """
     mail = EmailMessage()
     domain = sender.rpartition("@")[2] or "localhost"
-    root = f"<{digest('mail', alert.dedup_key, str(alert.episode))}@{domain}>"
-    own = root if alert.status == "opened" else f"<{digest('mail', alert.alert_id)}@{domain}>"
-    mail["Subject"] = clip(f"[Sluice] {title(alert)}", SUBJECT_MAX)
+    mail["Subject"] = clip(f"[Sluice] {telling.heading(notification)}", SUBJECT_MAX)
     mail["From"] = sender
     mail["To"] = ", ".join(recipients)
-    mail["Date"] = format_datetime(to_datetime(parse_instant(alert.stated_at)))
-    mail["Message-ID"] = own
-    if own != root:
-        mail["In-Reply-To"] = root
-        mail["References"] = root
+    mail["Date"] = format_datetime(to_datetime(_decided_at(notification)))
+    mail["Message-ID"] = f"<{digest('mail', notification.notification_id)}@{domain}>"
+    if notification.action != "tell":
+        root = f"<{digest('thread', notification.thread_key)}@{domain}>"
+        first = thread if thread and _MESSAGE_ID.fullmatch(thread) and thread != mail["Message-ID"] else None
+        mail["In-Reply-To"] = first or root
+        mail["References"] = f"{root} {first}" if first else root
     mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(_text(alert, dashboard_url, invitation))
-    mail.add_alternative(_html(alert, dashboard_url, invitation), subtype="html")
+    mail.set_content(text_of(notification, dashboard_url, runbook_url, invitation))
+    mail.add_alternative(html_of(notification, dashboard_url, runbook_url, invitation), subtype="html")
     return mail
 
 
-def _text(alert: Alert, dashboard_url: str, invitation: Invitation | None) -> str:
-    lines = [title(alert), ""]
-    width = max((len(name) for name, _ in facts(alert)), default=0)
-    lines += [f"{name:<{width}}  {value}" for name, value in facts(alert)]
-    if invitation and invitation.url:
-        lines += ["", "Approve or refuse:", invitation.url, _for_you(invitation)]
-    links = [link for link in (dashboard_url, web_link(alert.runbook)) if link]
-    if links:
-        lines += ["", *links]
-    return "\n".join(lines) + "\n"
-
-
-def _for_you(invitation: Invitation) -> str:
-    return f"The link decides once, until {invitation.until}, for whoever has it: do not pass it on."
-
-
-def _html(alert: Alert, dashboard_url: str, invitation: Invitation | None) -> str:
-    rows = "".join(
-        f"<tr><th align='left' style='padding:2px 12px 2px 0;color:#666'>{html.escape(name)}</th>"
-        f"<td style='padding:2px 0'>{html.escape(value)}</td></tr>"
-        for name, value in facts(alert)
-    )
-    links = [("Dashboard", dashboard_url), ("Runbook", web_link(alert.runbook))]
-    shown = "".join(f"<p><a href='{html.escape(url, quote=True)}'>{name}</a></p>" for name, url in links if url)
-    if invitation and invitation.url:
-        decide = f"<a href='{html.escape(invitation.url, quote=True)}'><b>Approve or refuse</b></a>"
-        shown = f"<p>{decide}<br>{html.escape(_for_you(invitation))}</p>{shown}"
-    return (
-        "<div style='font-family:sans-serif;max-width:640px'>"
-        f"<p style='color:#666'>{RULE_WORDS[alert.rule]}</p>"
-        f"<h2 style='font-size:18px'>{html.escape(title(alert))}</h2><table>{rows}</table>{shown}</div>"
-    )
+def _decided_at(notification: Notification) -> int:
+    if notification.decided_at or not notification.alerts:
+        return notification.decided_at
+    try:
+        return parse_instant(notification.alerts[0].stated_at)
+    except InstantError:
+        return 0

@@ -1,63 +1,113 @@
-"""Slack by incoming webhook: Block Kit inside its limits, with a text fallback. Hostile text is escaped."""
+"""Slack: by bot token (updates go into the thread of an incident's first message, which a resolve edits) or by incoming
+webhook (no threads). What a message looks like is in ``slack_blocks``.
 
+With a token nothing but the answer to a post says where it is, so a post whose answer was lost is posted again, into
+the same thread where there is one. Editing changes nothing when it is repeated, so it comes first.
+"""
+
+import json
 import logging
-from typing import Any
+import re
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
 import aiohttp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
-from schemas.alerts import Alert
+from streams.core.notifying import Notification
 from streams.ports import Invitation, Inviting, PermanentError, RetryableError
 from streams.settings_checks import is_loopback
-from streams.sinks.wording import clip, facts, title, web_link
+from streams.sinks.slack_blocks import message
+from streams.sinks.wording import clip
 
 _wire = logging.getLogger("sluice.slack.wire")
 # The client logs the webhook's address, which is a secret, when asked for details.
 _wire.setLevel(logging.WARNING)
+logger = logging.getLogger("sluice.slack")
 
-HEADER_MAX = 150
-SECTION_MAX = 3_000
-FIELD_MAX = 2_000
-FIELDS_MAX = 10
 TIMEOUT_S = 10
-MARKS = {"emergency": "🔴", "critical": "🟠", "warning": "🟡", "info": "🔵"}
+#: Answers of the Web API that say that it will be better later.
+PASSING = frozenset(
+    {"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable", "request_timeout",
+     "team_added_to_org", "access_limited", "message_limit_exceeded"}
+)  # fmt: skip
+#: The thread is out of reach: its first message was deleted, or is in a channel that the bot has left.
+GONE = frozenset(
+    {"thread_not_found", "message_not_found", "invalid_thread_ts", "channel_not_found", "not_in_channel", "is_archived"}
+)
+_TODO = {
+    "channel_not_found": "give the channel's id, and invite the app to it if it is private",
+    "not_in_channel": "invite the app to the channel: /invite @its-name",
+    "is_archived": "name another channel",
+    "invalid_auth": "the bot token is wrong: install the app again and take its xoxb- token",
+    "token_revoked": "install the app again and take its new xoxb- token",
+    "account_inactive": "install the app again and take its new xoxb- token",
+    "missing_scope": "give the app the scope chat:write and install it again",
+}
+#: What those who do not follow a thread have to see as well.
+_TO_CHANNEL = ("worse", "escalated", "repeated")
+_RECEIPT = re.compile(r"([A-Z0-9]{2,32}):(\d{1,16}\.\d{1,16})")
 
 
-def escape(text: str) -> str:
-    """Slack's three control characters; nothing else starts a mention or a link.
+class Root(NamedTuple):
+    """The first message of a thread."""
 
-    >>> escape("<!channel> & <@U1>")
-    '&lt;!channel&gt; &amp; &lt;@U1&gt;'
-    """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    channel: str
+    ts: str
 
 
-class SlackReceiver:
-    """Posts each alert statement as one message."""
+class _Slack:
+    """What both ways to Slack share."""
 
-    name = "slack"
+    keeps_incidents = False
 
-    def __init__(self, webhook_url: str, *, dashboard_url: str = "", inviting: Inviting | None = None) -> None:
-        # No retry handlers: the outbox retries, with what Slack asked for.
-        self._client = AsyncWebhookClient(webhook_url, timeout=TIMEOUT_S, retry_handlers=[], logger=_wire)
-        host = urlsplit(webhook_url).hostname or ""
-        if is_loopback(host) or proxy_bypass(host):
-            # The client takes HTTPS_PROXY for every host, whatever NO_PROXY says.
-            self._client.proxy = None
+    def __init__(self, name: str, dashboard_url: str, runbook_url: str, inviting: Inviting | None) -> None:
+        self.name = name
         self._dashboard_url = dashboard_url
+        self._runbook_url = runbook_url
         self._inviting = inviting
 
-    async def send(self, alert: Alert) -> str:
-        """Deliver one alert statement; the receipt is Slack's answer.
+    def _message(self, notification: Notification) -> tuple[str, list[dict[str, Any]]]:
+        return message(notification, self._dashboard_url, self._runbook_url, self._invitation(notification))
+
+    def _invitation(self, notification: Notification) -> Invitation | None:
+        """Of an alert by itself: with others beside it, the message is for other people too."""
+        if self._inviting is None or len(notification.alerts) != 1:
+            return None
+        return self._inviting.by_slack(notification.alerts[0])
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class SlackWebhookReceiver(_Slack):
+    """Posts each message by itself; Slack's answer to a webhook names no message that could be answered or edited."""
+
+    def __init__(
+        self,
+        webhook_url: str,
+        *,
+        name: str = "slack",
+        dashboard_url: str = "",
+        runbook_url: str = "",
+        inviting: Inviting | None = None,
+    ) -> None:
+        super().__init__(name, dashboard_url, runbook_url, inviting)
+        # No retry handlers: the outbox retries, with what Slack asked for.
+        self._client = AsyncWebhookClient(webhook_url, timeout=TIMEOUT_S, retry_handlers=[], logger=_wire)
+        _spare_proxy(self._client, webhook_url)
+
+    async def send(self, notification: Notification, thread: str | None) -> str:
+        """Deliver one message; the receipt is Slack's answer.
 
         Raises:
             RetryableError: network trouble, 429 or 5xx.
             PermanentError: Slack refused the message or the webhook is gone.
         """
-        invitation = self._inviting.by_slack(alert) if self._inviting else None
-        text, blocks = message(alert, self._dashboard_url, invitation)
+        text, blocks = self._message(notification)
         try:
             response = await self._client.send(text=text, blocks=blocks)
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError) as error:
@@ -67,54 +117,116 @@ class SlackReceiver:
             return str(response.body)
         reason = f"Slack answered {response.status_code}: {clip(str(response.body), 200)}"
         if response.status_code == 429 or response.status_code >= 500:
-            asked = response.headers.get("Retry-After") or response.headers.get("retry-after")
-            raise RetryableError(reason, float(asked) if asked and asked.isdigit() else None)
+            raise RetryableError(reason, _asked(response.headers))
         raise PermanentError(reason)
 
-    async def close(self) -> None:
-        """Nothing is kept open."""
+
+class SlackBotReceiver(_Slack):
+    """Posts with a bot token (scope ``chat:write``) into one channel, an incident's later messages into its thread."""
+
+    def __init__(
+        self,
+        token: str,
+        channel: str,
+        *,
+        name: str = "slack",
+        api_url: str = "https://slack.com/api/",
+        dashboard_url: str = "",
+        runbook_url: str = "",
+        inviting: Inviting | None = None,
+    ) -> None:
+        super().__init__(name, dashboard_url, runbook_url, inviting)
+        self._channel = channel
+        self._client = AsyncWebClient(token, base_url=api_url, timeout=TIMEOUT_S, retry_handlers=[], logger=_wire)
+        _spare_proxy(self._client, api_url)
+
+    async def send(self, notification: Notification, thread: str | None) -> str:
+        """Deliver one message; the receipt names the channel and the message: ``C0123:1763730720.000100``.
+
+        Raises:
+            RetryableError: network trouble, 429, 5xx, or an answer that says so.
+            PermanentError: Slack refused the message, the token or the channel; the text says what to do.
+        """
+        text, blocks = self._message(notification)
+        said = {"text": text, "blocks": blocks, "unfurl_links": False, "unfurl_media": False}
+        said["metadata"] = {"event_type": "sluice_message", "event_payload": {"id": notification.notification_id}}
+        root = root_of(thread)
+        if root is not None and notification.action == "resolve":
+            await self._edit(root, text, blocks)
+        if root is not None:
+            is_loud = notification.reason in _TO_CHANNEL
+            try:
+                return await self._post(
+                    said | {"channel": root.channel, "thread_ts": root.ts, "reply_broadcast": is_loud}
+                )
+            except _RefusedError as error:
+                if error.code not in GONE:
+                    raise
+                logger.warning("the thread of %s is gone: %s; a new message begins", notification.thread_key, error)
+        return await self._post(said | {"channel": self._channel})
+
+    async def _post(self, said: dict[str, Any]) -> str:
+        answer = await self._call("chat.postMessage", said)
+        return f"{answer.get('channel')}:{answer.get('ts')}"
+
+    async def _edit(self, root: Root, text: str, blocks: list[dict[str, Any]]) -> None:
+        """Make the first message say how it ended; where that is not possible any more, the thread says it."""
+        try:
+            await self._call("chat.update", {"channel": root.channel, "ts": root.ts, "text": text, "blocks": blocks})
+        except _RefusedError as error:
+            logger.info("the first message stays as it is: %s", error)
+
+    async def _call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            response = await self._client.api_call(method, json=body)
+            return dict(response.data) if isinstance(response.data, dict) else {}
+        except SlackApiError as error:
+            raise _failure(method, error.response) from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RetryableError(f"Slack cannot be reached: {type(error).__name__}") from None
+        except (AttributeError, TypeError, ValueError) as error:
+            # The client cannot read an answer that is no JSON object.
+            raise RetryableError(f"Slack answered {method} in a way that is none of its own: {error}") from None
 
 
-def message(
-    alert: Alert, dashboard_url: str = "", invitation: Invitation | None = None
-) -> tuple[str, list[dict[str, Any]]]:
-    """The fallback text and the blocks of one alert statement."""
-    mark = "✅" if alert.status == "resolved" else MARKS[alert.severity]
-    head = f"{mark} {title(alert)}"
-    fields = [_mrkdwn(f"*{name}*\n", value, FIELD_MAX) for name, value in facts(alert) if name not in ("Done", "Next")]
-    blocks: list[dict[str, Any]] = [
-        {"type": "header", "text": {"type": "plain_text", "text": clip(head, HEADER_MAX), "emoji": True}}
-    ]
-    if len(head) > HEADER_MAX:
-        blocks.append(_section("", title(alert)))
-    if fields:
-        blocks.append({"type": "section", "fields": fields[:FIELDS_MAX]})
-    for name, value in facts(alert):
-        if name in ("Done", "Next"):
-            blocks.append(_section(f"*{name}* ", value))
-    if invitation and invitation.url:
-        link = f"<{escape(invitation.url)}|Approve or refuse>, until {invitation.until}"
-        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": link, "verbatim": True}})
-    links = [("Open the dashboard", dashboard_url), ("Runbook", alert.runbook)]
-    shown = [f"<{escape(link)}|{name}>" for name, link in links if web_link(link)]
-    if shown:
-        blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": "  ".join(shown)}]})
-    return _fit(head, SECTION_MAX), blocks
+class _RefusedError(PermanentError):
+    """The Web API said no; ``code`` is its word."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
-def _section(lead: str, text: str) -> dict[str, Any]:
-    return {"type": "section", "text": _mrkdwn(lead, text, SECTION_MAX)}
+def _failure(method: str, response: Any) -> Exception:
+    status = getattr(response, "status_code", None) or getattr(response, "status", 0)
+    data = getattr(response, "data", None)
+    code = str(data.get("error") or "") if isinstance(data, dict) else ""
+    reason = f"Slack answered {method} with {status}" + (f": {clip(code, 100)}" if code else "")
+    if status == 429 or status >= 500 or code in PASSING or not code:
+        return RetryableError(reason, _asked(getattr(response, "headers", None) or {}))
+    details = data.get("response_metadata") if isinstance(data, dict) else None
+    if details and code in ("invalid_blocks", "invalid_arguments"):
+        reason += f" {clip(json.dumps(details), 300)}"
+    return _RefusedError(reason + (f" ({_TODO[code]})" if code in _TODO else ""), code)
 
 
-def _mrkdwn(lead: str, text: str, length: int) -> dict[str, Any]:
-    """Our own markup and their text; verbatim, so that Slack makes no links or mentions out of it."""
-    return {"type": "mrkdwn", "text": lead + _fit(text, length - len(lead)), "verbatim": True}
+def root_of(receipt: str | None) -> Root | None:
+    """The message that a receipt names; None where it names none, as that of a webhook.
+
+    >>> root_of("C0123:1763730720.000100"), root_of("ok"), root_of(None)
+    (Root(channel='C0123', ts='1763730720.000100'), None, None)
+    """
+    found = _RECEIPT.fullmatch(receipt or "")
+    return Root(*found.groups()) if found else None
 
 
-def _fit(text: str, length: int) -> str:
-    """Escaped text of at most ``length`` characters, never cut within an escape."""
-    room = length
-    while len(escaped := escape(clip(text, room))) > length:
-        # An escape has at most five characters, so this never cuts more than it must.
-        room -= max(1, (len(escaped) - length) // 5)
-    return escaped
+def _asked(headers: Any) -> float | None:
+    asked = headers.get("Retry-After") or headers.get("retry-after")
+    return float(asked) if asked and str(asked).isdigit() else None
+
+
+def _spare_proxy(client: AsyncWebhookClient | AsyncWebClient, url: str) -> None:
+    """The clients take HTTPS_PROXY for every host, whatever NO_PROXY says."""
+    host = urlsplit(url).hostname or ""
+    if is_loopback(host) or proxy_bypass(host):
+        client.proxy = None

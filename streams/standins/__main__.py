@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from streams.standins.runner import StandIns
+from streams.standins.webhook import SECRET
 
 
 async def main() -> None:
@@ -17,6 +18,10 @@ async def main() -> None:
         async with StandIns(Path(folder)) as standins:
             for name, value in standins.environment().items():
                 print(f"export {name}={value}")
+            print("# Slack with threads, instead of SLUICE_SLACK_WEBHOOK_URL:")
+            for name in sorted(set(standins.environment(bot=True)) - set(standins.environment())):
+                print(f"# export {name}={standins.environment(bot=True)[name]}")
+            print(f"# a webhook for routes.yaml: url {standins.webhook_url}, secret {SECRET}")
             await stop.wait()
 
 

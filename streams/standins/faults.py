@@ -7,8 +7,10 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from aiohttp import web
 
+from schemas.instants import MINUTE, SECOND
+
 #: ``lose_answer``: the message is taken, and the connection ends before the answer.
-Kind = Literal["429", "500", "stall", "drop", "lose_answer"]
+Kind = Literal["400", "429", "500", "stall", "drop", "lose_answer"]
 _LOSES_ANSWER = web.RequestKey("loses_answer", bool)
 
 
@@ -37,8 +39,8 @@ class Faults:
         fault = self._planned.popleft()
         if fault.kind == "429":
             return web.Response(status=429, text="rate limited", headers={"Retry-After": str(int(fault.retry_after_s))})
-        if fault.kind == "500":
-            return web.Response(status=500, text="internal error")
+        if fault.kind in ("400", "500"):
+            return web.Response(status=int(fault.kind), text="as it was planned")
         if fault.kind == "lose_answer":
             request[_LOSES_ANSWER] = True
             return None
@@ -54,6 +56,33 @@ class Faults:
         if request.get(_LOSES_ANSWER) and request.transport is not None:
             request.transport.abort()
         return response
+
+
+class Pace:
+    """How many requests a receiver takes in a sliding minute; the others are told to come back.
+
+    Args:
+        per_minute_max: none sets no limit; may be changed while it runs.
+    """
+
+    def __init__(self, per_minute_max: int | None = None) -> None:
+        self.per_minute_max = per_minute_max
+        #: When requests were let through, and how many were not.
+        self.passed: deque[int] = deque()
+        self.held = 0
+
+    def hold(self, now: int) -> web.Response | None:
+        """The answer to a request that comes too fast."""
+        if self.per_minute_max is None:
+            return None
+        while self.passed and self.passed[0] <= now - MINUTE:
+            self.passed.popleft()
+        if len(self.passed) >= self.per_minute_max:
+            self.held += 1
+            wait_s = max(1, -(-(self.passed[0] + MINUTE - now) // SECOND)) if self.passed else 60
+            return web.Response(status=429, text="rate limited", headers={"Retry-After": str(wait_s)})
+        self.passed.append(now)
+        return None
 
 
 async def admin_fault(request: web.Request, faults: Faults) -> web.Response:

@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from schemas.instants import MINUTE
 from streams.clock import Clock
-from streams.standins.faults import Faults, admin_fault
+from streams.standins.faults import Faults, Pace, admin_fault
 
 BODY_MAX = 512 * 1024
 SEVERITIES = ("critical", "error", "warning", "info")
@@ -40,13 +39,13 @@ class PagerDutyStandIn:
 
     Args:
         clock: for the times of incidents.
-        per_minute_max: events of one routing key in a sliding minute; none sets no limit.
+        per_minute_max: events in a sliding minute; none sets no limit.
     """
 
     def __init__(self, clock: Clock, per_minute_max: int | None = None) -> None:
         self._clock = clock
-        self._per_minute_max = per_minute_max
         self.faults = Faults()
+        self.pace = Pace(per_minute_max)
         self.incidents: list[Incident] = []
         self.events: list[dict[str, Any]] = []
         self.refused: list[list[str]] = []
@@ -61,7 +60,7 @@ class PagerDutyStandIn:
         return app
 
     async def _enqueue(self, request: web.Request) -> web.Response:
-        struck = await self.faults.strike(request)
+        struck = await self.faults.strike(request) or self.pace.hold(self._clock.now())
         if struck is not None:
             return struck
         raw = await request.read()
@@ -74,8 +73,6 @@ class PagerDutyStandIn:
             )
         event = json.loads(raw)
         now = self._clock.now()
-        if self._is_too_fast(event["routing_key"], now):
-            return web.json_response({"status": "throttle exceeded"}, status=429, headers={"Retry-After": "60"})
         key = event.get("dedup_key") or f"standin-{len(self.events)}"
         self.events.append(event | {"received_at": now})
         self._apply(event, key, now)
@@ -83,16 +80,6 @@ class PagerDutyStandIn:
             request,
             web.json_response({"status": "success", "message": "Event processed", "dedup_key": key}, status=202),
         )
-
-    def _is_too_fast(self, routing_key: str, now: int) -> bool:
-        if self._per_minute_max is None:
-            return False
-        recent = [
-            event
-            for event in self.events[-self._per_minute_max :]
-            if event["routing_key"] == routing_key and event["received_at"] > now - MINUTE
-        ]
-        return len(recent) >= self._per_minute_max
 
     def _apply(self, event: dict[str, Any], key: str, now: int) -> None:
         current = next(

@@ -1,82 +1,47 @@
-"""What every receiver does: deliver, tell passing trouble from lasting trouble, and carry hostile text unharmed."""
+"""What every receiver does: deliver, tell passing trouble from lasting trouble, and carry hostile text unharmed.
+
+What only one of them does is in ``test_receiver_kinds``, and how messages read in ``test_golden_messages``.
+"""
 
 import asyncio
-import json
 import logging
-from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from schemas import keys
-from schemas.alerts import Alert, Contributor
-from schemas.instants import format_instant
+from schemas.instants import to_datetime
+from streams.clock import WallClock
+from streams.core.notifying import Notification
 from streams.ports import PermanentError, RetryableError
-from streams.settings import load_settings
 from streams.sinks import mail as mail_module
 from streams.sinks import pagerduty as pagerduty_module
 from streams.sinks import slack as slack_module
+from streams.sinks import webhook as webhook_module
+from streams.sinks.mail import MailReceiver
 from streams.sinks.pagerduty import PagerDutyReceiver
-from streams.sinks.receivers import receivers
+from streams.sinks.slack import SlackBotReceiver, SlackWebhookReceiver
+from streams.sinks.webhook import WebhookReceiver
+from streams.standins.certificate import make_certificate
 from streams.standins.runner import ROUTING_KEY, StandIns
-from streams.standins.smtp import DROP, STALL
-from tests.unit.records import NOON
-from tests.unit.test_messages import spike
+from streams.standins.webhook import SECRET
+from tests.conformance.receiver_stage import (
+    HOSTILE,
+    NAMES,
+    ON_THE_WEB,
+    Stage,
+    alert,
+    ended,
+    group_of,
+    over,
+    told,
+)
 
-NAMES = ("pagerduty", "slack", "email")
-
-
-def alert(**changes) -> Alert:
-    key = "v1:budget_threshold:budget:search-daily:2026-11-21T00:00:00Z:100"
-    status = changes.pop("status", "opened")
-    fields = {
-        "alert_id": keys.alert_id(key, 1, status),
-        "dedup_key": key,
-        "episode": 1,
-        "status": status,
-        "severity": "emergency",
-        "tier": "page",
-        "rule": "budget_threshold",
-        "scope_type": "budget",
-        "scope_id": "search-daily",
-        "team_id": "search",
-        "summary": "Budget search-daily (team search) passed 100 %: $50.10 of $50.00 this day",
-        "occurred_at": format_instant(NOON),
-        "stated_at": format_instant(NOON),
-        "observed": "50.1",
-        "expected": "50",
-        "threshold": "100 %",
-        "top_contributors": [Contributor("chat", "40"), Contributor("rank", "10.1")],
-        "action": "team search is blocked at the gateways until the day ends",
-    }
-    return Alert(**(fields | changes))
-
-
-class Stage:
-    """The stand-ins with receivers pointed at them, and what arrived."""
-
-    def __init__(self, standins: StandIns, monkeypatch) -> None:
-        self.standins = standins
-        for name, value in standins.environment().items():
-            monkeypatch.setenv(name, value)
-        self.receivers = receivers(load_settings())
-
-    def arrived(self, name: str) -> int:
-        return len(
-            {
-                "pagerduty": self.standins.pagerduty.events,
-                "slack": self.standins.slack.messages,
-                "email": self.standins.mail.messages,
-            }[name]
-        )
-
-    def refused(self) -> list:
-        return [*self.standins.pagerduty.refused, *self.standins.slack.refused]
+every_receiver = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture
 async def stage(tmp_path, monkeypatch):
-    for module in (pagerduty_module, slack_module, mail_module):
+    for module in (pagerduty_module, slack_module, mail_module, webhook_module):
         monkeypatch.setattr(module, "TIMEOUT_S", 1)
     monkeypatch.setattr(pagerduty_module._OneTry, "timeout", 1)
     async with StandIns(tmp_path) as standins:
@@ -86,167 +51,251 @@ async def stage(tmp_path, monkeypatch):
             await receiver.close()
 
 
-@pytest.mark.parametrize("name", NAMES)
-async def test_an_alert_arrives_and_leaves_a_receipt(stage, name):
-    assert await stage.receivers[name].send(alert())
+@every_receiver
+async def test_a_message_arrives_and_leaves_a_receipt(stage, name):
+    assert await stage.receivers[name].send(told(), None)
     assert (stage.arrived(name), stage.refused()) == (1, [])
 
 
-@pytest.mark.parametrize("name", NAMES)
-async def test_a_resolution_arrives(stage, name):
-    await stage.receivers[name].send(alert())
-    await stage.receivers[name].send(alert(status="resolved"))
+@every_receiver
+async def test_a_resolve_after_its_trigger_arrives(stage, name):
+    thread = await stage.receivers[name].send(told(), None)
+    assert await stage.receivers[name].send(ended(), thread)
     assert (stage.arrived(name), stage.refused()) == (2, [])
 
 
-def _fail(stage: Stage, name: str, kind: str) -> None:
-    if name == "email":
-        stage.standins.mail.refusals.append({"passing": "451 later", "lasting": "554 no"}[kind])
-    else:
-        getattr(stage.standins, name).faults.plan("500")
-
-
-@pytest.mark.parametrize("name", NAMES)
-async def test_passing_trouble_may_be_tried_again_and_then_works(stage, name):
-    _fail(stage, name, "passing")
-    with pytest.raises(RetryableError):
-        await stage.receivers[name].send(alert())
-    await stage.receivers[name].send(alert())
-    assert stage.arrived(name) == 1
-
-
-@pytest.mark.parametrize("name", ["pagerduty", "slack"])
-async def test_a_rate_limit_says_when_to_come_back(stage, name):
-    getattr(stage.standins, name).faults.plan("429", retry_after_s=7)
-    with pytest.raises(RetryableError) as caught:
-        await stage.receivers[name].send(alert())
-    assert caught.value.retry_after_s == 7
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", ["stall", "drop"])
-async def test_a_receiver_that_hangs_or_hangs_up_may_be_tried_again(stage, name, kind):
-    if name == "email":
-        stage.standins.mail.refusals.append({"stall": STALL, "drop": DROP}[kind])
-    else:
-        getattr(stage.standins, name).faults.plan(kind, stall_s=3)
-    async with asyncio.timeout(8):
-        with pytest.raises(RetryableError):
-            await stage.receivers[name].send(alert())
-
-
-async def test_a_refused_page_is_not_tried_again(stage):
-    receiver = PagerDutyReceiver("short", url=stage.standins.pagerduty_url, ca_file=stage.standins.ca_file)
-    with pytest.raises(PermanentError, match="routing_key"):
-        await receiver.send(alert())
-
-
-async def test_a_webhook_that_is_gone_is_not_tried_again(stage):
-    gone = slack_module.SlackReceiver(stage.standins.slack_url.replace("standin", "gone"))
-    with pytest.raises(PermanentError, match="no_service"):
-        await gone.send(alert())
-
-
-async def test_a_mail_that_the_server_refuses_for_good_is_not_tried_again(stage):
-    _fail(stage, "email", "lasting")
-    with pytest.raises(PermanentError, match="554"):
-        await stage.receivers["email"].send(alert())
-
-
-async def test_a_certificate_nobody_vouches_for_is_trouble_and_not_trusted(stage):
-    receiver = PagerDutyReceiver(ROUTING_KEY, url=stage.standins.pagerduty_url)
-    with pytest.raises(RetryableError):
-        await receiver.send(alert())
-    assert stage.arrived("pagerduty") == 0
-
-
-HOSTILE = '<!channel> *bold* <b>html</b> & "quotes"\r\nBcc: everyone@example.test\r\n\r\nbody \u202e'
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({"summary": HOSTILE, "scope_id": HOSTILE, "action": HOSTILE}, id="hostile text"),
-        pytest.param({"summary": "x" * 50_000, "action": "y" * 50_000, "scope_id": "z" * 5_000}, id="oversized text"),
-        pytest.param({"top_contributors": [Contributor("c" * 3_000, "1")] * 50}, id="too many long drivers"),
-    ],
-)
-async def test_any_text_is_carried_within_the_receivers_limits(stage, name, changes):
-    await stage.receivers[name].send(alert(**changes))
+@every_receiver
+async def test_a_resolve_whose_trigger_is_not_known_any_more_arrives(stage, name):
+    assert await stage.receivers[name].send(ended(), None)
     assert (stage.arrived(name), stage.refused()) == (1, [])
 
 
-async def test_hostile_text_mentions_nobody_in_slack(stage):
-    await stage.receivers["slack"].send(alert(summary=HOSTILE, scope_id=HOSTILE))
-    (message,) = stage.standins.slack.messages
-    # The header is plain text, which Slack shows as it is.
-    parsed = [block for block in message["blocks"] if block["type"] != "header"]
-    assert "<!channel>" not in message["text"] + json.dumps(parsed)
+@every_receiver
+async def test_an_acknowledgement_arrives(stage, name):
+    thread = await stage.receivers[name].send(told(), None)
+    await stage.receivers[name].send(told(action="acknowledge", heading="Acknowledged by ann"), thread)
+    assert (stage.arrived(name), stage.refused()) == (2, [])
 
 
-async def test_hostile_text_adds_no_header_and_no_markup_to_a_mail(stage):
-    await stage.receivers["email"].send(alert(summary=HOSTILE))
-    (mail,) = stage.standins.mail.messages
-    assert mail["Bcc"] is None
-    assert "<b>html</b>" not in mail.get_body(("html",)).get_content()
+@every_receiver
+async def test_a_thread_of_another_kind_does_no_harm(stage, name):
+    """The receiver may have been another one when the thread began: a webhook that became a bot, or a fallback."""
+    for thread in ("ok", "C0OTHER:1.000001", "<a@b>", "x" * 300, "\r\nBcc: a@b"):
+        await stage.receivers[name].send(told(alert(alert_id=thread)), thread)
+    assert (stage.arrived(name), stage.refused()) == (5, [])
 
 
-async def test_a_mails_resolution_answers_its_first_message(stage):
-    await stage.receivers["email"].send(alert())
-    await stage.receivers["email"].send(alert(status="resolved"))
-    first, second = stage.standins.mail.messages
-    assert second["In-Reply-To"] == second["References"] == first["Message-ID"]
-
-
-async def test_a_mail_goes_to_the_budgets_owner_where_there_is_one(stage):
-    await stage.receivers["email"].send(alert(owner="lead@example.test"))
-    await stage.receivers["email"].send(alert(owner="nobody in particular"))
-    assert [mail["To"] for mail in stage.standins.mail.messages] == ["lead@example.test", "on-call@example.test"]
-
-
-async def test_one_overspend_is_one_incident_that_ends(stage):
-    for status in ("opened", "updated", "resolved"):
-        await stage.receivers["pagerduty"].send(alert(status=status))
-    (incident,) = stage.standins.pagerduty.incidents
-    assert (incident.triggers, incident.severity, incident.resolved_at is not None) == (2, "critical", True)
-
-
-async def test_a_page_whose_answer_was_lost_is_still_one_incident_when_sent_again(stage):
-    stage.standins.pagerduty.faults.plan("lose_answer")
+@every_receiver
+async def test_passing_trouble_may_be_tried_again_and_then_works(stage, name):
+    stage.plan(name, "passing")
     with pytest.raises(RetryableError):
-        await stage.receivers["pagerduty"].send(alert())
-    await stage.receivers["pagerduty"].send(alert())
-    (incident,) = stage.standins.pagerduty.incidents
-    assert incident.triggers == 2
+        await stage.receivers[name].send(told(), None)
+    await stage.receivers[name].send(told(), None)
+    assert stage.arrived(name) == 1
 
 
-async def test_a_page_after_the_resolve_is_a_new_incident(stage):
-    for episode, status in ((1, "opened"), (1, "resolved"), (2, "opened")):
-        await stage.receivers["pagerduty"].send(alert(status=status, episode=episode))
-    first, second = stage.standins.pagerduty.incidents
-    assert (first.resolved_at is None, second.resolved_at is None) == (False, True)
+@every_receiver
+async def test_lasting_trouble_is_not_tried_again(stage, name):
+    stage.plan(name, "lasting")
+    with pytest.raises(PermanentError):
+        await stage.receivers[name].send(told(), None)
+    assert stage.arrived(name) == 0
 
 
-async def test_receivers_on_this_machine_are_reached_past_a_proxy(tmp_path, monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+@pytest.mark.parametrize("name", ON_THE_WEB)
+async def test_a_rate_limit_says_when_to_come_back(stage, name):
+    stage.plan(name, "429", retry_after_s=7)
+    with pytest.raises(RetryableError) as caught:
+        await stage.receivers[name].send(told(), None)
+    assert caught.value.retry_after_s == 7
+
+
+@pytest.mark.parametrize("name", ON_THE_WEB)
+async def test_one_call_is_one_try(stage, name):
+    """The outbox counts, waits and gives up; a client that tries by itself would do so behind its back."""
+    stage.plan(name, "429", times=2)
+    for _ in range(2):
+        with pytest.raises(RetryableError):
+            await stage.receivers[name].send(told(), None)
+    await stage.receivers[name].send(told(), None)
+    assert stage.arrived(name) == 1
+
+
+@every_receiver
+@pytest.mark.parametrize("kind", ["stall", "drop"])
+async def test_a_receiver_that_hangs_or_hangs_up_may_be_tried_again(stage, name, kind):
+    stage.plan(name, kind, **({} if name == "email" else {"stall_s": 30}))
+    async with asyncio.timeout(8):
+        with pytest.raises(RetryableError):
+            await stage.receivers[name].send(told(), None)
+
+
+@every_receiver
+async def test_a_receiver_that_hangs_holds_up_nothing_else(stage, name):
+    stage.plan(name, "stall", **({} if name == "email" else {"stall_s": 30}))
+    sending = asyncio.create_task(stage.receivers[name].send(told(), None))
+    beats = 0
+    async with asyncio.timeout(8):
+        while not sending.done():
+            await asyncio.sleep(0.01)
+            beats += 1
+    assert isinstance(sending.exception(), RetryableError)
+    assert beats >= 20
+
+
+def _untrusting(name: str, url: str, port: int):
+    """A receiver that is sent to a server whose certificate nobody vouches for."""
+    if name == "pagerduty":
+        return PagerDutyReceiver(ROUTING_KEY, url=url)
+    if name == "slack":
+        return SlackWebhookReceiver(f"{url}/services/x")
+    if name == "slack_bot":
+        return SlackBotReceiver("xoxb-1", "C1", api_url=f"{url}/api/")
+    if name == "webhook":
+        return WebhookReceiver(f"{url}/hook", SECRET, lambda: 0)
+    return MailReceiver("127.0.0.1", port, sender="s@x.test", recipients=["a@x.test"], tls="tls")
+
+
+@every_receiver
+async def test_a_certificate_nobody_vouches_for_is_trouble_and_not_trusted(stage, name, tmp_path):
+    taken = []
+
+    async def take(request: web.Request) -> web.Response:
+        taken.append(await request.read())
+        return web.json_response({"ok": True, "dedup_key": "k", "channel": "C1", "ts": "1.1"})
+
+    app = web.Application()
+    app.router.add_post("/{any:.*}", take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    _, context = make_certificate(tmp_path / "other", to_datetime(WallClock().now()))
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        port = runner.addresses[0][1]
+        receiver = _untrusting(name, f"https://127.0.0.1:{port}", port)
+        with pytest.raises(RetryableError):
+            await receiver.send(told(), None)
+        await receiver.close()
+    finally:
+        await runner.cleanup()
+    assert taken == []
+
+
+ANY_TEXT = [
+    pytest.param(told(alert(summary=HOSTILE, scope_id=HOSTILE, action=HOSTILE, owner=HOSTILE)), id="hostile text"),
+    pytest.param(told(alert(summary="x" * 50_000, action="y" * 50_000, scope_id="z" * 5_000)), id="oversized text"),
+    pytest.param(
+        told(alert(summary="&" * 50_000, action="<" * 50_000, scope_id=">" * 5_000)), id="nothing but escapes"
+    ),
+    pytest.param(told(alert(summary="", scope_id="")), id="hardly any text"),
+    pytest.param(
+        told(alert(labels={f"{HOSTILE}{n}": "v" * 9_000 for n in range(60)})), id="many long labels with hostile names"
+    ),
+    pytest.param(told(alert(observed="NaN", expected="Infinity", threshold="-0")), id="figures that are none"),
+    pytest.param(told(heading=HOSTILE, paragraphs=(HOSTILE,) * 3), id="a hostile heading and paragraphs"),
+    pytest.param(group_of(200), id="a group of two hundred"),
+    pytest.param(
+        told(
+            *(alert(scope_id=f"{n}{'<' * 4_000}", summary="&" * 9_000, action="<" * 9_000) for n in range(60)),
+            group={"team": "<" * 9_000},
+        ),
+        id="a group of sixty, each oversized",
+    ),
+    pytest.param(
+        told(heading="h" * 9_000, paragraphs=tuple("p&" * 5_000 for _ in range(500))),
+        id="more paragraphs than there is room for",
+    ),
+]
+
+
+@every_receiver
+@pytest.mark.parametrize("notification", ANY_TEXT)
+async def test_any_text_is_carried_within_the_receivers_limits(stage, name, notification):
+    await stage.receivers[name].send(notification, None)
+    assert (stage.arrived(name), stage.refused()) == (1, [])
+
+
+@every_receiver
+async def test_a_group_says_how_many_fire_and_what_was_cut(stage, name):
+    await stage.receivers[name].send(group_of(60), None)
+    said = stage.said(name)
+    assert "59 firing, 1 ended: Budget budget-000" in said
+    assert "left_out=0" in said if name == "webhook" else "the dashboard has all of them" in said
+
+
+@every_receiver
+async def test_a_group_of_three_is_told_whole(stage, name):
+    await stage.receivers[name].send(told(alert(), alert(scope_id="b-2"), over(scope_id="b-3")), None)
+    said = stage.said(name)
+    assert all(scope in said for scope in ("search-daily", "b-2", "b-3"))
+    assert "the dashboard has all of them" not in said
+
+
+@every_receiver
+async def test_a_digest_of_what_was_held_back_arrives(stage, name):
+    digest = told(
+        action="tell",
+        reason="digest",
+        heading="43 messages were held back",
+        paragraphs=("40 of team search", "3 of ml"),
+    )
+    await stage.receivers[name].send(digest, None)
+    assert (stage.arrived(name), stage.refused(), "43 messages were held back" in stage.said(name)) == (1, [], True)
+
+
+@every_receiver
+async def test_a_report_without_alerts_arrives_or_is_refused_for_good(stage, name):
+    report = Notification(
+        notification_id="n", receiver=name, thread_key="week", action="tell", reason="report", alerts=(),
+        heading="Week 47 of team search", paragraphs=("Spent $120.00 of $300.00.", "chat $80.00\nrank $40.00"),
+        decided_at=1,
+    )  # fmt: skip
+    if name == "pagerduty":
+        with pytest.raises(PermanentError, match="no reports"):
+            await stage.receivers[name].send(report, None)
+        return
+    await stage.receivers[name].send(report, None)
+    assert (stage.arrived(name), "Week 47" in stage.said(name)) == (1, True)
+
+
+@every_receiver
+async def test_a_message_sent_twice_bears_the_same_name(stage, name):
+    """After a crash between the answer and its record: whoever compares ids finds one message."""
+    for _ in range(2):
+        await stage.receivers[name].send(told(), None)
+    standins = stage.standins
+    names = {
+        "pagerduty": lambda: [incident.dedup_key for incident in standins.pagerduty.incidents],
+        "slack": lambda: [None],
+        "slack_bot": lambda: {posted.body["metadata"]["event_payload"]["id"] for posted in standins.slack.posted},
+        "email": lambda: {mail["Message-ID"] for mail in standins.mail.messages},
+        "webhook": lambda: standins.webhook.messages,
+    }[name]()
+    assert len(names) == 1
+
+
+@every_receiver
+async def test_receivers_on_this_machine_are_reached_past_a_proxy(tmp_path, monkeypatch, name):
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
     async with StandIns(tmp_path) as standins:
         stage = Stage(standins, monkeypatch)
-        for name in NAMES:
-            await stage.receivers[name].send(alert())
-            await stage.receivers[name].close()
-            assert stage.arrived(name) == 1
+        await stage.receivers[name].send(told(), None)
+        assert stage.arrived(name) == 1
+        for receiver in stage.receivers.values():
+            await receiver.close()
 
 
+@pytest.mark.parametrize("name", ["slack", "slack_bot", "webhook"])
 @pytest.mark.parametrize(
     "answer",
     [
         pytest.param({"status": 502, "body": b"\xff\xfe bad", "content_type": "text/html"}, id="bytes"),
+        pytest.param({"status": 503, "text": "<html>maintenance</html>"}, id="a page"),
         pytest.param({"status": 307, "headers": {"Location": "/services/SECRET"}}, id="a redirect without end"),
     ],
 )
-async def test_an_odd_answer_to_a_webhook_may_be_tried_again_and_gives_no_secret_away(answer, caplog):
+async def test_an_odd_answer_gives_no_secret_away(name, answer, caplog):
     caplog.set_level(logging.DEBUG)
 
     async def odd(request: web.Request) -> web.Response:
@@ -254,93 +303,22 @@ async def test_an_odd_answer_to_a_webhook_may_be_tried_again_and_gives_no_secret
 
     app = web.Application()
     app.router.add_post("/{any:.*}", odd)
+    app.router.add_get("/{any:.*}", odd)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
-        with pytest.raises(RetryableError) as caught:
-            await slack_module.SlackReceiver(f"http://127.0.0.1:{port}/services/SECRET").send(alert())
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        receiver = {
+            "slack": lambda: SlackWebhookReceiver(f"{url}/services/SECRET"),
+            "slack_bot": lambda: SlackBotReceiver("xoxb-SECRET", "C1", api_url=f"{url}/api/"),
+            "webhook": lambda: WebhookReceiver(f"{url}/SECRET", "whsec_U0VDUkVU", lambda: 0),
+        }[name]()
+        # A webhook that moved is a setting to mend; everything else may pass.
+        expected = PermanentError if (name, answer["status"]) == ("webhook", 307) else RetryableError
+        with pytest.raises(expected) as caught:
+            await receiver.send(told(), None)
+        await receiver.close()
         assert "SECRET" not in f"{caught.value!r} {caught.value.__cause__!r} {caplog.text}"
     finally:
         await runner.cleanup()
-
-
-@pytest.mark.parametrize(
-    ("greeting", "login"),
-    [
-        pytest.param(b"220 hello\r\n", b"535 5.7.8 wrong password\r\n", id="the login is refused"),
-        pytest.param(b"554 no service\r\n", b"", id="the greeting is a refusal"),
-    ],
-)
-async def test_a_mail_waits_for_a_server_that_can_be_mended(greeting, login):
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(greeting)
-        while line := await reader.readline():
-            words = {b"EHLO": b"250-hello\r\n250 AUTH PLAIN\r\n", b"AUTH": login}
-            writer.write(words.get(line.split()[0].upper(), b"250 ok\r\n"))
-            await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        receiver = mail_module.MailReceiver(
-            "127.0.0.1",
-            server.sockets[0].getsockname()[1],
-            sender="s@example.test",
-            recipients=["a@example.test"],
-            username="u",
-            password="p",
-            tls="none",
-        )
-        with pytest.raises(RetryableError, match="smtp_"):
-            await receiver.send(alert())
-
-
-async def test_a_mail_that_needs_tls_is_not_sent_in_the_clear(stage):
-    receiver = mail_module.MailReceiver(
-        "127.0.0.1",
-        stage.standins.smtp_port,
-        sender="s@example.test",
-        recipients=["a@example.test"],
-        tls="starttls",
-    )
-    with pytest.raises(RetryableError):
-        await receiver.send(alert())
-    assert stage.arrived("email") == 0
-
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def _pagerduty_text(stage: Stage) -> str:
-    (event,) = stage.standins.pagerduty.events
-    return _as_json({name: event[name] for name in sorted(event) if name not in ("routing_key", "received_at")})
-
-
-def _slack_text(stage: Stage) -> str:
-    (message,) = stage.standins.slack.messages
-    return _as_json({name: message[name] for name in ("text", "blocks")})
-
-
-def _mail_text(stage: Stage) -> str:
-    (mail,) = stage.standins.mail.messages
-    headers = [f"{name}: {mail[name]}" for name in ("Subject", "From", "To", "Date", "Message-ID")]
-    return "\n".join([*headers, "", mail.get_body(("plain",)).get_content().replace("\r\n", "\n")])
-
-
-def _as_json(found: dict) -> str:
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "golden", "text"),
-    [
-        pytest.param("pagerduty", "pagerduty.json", _pagerduty_text, id="PagerDuty"),
-        pytest.param("slack", "slack.json", _slack_text, id="Slack"),
-        pytest.param("email", "mail.txt", _mail_text, id="e-mail"),
-    ],
-)
-async def test_what_arrives_is_the_agreed_text(stage, name, golden, text):
-    """A changed golden file is a changed interface: read it as the person on call would."""
-    await stage.receivers[name].send(spike(owner="lead@example.test"))
-    assert text(stage) == (GOLDEN / golden).read_text()

@@ -58,7 +58,7 @@ class House:
     async def tell(self, alert: Alert) -> list:
         """Record the alert, let NOTIFY deliver all that is owed, and give the mails that came."""
         self.known = KnownDefinitions(Definitions().changed(await self.store.current()))
-        reach = receivers(self.settings, inviting(self.settings, self.known))
+        reach = receivers(self.settings, inviting=inviting(self.settings, self.known))
         before = len(self.standins.mail.messages)
         await self.outbox.record([(alert, receivers_of(alert, reach))])
         notify = asyncio.create_task(NotifyAgent(self.outbox, reach).run_background())

@@ -18,7 +18,8 @@ from schemas.alerts import Alert, Contributor, Driver, Drivers
 from schemas.budgets import Budget, Grant, Limit, OpeningBalance, Override, Period, Run, Rung
 from schemas.commands import JobAck, JobCommand, Measure, Target, ThrottleAck, ThrottleCommand
 from schemas.events import BillingRecord, GpuSample, UsageEvent
-from schemas.generate import ERROR_HEADERS, FOLDER, PAYLOADS, RECEIVED, documents, main
+from schemas.generate import ERROR_HEADERS, FOLDER, PAYLOADS, POSTED, RECEIVED, documents, main
+from schemas.notifications import TRIGGER_TYPE, NotificationData, WebhookMessage
 from schemas.statements import (
     CellStatement,
     Dimensions,
@@ -51,6 +52,7 @@ FROZEN = {
     "json/balance.v1.json": "7e369d9bc88bef3fb85d342d4841c22c77e4a14f58de401d7a40ee48c216d794",
     "json/run.v1.json": "2a7531c39662908ed8e9a2f27b25e7a05f8a1123cff01b7899a57bdb2b814c15",
     "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
+    "json/webhook_message.v1.json": "2de0f7c37aa5abce70de55c1613ef9ca309f227ed975400031f5abda4126bb08",
     "asyncapi.yaml": "e6e4deff336842f4142e30af20e3b3fb8066604bfd5c8f6f2ae584bee5e1496a",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
@@ -174,7 +176,22 @@ EXAMPLES = {
     "run": Run(id="run-7", team_id="search", estimate_nanos=70 * 10**9),
     "grant": Grant(team_id="search", model="gpt-5-pro"),
 }
-NAMES = [payload.name for payload in PAYLOADS]
+EXAMPLES["webhook_message"] = WebhookMessage(
+    type=TRIGGER_TYPE,
+    timestamp="2026-11-21T00:00:00Z",
+    data=NotificationData(
+        notification_id="n",
+        thread_key="k",
+        action="trigger",
+        reason="opened",
+        receiver="tickets",
+        heading="h",
+        group={"team": "search"},
+        firing=1,
+        alerts=(EXAMPLES["alert"],),
+    ),
+)
+NAMES = [payload.name for payload in (*PAYLOADS, *POSTED)]
 
 
 def schema_of(name: str) -> dict[str, Any]:

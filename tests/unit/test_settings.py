@@ -95,6 +95,12 @@ def test_every_error_of_every_source_comes_at_once(monkeypatch: pytest.MonkeyPat
         ({"mail_to": '["a"'}, "mail_to: looks like a list in JSON, but is not"),
         ({"gpu_team_by_namespace": "prod"}, "gpu_team_by_namespace: write name=value pairs"),
         ({"smtp_username": "u"}, "smtp_username: smtp_username and smtp_password go together"),
+        ({"slack_bot_token": "xoxb-1"}, "slack_channel: is empty while slack_bot_token is set"),
+        (
+            {"slack_bot_token": "xoxb-1", "slack_channel": "C1", "slack_webhook_url": "https://h"},
+            "slack_bot_token: set slack_bot_token or slack_webhook_url, not both",
+        ),
+        ({"runbook_url": "wiki/{rule}"}, "runbook_url: must start with http:// or https://"),
         ({"watch_lag_s": 300}, "watch_lag_page_s: must be above watch_lag_s (300)"),
         ({"heartbeat_url": "hc-ping.com/1"}, "heartbeat_url: must start with http:// or https://"),
         ({"config_file": "/nowhere/s.yaml"}, "config_file: cannot read /nowhere/s.yaml"),
@@ -141,13 +147,15 @@ def test_no_message_and_no_table_repeats_a_secret(name: str) -> None:
     good = {
         "database_url": f"postgresql://u:{PASSWORD}@h/d",
         "slack_webhook_url": f"https://{PASSWORD}",
+        "slack_bot_token": PASSWORD,
         "pagerduty_routing_key": PASSWORD.ljust(32, "x"),
         "billing_webhook_secret": "whsec_aHVudGVyMg==",
         "smtp_password": PASSWORD,
         "kafka_sasl_password": PASSWORD,
         "heartbeat_url": f"https://{PASSWORD}",
     }
-    extra: dict[str, Any] = {"smtp_username": "u"} if name == "smtp_password" else {}
+    needed = {"smtp_password": {"smtp_username": "u"}, "slack_bot_token": {"slack_channel": "C1"}}
+    extra: dict[str, Any] = dict(needed.get(name, {}))
     if name == "kafka_sasl_password":
         extra = {"kafka_sasl_username": "u", "kafka_security": "SASL_SSL"}
     settings = load_settings(**{name: good[name]}, **extra)

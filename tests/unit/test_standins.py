@@ -3,8 +3,13 @@
 import json
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
-from streams.standins import pagerduty, slack
+from schemas.instants import SECOND
+from streams.clock import WallClock
+from streams.sinks import webhook as webhook_sink
+from streams.standins import pagerduty, slack, webhook
+from streams.standins.faults import Pace
 
 
 def event(**changes):
@@ -140,3 +145,92 @@ def test_slack_takes(message):
 )
 def test_slack_refuses(message, error):
     assert slack.check(json.dumps(message).encode()) == error
+
+
+SECTION = {"type": "section", "text": mrkdwn("s" * 2_900)}
+
+
+def test_slack_refuses_texts_that_are_too_long_together():
+    assert slack.check(json.dumps({"text": "t", "blocks": [SECTION] * 3}).encode()) is None
+    assert slack.check(json.dumps({"text": "t", "blocks": [SECTION] * 4}).encode()) == "msg_blocks_too_long"
+
+
+@pytest.fixture
+async def slack_api():
+    """A call of Slack's Web API with a bot token."""
+    standin = slack.SlackStandIn(WallClock())
+    async with TestClient(TestServer(standin.application())) as client:
+
+        async def call(method, body, token=slack.BOT_TOKEN):
+            headers = {"Authorization": f"Bearer {token}"}
+            answer = await client.post(f"/api/{method}", json=body, headers=headers)
+            assert answer.status == 200
+            return await answer.json()
+
+        yield call
+
+
+POST = {"channel": slack.CHANNEL, "text": "t"}
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "error"),
+    [
+        pytest.param("chat.postMessage", {"channel": "C0OTHER"}, "channel_not_found", id="an unknown channel"),
+        pytest.param("chat.postMessage", {"thread_ts": "1.1"}, "thread_not_found", id="an unknown thread"),
+        pytest.param("chat.postMessage", {"text": ""}, "no_text", id="no text"),
+        pytest.param("chat.update", {"ts": "1.1"}, "message_not_found", id="an edit of nothing"),
+        pytest.param(
+            "chat.update", {"channel": slack.CHANNEL_NAME}, "channel_not_found", id="an edit by a channel's name"
+        ),
+        pytest.param("chat.shout", {}, "unknown_method", id="an unknown method"),
+    ],
+)
+async def test_slacks_web_api_refuses(slack_api, method, changes, error):
+    assert await slack_api(method, POST | changes) == {"ok": False, "error": error}
+
+
+async def test_slacks_web_api_refuses_another_token(slack_api):
+    assert (await slack_api("chat.postMessage", POST, token="xoxb-other"))["error"] == "invalid_auth"
+
+
+async def test_slacks_web_api_takes_a_message_its_thread_and_its_edit(slack_api):
+    first = await slack_api("chat.postMessage", POST | {"channel": slack.CHANNEL_NAME})
+    assert (first["ok"], first["channel"]) == (True, slack.CHANNEL)
+    second = await slack_api("chat.postMessage", POST | {"thread_ts": first["ts"]})
+    edit = await slack_api("chat.update", POST | {"ts": first["ts"], "text": "edited"})
+    assert (second["ok"], edit["ok"], second["ts"] != first["ts"]) == (True, True, True)
+
+
+SIGNED = webhook_sink.signed(webhook_sink.key_of(webhook.SECRET), "n", WallClock().now() // SECOND, b"{}")
+STALE = webhook_sink.signed(webhook_sink.key_of(webhook.SECRET), "n", WallClock().now() // SECOND - 3_600, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        pytest.param({}, "Missing required headers", id="no signature"),
+        pytest.param(SIGNED | {"webhook-signature": "v1,AAAA"}, "No matching signature", id="another signature"),
+        pytest.param(SIGNED | {"webhook-signature": "what?"}, "", id="a signature that is none"),
+        pytest.param(SIGNED | {"webhook-id": "m"}, "No matching signature", id="another id"),
+        pytest.param(STALE, "too old", id="an hour ago"),
+        pytest.param(SIGNED, "missing required field", id="signed, but another body than the schema's"),
+    ],
+)
+async def test_a_webhook_refuses(headers, says):
+    standin = webhook.WebhookStandIn(WallClock())
+    async with TestClient(TestServer(standin.application())) as client:
+        answer = await client.post(webhook.PATH, data=b"{}", headers=headers)
+        assert (answer.status, says in await answer.text(), standin.messages) == (400, True, [])
+
+
+def test_a_pace_lets_so_many_through_in_any_minute_and_says_when_to_come_back():
+    pace = Pace(2)
+    assert [pace.hold(at * SECOND) for at in (0, 10)] == [None, None]
+    held = pace.hold(20 * SECOND)
+    assert (held.status, held.headers["Retry-After"], pace.held) == (429, "40", 1)
+    assert [pace.hold(61 * SECOND), pace.hold(62 * SECOND).status] == [None, 429]
+
+
+def test_a_pace_without_a_limit_holds_nothing():
+    assert [Pace().hold(0) for _ in range(1_000)] == [None] * 1_000
