@@ -22,7 +22,7 @@ endif
 unexport SECONDS SEED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-unit crash bench bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean e2e-gateway bench-forecast
+.PHONY: help setup demo up test test-unit crash storm bench bench-page bench-latency bench-scale bench-restart bench-window bench-gate bench-fold soak lint format lock schemas clean e2e-gateway bench-forecast
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ schemas: setup ## Generate the JSON Schemas and the AsyncAPI document
 
 bench: setup $(BENCH_VENV)/.stamp ## Measure Sluice beside plain Faust, quixstreams and bytewax; EVENTS=1000000, ARGS='--only sluice,bytewax'
 	@$(BIN)/python -m loadtest.bench.run $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
+
+storm: setup ## Deliver 10 000 alerts of 200 groups to receivers that fail, stall, answer 429 and restart; some 6 minutes
+	@$(BIN)/python -m loadtest.storm.run $(ARGS)
+
+bench-page: setup ## Measure the time from the call that crosses a budget to its page
+	@$(BIN)/python -m loadtest.page $(ARGS)
 
 bench-latency: setup ## Measure the time from an event to ledger, alert and gateway; RATES=1000,5000
 	@$(BIN)/python -m loadtest.latency.run $(if $(RATES),--rates $(RATES)) $(ARGS)

@@ -13,27 +13,32 @@ from schemas.keys import digest
 from schemas.money import parse_nanos
 from streams.agents.budgets import BudgetAgent
 from streams.agents.definitions import AncestorsNow, KnownDefinitions, WatchedNow
+from streams.agents.deliver import Deliverer
 from streams.agents.detect import GpuAgent, RunawayAgent, SpikeAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
 from streams.agents.heard import HeardLoop
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
-from streams.agents.notify import NotifyAgent
+from streams.agents.notify import Dispatcher, NotifyAgent, Woken
 from streams.agents.shell import Loop
 from streams.agents.watch import Watched, WatchLoop, WatchTimes
 from streams.clock import Clock, WallClock, clock_for
 from streams.core.budget_terms import Policy
 from streams.core.charging import Charging
+from streams.core.delivery import policies
 from streams.core.detection import detection_policy
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
+from streams.core.routes import Routes
+from streams.core.routes_default import default_routes
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, definition_scope
 from streams.core.watch_heartbeat import bounds_of
 from streams.core.watch_look import WatchPolicy
+from streams.delivering import Groups, Outbox
 from streams.kafka_connection import connection
-from streams.ports import Forecasts, Ledger, Outbox, Receiver
+from streams.ports import Forecasts, Ledger, Receiver
 from streams.settings import Settings
 from streams.settings_checks import STAGES
 from streams.sinks.definition_rows import change_of
@@ -46,6 +51,7 @@ class Outside(NamedTuple):
     """The real parts beyond Kafka."""
 
     ledger: Ledger
+    groups: Groups
     outbox: Outbox
     receivers: Mapping[str, Receiver]
     #: None: nothing is forecast.
@@ -53,6 +59,10 @@ class Outside(NamedTuple):
     #: None: which sources are heard is not kept, and nobody watches Sluice itself.
     heard: HeardSources | None = None
     watched: Watched | None = None
+    #: Reviews and weekly digests; None: there are none.
+    aftercare: Loop | None = None
+    #: None: the built-in ones over the receivers.
+    routes: Routes | None = None
 
 
 class Worker(NamedTuple):
@@ -163,9 +173,23 @@ def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
 
 
 def _bind_notify(app: App, settings: Settings, outside: Outside) -> list[Loop]:
-    notify = NotifyAgent(outside.outbox, outside.receivers)
+    routes = outside.routes or default_routes(outside.receivers)
+    groups_woken, outbox_woken = Woken(), Woken()
+    notify = NotifyAgent(outside.groups, routes, settings.topic_epoch, groups_woken)
     _bind(app, "notify", notify.run, topics.ALERTS)
-    return [notify] if outside.watched is None else [notify, _watch(app, settings, outside.watched)]
+    dispatcher = Dispatcher(outside.groups, routes, groups_woken, outbox_woken)
+    after = [outside.aftercare] if outside.aftercare is not None else []
+    watch = [_watch(app, settings, outside.watched)] if outside.watched is not None else []
+    return [notify, dispatcher, deliverer(outside, routes, outbox_woken), *after, *watch]
+
+
+def deliverer(outside: Outside, routes: Routes, woken: Woken) -> Deliverer:
+    """Who brings to people what is owed to the receivers."""
+    reach = outside.receivers
+    keeping = [(name, receiver.keeps_incidents) for name, receiver in reach.items()]
+    # A fallback that is not configured would never be told.
+    fallbacks = {name: tuple(each for each in routes.fallbacks(name) if each in reach) for name in reach}
+    return Deliverer(outside.outbox, reach, policies(routes, keeping), fallbacks, woken)
 
 
 def _watch(app: App, settings: Settings, watched: Watched) -> WatchLoop:

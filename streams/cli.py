@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from streams.commands.alert_app import alerts_app, digest, reviews_app, silences_app
 from streams.commands.budget_app import budgets_app, limits_app
 from streams.commands.invoking import Flags, err, out, settings
 from streams.commands.invoking import run as _run
@@ -30,7 +31,11 @@ app.add_typer(limits_app, name="limits")
 app.add_typer(routes_app, name="routes")
 app.add_typer(runs_app, name="runs")
 app.add_typer(grants_app, name="grants")
+app.add_typer(alerts_app, name="alerts")
+app.add_typer(silences_app, name="silences")
+app.add_typer(reviews_app, name="reviews")
 app.command()(release)
+app.command()(digest)
 
 
 class TraceFormat(StrEnum):
@@ -212,7 +217,8 @@ def topics_list() -> None:
 def keys_create(
     name: Annotated[str, typer.Argument(help="Who holds it.")],
     scope: Annotated[
-        list[str], typer.Option(help="ingest, read, gateway, budgets:write, approve, admin; may be repeated.")
+        list[str],
+        typer.Option(help="ingest, read, gateway, budgets:write, approve, alerts:write, admin; may be repeated."),
     ],
     team: Annotated[str, typer.Option(help="Events sent with it belong to this team, whatever they say.")] = "",
 ) -> None:

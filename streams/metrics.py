@@ -75,6 +75,29 @@ NOTIFICATIONS = Counter(
     "sluice_notifications_total", "Messages to receivers.", ["receiver", "outcome"], registry=WORKER
 )
 
+NOTIFICATIONS_OWED = Counter(
+    "sluice_notifications_owed_total", "Messages that groups had to say.", ["receiver", "reason"], registry=WORKER
+)
+NOTIFICATION_SECONDS = Histogram(
+    "sluice_notification_seconds",
+    "From a message's being owed to its receiver's taking it.",
+    ["receiver"],
+    buckets=(*_SECONDS, 30.0, 60.0, 300.0, 1800.0),
+    registry=WORKER,
+)
+NOTIFICATIONS_FELL_BACK = Counter(
+    "sluice_notifications_fell_back_total",
+    "Messages that were owed to a fallback because the receiver did not take them.",
+    ["receiver"],
+    registry=WORKER,
+)
+NOTIFY_FLUSH_SECONDS = Histogram(
+    "sluice_notify_flush_seconds", "Deciding what due groups say, and owing it.", buckets=_SECONDS, registry=WORKER
+)
+NOTIFY_GROUPS_FAILED = Counter(
+    "sluice_notify_groups_failed_total", "Groups that could not be decided and are tried again.", registry=WORKER
+)
+
 # The watcher of Sluice itself
 WATCHING = Gauge("sluice_watching", "1 where this worker is the one that watches the deployment.", registry=WORKER)
 WATCH_SECONDS = Gauge("sluice_watch_seconds", "What the last look at the deployment took.", registry=WORKER)
@@ -105,6 +128,10 @@ JOBS_UNANSWERED = Gauge(
 )
 OUTBOX_OWED = Gauge("sluice_outbox_owed", "Messages to receivers that have not been taken yet.")
 OUTBOX_GIVEN_UP = Gauge("sluice_outbox_given_up", "Messages that no receiver will take.")
+RECEIVER_UP = Gauge("sluice_receiver_up", "0 while a receiver's circuit is open.", ["receiver"])
+OUTBOX_OLDEST_SECONDS = Gauge(
+    "sluice_outbox_oldest_seconds", "How long the oldest message waits that a receiver is owed.", ["receiver"]
+)
 
 # API and sources
 API_REQUESTS = Counter("sluice_api_requests_total", "HTTP requests.", ["route", "method", "status"])

@@ -1,7 +1,7 @@
 """What the agents ask of the outside: protocols only. ``streams/sinks`` implements them, ``streams/app.py`` binds
 them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -126,15 +126,6 @@ class Standing(NamedTuple):
 SpentRow = tuple[Dimensions, int, int, int, int, int]
 
 
-class Delivery(msgspec.Struct, kw_only=True):
-    """One message to one receiver, leased from the outbox."""
-
-    notification_id: str
-    receiver: str
-    alert: Alert
-    attempts: int
-
-
 class ForecastRow(msgspec.Struct, kw_only=True):
     """What one method said of one budget at one point of one period; a later word at the same point replaces it."""
 
@@ -256,33 +247,6 @@ class Ledger(Protocol):
 
     async def write_jobs(self, said: Sequence[JobCommand | JobAck]) -> None:
         """Record what was asked of training runs, and what executors answered."""
-        ...
-
-
-class Outbox(Protocol):
-    """Alerts as they stand, and the messages that are owed to receivers."""
-
-    async def record(
-        self, alerts: Sequence[tuple[Alert, Sequence[str]]], quieter: Callable[[Alert], Sequence[str]] | None = None
-    ) -> None:
-        """Store each alert and owe a message to each named receiver, in one transaction; a repeat changes nothing.
-
-        A budget's page becomes a ticket while a page of one of its ``ancestors`` is open; ``quieter`` names the
-        receivers of that ticket.
-        """
-        ...
-
-    async def lease(self, limit: int, lease_s: float) -> Sequence[Delivery]:
-        """Take up to ``limit`` due messages for ``lease_s`` seconds; of one alert only the oldest owed message to
-        a receiver is due, so that a resolve never overtakes its trigger."""
-        ...
-
-    async def sent(self, notification_id: str, receipt: str) -> None:
-        """The receiver took it."""
-        ...
-
-    async def failed(self, notification_id: str, error: str, retry_in_s: float | None) -> None:
-        """The receiver did not take it; None gives up."""
         ...
 
 

@@ -25,6 +25,8 @@ from streams.settings_checks import (
     StageList,
     TextList,
     TextMapping,
+    TimeZone,
+    TimeZoneMapping,
     WebhookSecret,
     WebUrl,
     WebUrlList,
@@ -157,6 +159,11 @@ class Settings(BaseSettings):
     smtp_tls: Literal["none", "starttls", "tls"] = "starttls"
     mail_from: str = "sluice@localhost"
     mail_to: TextList = Field([], description="Where an alert without an owner's address goes.")
+    review_days: int = Field(5, ge=0, le=90, description="For the review of a critical alert; 0: none are opened.")
+    digest_receivers: TextList = Field(["email", "slack"], description="Who gets the weekly digests; empty: none.")
+    digest_hour: int = Field(8, ge=0, le=23, description="Of Monday, in the zone of whoever is told.")
+    digest_timezone: TimeZone = Field("UTC", description="Of teams that team_timezones does not name, and of models.")
+    team_timezones: TimeZoneMapping = Field({}, description="team=zone: when a team's week begins and is told.")
     public_url: WebUrl = Field(
         "http://127.0.0.1:8686", description="Where people reach the API: in messages, and of approval links."
     )
@@ -197,6 +204,7 @@ class Settings(BaseSettings):
         description="CloudEvents types of LiteLLM's OpenMeter logger (its OPENMETER_EVENT_TYPE).",
     )
     billing_webhook_secret: WebhookSecret | None = Field(None, description="Standard Webhooks: whsec_…")
+    pagerduty_webhook_secret: SecretStr | None = Field(None, description="Of its V3 webhook to us; none: none taken.")
     gpu_targets: WebUrlList = Field([], description="dcgm-exporter URLs to scrape.")
     gpu_scrape_interval_s: float = Field(30.0, ge=1, le=600)
     gpu_team_by_namespace: TextMapping = {}

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Protocol
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, PostgresDsn, SecretStr, TypeAdapter, ValidationError
 
@@ -82,6 +83,20 @@ def _addresses(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{value[:64]!r} is no time zone; write one such as Europe/Berlin or UTC") from error
+    return value
+
+
+def _zones(value: dict[str, str]) -> dict[str, str]:
+    for zone in value.values():
+        _zone(zone)
+    return value
+
+
 _ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,188}[A-Za-z0-9])?")
 #: What a worker can run, in the order in which money flows.
 STAGES = ("meter", "budget", "detect", "ledger", "notify")
@@ -97,6 +112,8 @@ def _stages(value: list[str]) -> list[str]:
 TextList = Annotated[list[str], BeforeValidator(split_list)]
 TextMapping = Annotated[dict[str, str], BeforeValidator(split_mapping)]
 AddressMapping = Annotated[dict[str, str], AfterValidator(_addresses), BeforeValidator(split_mapping)]
+TimeZone = Annotated[str, AfterValidator(_zone)]
+TimeZoneMapping = Annotated[dict[str, str], AfterValidator(_zones), BeforeValidator(split_mapping)]
 StageList = Annotated[list[str], AfterValidator(_stages), BeforeValidator(split_list)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres)]
 BootstrapServers = Annotated[str, AfterValidator(_bootstrap)]

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,9 @@ from asyncpg import Pool
 
 from schemas import topics
 from schemas.budgets import Budget, Definition
+from schemas.instants import DAY
 from streams import metrics
+from streams.agents.aftercare import Aftercare, Digests
 from streams.agents.definitions import KnownDefinitions
 from streams.agents.invitations import Invitations
 from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
@@ -31,16 +33,22 @@ from streams.core.rate_card import RateCard, load_rate_card
 from streams.doctor.standing import KafkaLooks
 from streams.kafka_connection import connection
 from streams.ports import RetryableError, Standing
+from streams.routes_setting import read_routes
 from streams.settings import Settings, SettingsError
 from streams.settings_checks import is_loopback
+from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.definitions import KafkaDefinitions, Wanted
 from streams.sinks.forecasts import PostgresForecasts
 from streams.sinks.heartbeat import HttpHeartbeat
 from streams.sinks.ledger import PostgresLedger
+from streams.sinks.notify_groups import PostgresGroups
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.receivers import receivers
+from streams.sinks.reviews import PostgresReviews
+from streams.sinks.silences import load_silences
 from streams.sinks.watch import PostgresWatch
+from streams.sinks.weekly_reports import WeeklyReports
 from streams.transport.following import TopicFollower
 
 logger = logging.getLogger("sluice.worker")
@@ -53,7 +61,8 @@ async def serve(settings: Settings) -> int:
     """Run a worker until SIGINT or SIGTERM; return its exit code.
 
     Raises:
-        SettingsError: no broker or database is given, or the budgets or the rate card cannot be used.
+        SettingsError: no broker or database is given, or the budgets, the routes or the rate card cannot be
+            used.
     """
     if settings.database_url is None:
         raise SettingsError(["database_url is not set: give postgresql://…, or use `sluice up`, which starts one"])
@@ -65,12 +74,19 @@ async def serve(settings: Settings) -> int:
         pool = await open_pool(url)
         stack.push_async_callback(pool.close)
         known = KnownDefinitions()
-        reach = receivers(settings, inviting=inviting(settings, known))
+        routes = read_routes(settings)
+        reach = receivers(settings, routes.integrations(), inviting=inviting(settings, known))
         for receiver in reach.values():
             stack.push_async_callback(receiver.close)
+        groups = PostgresGroups(pool, load_silences, load_acknowledgements)
         watch = PostgresWatch(pool, settings.app_id)
-        watched = _watched(settings, watch, stack) if "notify" in settings.stages else None
-        outside = Outside(PostgresLedger(pool), PostgresOutbox(pool), reach, PostgresForecasts(pool), watch, watched)
+        outside = Outside(
+            PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool),
+            routes=routes,
+            aftercare=aftercare(settings, pool, reach),
+            heard=watch,
+            watched=_watched(settings, watch, stack) if "notify" in settings.stages else None,
+        )  # fmt: skip
         entries = read_budgets(settings)
         worker = create_app(settings, outside, known, read_prices(settings))
         if entries is not None and settings.budgets is not None:
@@ -111,6 +127,23 @@ def inviting(settings: Settings, known: KnownDefinitions) -> Invitations:
     return Invitations(
         known, secret, settings.public_url, settings.team_leads, in_slack=settings.approval_links_in_slack
     )
+
+
+def aftercare(settings: Settings, pool: Pool, reach: Collection[str]) -> Aftercare | None:
+    """Reviews and weekly digests, as the settings say; where the stream is the clock it is nobody's Monday."""
+    if settings.clock != "wall":
+        return None
+    digests = Digests(
+        [name for name in settings.digest_receivers if name in reach],
+        settings.digest_hour,
+        settings.digest_timezone,
+        settings.team_timezones,
+        settings.team_leads,
+    )
+    return Aftercare(
+        PostgresReviews(pool), WeeklyReports(pool), WallClock(), digests,
+        review_us=settings.review_days * DAY, owners=settings.team_leads,
+    )  # fmt: skip
 
 
 def definition_store(settings: Settings, pool: Pool) -> KafkaDefinitions:

@@ -1,12 +1,23 @@
-"""Stand-ins for the ports that define and release, in memory: the same promises, no broker."""
+"""Stand-ins for the ports that define and release, in memory: the same promises, no broker; and alerts for a database."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import msgspec
 
+from schemas.alerts import Alert
 from schemas.budgets import Definition
 from schemas.commands import ThrottleCommand
+from schemas.keys import digest
+from streams.core.notifying import Notification
+from streams.delivering import Batch
 from streams.ports import ConflictError, Placed, RetryableError, Version
+from streams.sinks.acknowledgements import load_acknowledgements
+from streams.sinks.notify_groups import PostgresGroups
+from streams.sinks.owing import owe
+from streams.sinks.silences import load_silences
 
 
 class MemoryDefinitions:
@@ -68,3 +79,38 @@ class MemoryReleases:
 
     async def say(self, command: ThrottleCommand) -> None:
         self.said.append(command)
+
+
+class Nowhere:
+    """Implements ``streams.delivering.Placing``: alerts that are only kept."""
+
+    def placements(self, alert: Alert) -> Sequence[Any]:
+        return ()
+
+    def due_at(self, placement: Any, alert: Alert, flushed_at: int | None, now: int) -> int:
+        raise AssertionError(f"{alert.dedup_key} was placed")
+
+    def may_inhibit(self, alert: Alert) -> bool:
+        return False
+
+
+def told(alert: Alert, receiver: str) -> Notification:
+    """One message about one statement of an alert, in the alert's own thread."""
+    reasons = {"opened": "opened", "updated": "worse", "resolved": "resolved"}
+    return Notification(
+        notification_id=digest("notification", alert.alert_id, receiver),
+        receiver=receiver,
+        thread_key=alert.dedup_key,
+        action="resolve" if alert.status == "resolved" else "trigger",
+        reason=reasons[alert.status],
+        alerts=(alert,),
+    )
+
+
+async def record_alerts(pool: asyncpg.Pool, alerts: Sequence[tuple[Alert, Sequence[str]]]) -> None:
+    """Keep alerts as they stand, and owe a message about each to the receivers named with it."""
+    groups = PostgresGroups(pool, load_silences, load_acknowledgements)
+    for alert, receivers in alerts:
+        await groups.record(Batch(f"test-{uuid4().hex}", 1, [(0, alert)]), Nowhere())
+        async with pool.acquire() as connection, connection.transaction():
+            await owe(connection, [told(alert, receiver) for receiver in receivers])

@@ -28,7 +28,7 @@ _SPENDERS = """
 select team_id, key_id, user_id, sum(spenders.cost_nanos) as cost_nanos, sum(spenders.requests) as requests
 from ledger_cells join ledger_spenders as spenders using (cell_id, slot, segment) group by 1, 2, 3
 """
-_UNSENT = "select count(*) from outbox where state <> 'sent'"
+_UNSENT = "select count(*) from outbox where state in ('owed', 'given_up')"
 
 Place = tuple[str, int]
 

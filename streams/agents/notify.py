@@ -1,121 +1,159 @@
-"""NOTIFY's shell: alerts into the outbox, and from the outbox to people.
+"""NOTIFY's shell: alerts into their groups, and what groups say into the outbox; ``delivering`` brings it to people.
 
-An alert is acknowledged once PostgreSQL owes its messages; sending is a loop of its own over the outbox, so a receiver
-that is down delays nobody and a crash neither loses a message nor sends it under another name.
+An alert is acknowledged once PostgreSQL has it in its groups; a group speaks by a timer of its own. So a receiver that
+is down delays nobody, and a crash neither loses a message nor sends it under another name.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.instants import parse_instant
+import msgspec
+
+from schemas.alerts import Alert
 from schemas.readers import ALERTS
 from streams import metrics
 from streams.agents.shell import decoded, fail_stop
-from streams.core.notifying import Notification
-from streams.core.routing import receivers_of
-from streams.ports import Delivery, Outbox, PermanentError, Receiver, RetryableError
+from streams.clock import elapsed_s
+from streams.core.inhibition import Inhibitors, Source, may_inhibit
+from streams.core.notify_pipeline import Flushed, Member, flush
+from streams.core.placing import Group, Placement, due_at, placements
+from streams.core.routes import Routes
+from streams.delivering import Batch, Decided, DueGroup, Groups, Round
 
 logger = logging.getLogger("sluice.notify")
 
-POLL_S = 0.2
-#: A receiver that has not answered by then is asked again later; each of them gives up by itself before.
-SEND_S = 16.0
-#: How long a page waits whose worker died with it in hand; longer than any sending, or two would send it.
-LEASE_S = 20.0
-LEASED_MAX = 32
-ATTEMPTS_MAX = 20
-BACKOFF_S_MAX = 300.0
+#: How often it is asked which groups are due; what is recorded here wakes the dispatcher at once.
+POLL_S = 0.25
+GROUPS_AT_ONCE = 25
 
 
-def backoff_s(attempts: int, asked: float | None) -> float:
-    """Seconds until the next try: what the receiver asked for, else doubling from one second.
+class Woken:
+    """Wakes a loop before its timer."""
 
-    >>> backoff_s(0, None), backoff_s(3, None), backoff_s(30, None), backoff_s(0, 7.5)
-    (1.0, 8.0, 300.0, 7.5)
-    """
-    if asked is not None:
-        return min(asked, BACKOFF_S_MAX)
-    return min(float(2 ** min(attempts, 10)), BACKOFF_S_MAX)
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def wake(self) -> None:
+        """Whoever waits goes on."""
+        self._event.set()
+
+    async def wait(self, at_most_s: float) -> bool:
+        """Until somebody wakes us, or for so long; says which."""
+        try:
+            await asyncio.wait_for(self._event.wait(), at_most_s)
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
 
 
-def _notification(delivery: Delivery) -> Notification:
-    """One alert statement as a message of its own."""
-    alert = delivery.alert
-    is_over = alert.status == "resolved"
-    return Notification(
-        notification_id=delivery.notification_id,
-        receiver=delivery.receiver,
-        thread_key=alert.dedup_key,
-        action="resolve" if is_over else "trigger",
-        reason="resolved" if is_over else "opened",
-        alerts=(alert,),
-        decided_at=parse_instant(alert.stated_at),
-    )
+class ByRoutes:
+    """Implements ``streams.delivering.Placing`` by the routes."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+
+    def placements(self, alert: Alert) -> Sequence[Placement]:
+        """The groups of a firing alert."""
+        return placements(alert, self._routes)
+
+    def due_at(self, placement: Placement, alert: Alert, flushed_at: int | None, now: int) -> int:
+        """When the group has to speak for it."""
+        return due_at(placement, alert, flushed_at, now)
+
+    def may_inhibit(self, alert: Alert) -> bool:
+        """Whether it may silence others."""
+        return not alert.historic and may_inhibit(alert, self._routes)
 
 
 class NotifyAgent:
-    """The alerts of this worker's partitions, and its share of the outbox."""
+    """The alerts of this worker's partitions, into their groups."""
 
-    def __init__(self, outbox: Outbox, receivers: Mapping[str, Receiver]) -> None:
-        self._outbox = outbox
-        self._receivers = receivers
+    def __init__(self, groups: Groups, routes: Routes, epoch: int, woken: Woken) -> None:
+        self._groups = groups
+        self._placing = ByRoutes(routes)
+        self._epoch = epoch
+        self._woken = woken
 
     async def run(self, stream: Any) -> None:
-        """``alerts``: store each statement and owe its messages."""
+        """``alerts``: store each statement and place its alert."""
         async for event in stream.noack().events():
+            read = event.value
             try:
-                alerts = [alert for _, alert in decoded(event.value.records, ALERTS.decode)]
-                await self._outbox.record(
-                    [(alert, receivers_of(alert, self._receivers)) for alert in alerts],
-                    lambda ticket: receivers_of(ticket, self._receivers),
-                )
+                alerts = [(record.offset, alert) for record, alert in decoded(read.records, ALERTS.decode)]
+                source = f"{read.topic}@{self._epoch}-{read.partition}"
+                await self._groups.record(Batch(source, read.end, alerts), self._placing)
             except Exception as error:
                 fail_stop("NOTIFY", error)
+            self._woken.wake()
             event.ack()
 
     async def run_background(self) -> None:
-        """Deliver what is owed, until cancelled."""
+        """Once: what is open is told as the routes have it now."""
+        try:
+            await self._groups.place_again(self._placing)
+        except Exception as error:
+            fail_stop("NOTIFY routes", error)
+        self._woken.wake()
+
+
+class Dispatcher:
+    """Lets groups speak when they are due. Workers share the groups."""
+
+    def __init__(self, groups: Groups, routes: Routes, woken: Woken, outbox_woken: Woken) -> None:
+        self._groups = groups
+        self._routes = routes
+        self._woken = woken
+        self._outbox_woken = outbox_woken
+
+    async def run_background(self) -> None:
+        """Until cancelled."""
         while True:
+            started = elapsed_s()
             try:
-                owed = await self._outbox.lease(LEASED_MAX, LEASE_S)
-                await asyncio.gather(*(self._deliver(delivery) for delivery in owed))
+                said = await self._groups.flush(GROUPS_AT_ONCE, self.decide)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                fail_stop("NOTIFY outbox", error)
-            if not owed:
-                await asyncio.sleep(POLL_S)
+                fail_stop("NOTIFY groups", error)
+            if said:
+                metrics.NOTIFY_FLUSH_SECONDS.observe(elapsed_s() - started)
+                for each in said:
+                    metrics.NOTIFICATIONS_OWED.labels(receiver=each.receiver, reason=each.reason).inc()
+                self._outbox_woken.wake()
+            else:
+                await self._woken.wait(POLL_S)
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        receiver = self._receivers.get(delivery.receiver)
-        if receiver is None:
-            await self._failed(delivery, f"receiver {delivery.receiver} is not configured any more", None)
-            return
-        try:
-            receipt = await asyncio.wait_for(receiver.send(_notification(delivery), None), SEND_S)
-        except PermanentError as error:
-            await self._failed(delivery, str(error), None)
-        except RetryableError as error:
-            await self._retry(delivery, str(error), error.retry_after_s)
-        except TimeoutError:
-            await self._retry(delivery, f"no answer within {SEND_S:.0f} s", None)
-        except Exception as error:
-            # A receiver's own mistake must not stop the money: it is tried again, and then given up, loudly.
-            logger.exception("%s failed in a way it does not know", delivery.receiver)
-            await self._retry(delivery, repr(error), None)
-        else:
-            metrics.NOTIFICATIONS.labels(receiver=delivery.receiver, outcome="sent").inc()
-            await self._outbox.sent(delivery.notification_id, receipt)
+    def decide(self, due: Round) -> Mapping[str, Decided]:
+        """What each group says. One that cannot be decided is left for later, loudly: it must not stop the others."""
+        inhibitors = Inhibitors(self._routes, [Source(alert, ended_at) for alert, ended_at in due.sources])
+        found = {}
+        for group in due.groups:
+            try:
+                found[group.key] = _decided(self._flush(group, due, inhibitors))
+            except Exception:
+                logger.exception("the group %s cannot be told; it is tried again", group.key)
+                metrics.NOTIFY_GROUPS_FAILED.inc()
+        return found
 
-    async def _retry(self, delivery: Delivery, error: str, asked: float | None) -> None:
-        retry_in = backoff_s(delivery.attempts, asked) if delivery.attempts < ATTEMPTS_MAX else None
-        await self._failed(delivery, error, retry_in)
+    def _flush(self, group: DueGroup, due: Round, inhibitors: Inhibitors) -> Flushed:
+        members = [
+            Member(alert=each.alert, since=each.since, receivers=each.receivers, departed=each.departed)
+            for each in group.members
+        ]
+        return flush(
+            msgspec.convert(group.body, Group),
+            members,
+            group.told,
+            due.silences,
+            group.acknowledgements,
+            inhibitors,
+            self._routes,
+            due.now,
+        )
 
-    async def _failed(self, delivery: Delivery, error: str, retry_in_s: float | None) -> None:
-        outcome = "given_up" if retry_in_s is None else "retried"
-        metrics.NOTIFICATIONS.labels(receiver=delivery.receiver, outcome=outcome).inc()
-        log = logger.error if retry_in_s is None else logger.warning
-        log("%s did not take %s (%s): %s", delivery.receiver, delivery.alert.dedup_key, outcome, error)
-        await self._outbox.failed(delivery.notification_id, error, retry_in_s)
+
+def _decided(flushed: Flushed) -> Decided:
+    return Decided(flushed.notifications, flushed.told, flushed.due, [each._asdict() for each in flushed.mutes])

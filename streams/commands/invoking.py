@@ -40,6 +40,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run to the end; what an operator can mend is said in plain words."""
     import asyncpg
 
+    from streams.core.alert_life import LifeError
     from streams.core.approvals import LinkError, RunError
     from streams.core.defining import RequestError
     from streams.core.marked_yaml import DocumentError
@@ -61,7 +62,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
         return fail(lines, "Not done:")
     except ConflictError as error:
         return fail([str(error)], "Nothing was written, somebody was faster:", code=CONFLICT)
-    except (RunError, LinkError) as error:
+    except (RunError, LinkError, LifeError) as error:
         return fail([str(error)], "Not done:")
     except (EmbeddedError, TopicError, MigrationError, DeliveryError, DeadLetterError) as error:
         return fail(str(error).splitlines(), "Sluice cannot go on:")

@@ -19,8 +19,9 @@ import msgspec
 from streams.clock import elapsed_s
 from streams.ports import RetryableError
 
-#: ``budgets:write`` defines budgets, limits and the like; ``approve`` is a team lead's, with the key bound to the team.
-SCOPES = ("ingest", "read", "admin", "gateway", "budgets:write", "approve")
+#: ``budgets:write`` defines budgets, limits and the like; ``approve`` is a team lead's, with the key bound to the team;
+#: ``alerts:write`` acknowledges and silences alerts and closes reviews.
+SCOPES = ("ingest", "read", "admin", "gateway", "budgets:write", "approve", "alerts:write")
 REMEMBERED_S = 4.0
 REMEMBERED_KEYS_MAX = 10_000
 

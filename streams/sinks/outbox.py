@@ -1,198 +1,295 @@
-"""The outbox in PostgreSQL: alerts as they stand, and the messages owed to receivers.
+"""The outbox in PostgreSQL: the messages that are owed to receivers.
 
-A message's id is derived from what it says, so a repeated statement owes nothing new. What is sent is
-recorded before (owed, leased) and after (sent), so a crash neither loses a message nor sends it under
-another name.
+What is sent is recorded before (owed, leased) and after (sent), so a crash neither loses a message nor sends it under
+another name. Who holds a receiver's row decides what is sent to it next, so its limit holds for all workers together.
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import asyncpg
 import msgspec
 
 from schemas import keys
-from schemas.alerts import Alert
-from schemas.instants import parse_instant, to_datetime
-from schemas.readers import ALERTS
-from streams.ports import Delivery
+from schemas.instants import to_datetime, to_micros
+from streams.delivering import Delivery, Failure, Policy, Standing, Waiting
+from streams.sinks.owing import Owed, owe, owe_all, restored
 from streams.sinks.postgres import storable, with_retries
 
-_RANK = "case {0} when 'opened' then 0 when 'updated' then 1 else 2 end"
-_UPSERT_ALERT = f"""
-insert into alerts as old (dedup_key, episode, status, rule, severity, tier, scope_type, scope_id, team_id,
-    feature, summary, occurred_at, opened_at, stated_at, resolved_at, historic, body)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13, $14, $15, $16)
-on conflict (dedup_key) do update set episode = excluded.episode, status = excluded.status,
-    severity = excluded.severity, tier = excluded.tier, summary = excluded.summary,
-    occurred_at = excluded.occurred_at, stated_at = excluded.stated_at, resolved_at = excluded.resolved_at,
-    opened_at = case when excluded.episode > old.episode then excluded.opened_at else old.opened_at end,
-    historic = excluded.historic, body = excluded.body
-where (excluded.episode, {_RANK.format("excluded.status")}, excluded.stated_at)
-    >= (old.episode, {_RANK.format("old.status")}, old.stated_at)
+#: More messages than this that wait for one receiver are as many.
+DUE_MAX = 1_000
+#: What a fallback hears of a thread besides its end; figures that changed are for those whose thread it is.
+TOLD_TO_FALLBACKS = ("opened", "escalated", "worse", "repeated")
+_DUE = """
+from outbox o where o.receiver = $1 and o.state = 'owed' and o.due_at <= now()
+    and (o.leased_until is null or o.leased_until < now())
+    and not exists (
+        select 1 from outbox earlier
+        where earlier.receiver = o.receiver and earlier.thread_key = o.thread_key
+            and earlier.state = 'owed' and earlier.position < o.position)
 """
-#: Two updates of one episode both count: clocks of workers differ, and their ids tell them apart.
-_IS_OVERTAKEN = f"""
-select (episode, {_RANK.format("status")}) > ($2, {_RANK.format("$3::text")}) from alerts where dedup_key = $1
-"""
-_OWE = """
-insert into outbox (notification_id, dedup_key, receiver, body, due_at)
-values ($1, $2, $3, $4, now() + make_interval(secs => $5)) on conflict (notification_id) do nothing
-"""
-#: Budgets that page are recorded one after the other, or two that belong together would not see each other.
-_ONE_BY_ONE = "select pg_advisory_xact_lock(hashtext('sluice budget pages'))"
-_TOLD_AS = "select tier from alerts where dedup_key = $1 and episode = $2"
-_IS_ANCESTOR_PAGING = """
-select exists(select 1 from alerts where scope_type = 'budget' and scope_id = any($1::text[]) and tier = 'page'
-    and status <> 'resolved' and not historic and rule = 'budget_threshold')
-"""
-#: What a budget above makes needless: pages of the budgets below it that nobody was sent yet.
-_NEEDLESS = """
-select a.body, o.notification_id from alerts a join outbox o on o.dedup_key = a.dedup_key
-where a.scope_type = 'budget' and a.tier = 'page' and a.status <> 'resolved' and a.body->'ancestors' ? $1
-    and o.state = 'owed' and o.attempts = 0 and not exists (
-        select 1 from outbox sent where sent.dedup_key = a.dedup_key and (sent.state = 'sent' or sent.attempts > 0))
-for update of o
-"""
-#: A page of a budget that has others above it waits for so long, since one overspend crosses them all at once.
-GRACE_S = 2.0
-#: Of one alert only the oldest owed message to a receiver is due: a resolve never overtakes its trigger.
-_LEASE = """
+_COUNT = f"select count(*) from (select 1 {_DUE} limit {DUE_MAX}) found"
+_LEASE = f"""
 with due as materialized (
-    select o.notification_id from outbox o
-    where o.state = 'owed' and o.due_at <= now() and (o.leased_until is null or o.leased_until < now())
-        and not exists (
-            select 1 from outbox earlier
-            where earlier.dedup_key = o.dedup_key and earlier.receiver = o.receiver
-                and earlier.state = 'owed' and earlier.position < o.position)
-    order by o.position limit $1 for update skip locked)
-update outbox set leased_until = now() + make_interval(secs => $2), attempts = attempts + 1
+    select o.notification_id {_DUE} order by o.urgency desc, o.queued_at, o.position limit $2 for update skip locked)
+update outbox set leased_until = now() + make_interval(secs => $3), attempts = attempts + 1
 from due where outbox.notification_id = due.notification_id
-returning outbox.notification_id, receiver, body, attempts, position
+returning outbox.body, attempts, position, urgency, queued_at, owed_at, (
+    select receipt from notify_threads t
+    where t.receiver = outbox.receiver and t.thread_key = outbox.thread_key) as thread
+"""
+_STANDING = "select *, now() as present from notify_receivers where receiver = $1 for update"
+_KNOW = "insert into notify_receivers (receiver) values ($1) on conflict do nothing"
+_STAND = """
+update notify_receivers set failures = $2, open_until = $3, opened_at = $4, tokens = $5, refilled_at = $6,
+    held_since = $7 where receiver = $1
+"""
+_STANDS_BADLY = """
+update notify_receivers set failures = $2, open_until = $3, opened_at = $4, last_failed_at = now(), last_error = $5
+where receiver = $1
+"""
+#: Once a second is enough to say that it works.
+_STANDS_WELL = """
+update notify_receivers set failures = 0, open_until = case when opened_at is null then open_until end,
+    opened_at = null, last_sent_at = now()
+where receiver = $1 and (failures > 0 or opened_at is not null or last_sent_at is null
+    or last_sent_at < now() - interval '1 second')
 """
 _SENT = """
 update outbox set state = 'sent', sent_at = now(), receipt = $2, leased_until = null, last_error = null
-where notification_id = $1
+where notification_id = $1 returning thread_key
 """
+_OPEN_THREAD = """
+insert into notify_threads (receiver, thread_key, receipt) values ($1, $2, $3) on conflict do nothing
+"""
+#: The lease is over where somebody else has it since: his word counts.
 _FAILED = """
 update outbox set last_error = $2, leased_until = null,
     state = case when $3::float8 is null then 'given_up' else 'owed' end,
     due_at = now() + make_interval(secs => coalesce($3::float8, 0))
-where notification_id = $1 and state = 'owed'
+where notification_id = $1 and state = 'owed' and attempts = $4
+"""
+_TRIED = """
+insert into outbox_tries (notification_id, try, took_ms, outcome, error) values ($1, $2, $3, $4, $5)
+on conflict do nothing
+"""
+#: A thread that was told of keeps its end, and one with a message on its way or in trouble keeps its order.
+_HELD = f"""
+select o.notification_id, o.body from outbox o
+where o.receiver = $1 and o.state = 'owed' and o.attempts = 0 and o.due_at <= now() and o.action <> 'tell'
+    and not exists (
+        select 1 from outbox tried where tried.receiver = o.receiver and tried.thread_key = o.thread_key
+            and tried.state = 'owed' and tried.attempts > 0)
+    and (o.action = 'trigger' or not exists (
+        select 1 from notify_threads t where t.receiver = o.receiver and t.thread_key = o.thread_key))
+order by o.position limit {DUE_MAX} for update skip locked
+"""
+_DIGESTED = "update outbox set state = 'digested', digest_id = $2 where notification_id = any($1::text[])"
+_URGENT = "update outbox set urgency = 3 where notification_id = $1"
+_IN_TROUBLE = """
+select notification_id, attempts, owed_at, state, body, group_key from outbox
+where receiver = $1 and not fell_back and action in ('trigger', 'tell') and copy_of is null
+    and (state = 'owed' or (state = 'given_up' and owed_at > now() - interval '1 day'))
+order by position limit 200 for update skip locked
+"""
+#: How a thread went on that a fallback was told of.
+_FELL_BACK_ON = """
+select o.notification_id, o.body, o.group_key, o.thread_key, o.action, f.fallback from outbox o
+join notify_fallbacks f on f.receiver = o.receiver and f.thread_key = o.thread_key
+where o.receiver = $1 and not o.fell_back and o.action in ('resolve', 'acknowledge') and o.copy_of is null
+    and o.owed_at >= f.since and o.state <> 'superseded'
+order by o.position limit 200 for update of o skip locked
+"""
+_IS_TOLD_ANYWAY = """
+select exists(
+    select 1 from outbox own join outbox other
+        on other.group_key = own.group_key and other.owed_at = own.owed_at and other.receiver = $2
+    where own.notification_id = $1 and own.group_key <> '')
+"""
+_FALL = "insert into notify_fallbacks (receiver, thread_key, fallback) values ($1, $2, $3) on conflict do nothing"
+_UNFALL = "delete from notify_fallbacks where receiver = $1 and thread_key = $2"
+_HAS_FALLEN = "select 1 from notify_fallbacks where receiver = $1 and thread_key = $2 and fallback = $3"
+_FELL = "update outbox set fell_back = true where notification_id = $1"
+_STRANGERS = """
+update outbox set state = 'given_up', last_error = 'this receiver is not configured any more'
+where state = 'owed' and receiver <> all($1::text[]) and owed_at < now() - make_interval(secs => $2)
+returning receiver
 """
 
 
 class PostgresOutbox:
-    """Implements ``streams.ports.Outbox``."""
+    """Implements ``streams.delivering.Outbox``."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def record(
-        self, alerts: Sequence[tuple[Alert, Sequence[str]]], quieter: Callable[[Alert], Sequence[str]] | None = None
-    ) -> None:
-        """Store each alert and owe a message to each named receiver, in one transaction.
-
-        One overspend is one page: a budget's page is a ticket while one of its ancestors pages, for the whole of its
-        episode; and where the ancestor comes second, within the grace, the budget's page is taken back.
-        """
-
-        async def attempt() -> None:
-            async with self._pool.acquire() as connection, connection.transaction():
-                for alert, receivers in alerts:
-                    if quieter is not None and _may_page(alert):
-                        alert, receivers = await _inhibited(connection, alert, receivers, quieter)
-                    await _record(connection, alert, receivers)
-
-        if alerts:
-            await with_retries(attempt)
-
-    async def lease(self, limit: int, lease_s: float) -> Sequence[Delivery]:
-        """Take up to ``limit`` due messages; a lease that runs out makes its message due again."""
+    async def lease(self, receiver: str, room: int, lease_s: float, policy: Policy) -> Sequence[Delivery]:
+        """Take what is due, as far as the receiver's circuit and rate limit let it be sent."""
 
         async def attempt() -> list[asyncpg.Record]:
-            return await self._pool.fetch(_LEASE, limit, lease_s)
+            # Most of the time nothing is due, and then no row is locked.
+            if not room or not await self._pool.fetchval(_COUNT, receiver):
+                return []
+            async with self._pool.acquire() as connection, connection.transaction():
+                return await _take(connection, receiver, room, lease_s, policy)
 
-        rows = sorted(await with_retries(attempt), key=lambda row: row["position"])
+        rows = sorted(await with_retries(attempt), key=lambda row: (-row["urgency"], row["queued_at"], row["position"]))
         return [
             Delivery(
-                notification_id=row["notification_id"],
-                receiver=row["receiver"],
-                alert=ALERTS.convert(row["body"]),
-                attempts=row["attempts"] - 1,
+                notification=restored(row["body"]),
+                thread=row["thread"],
+                attempt=row["attempts"],
+                owed_at=to_micros(row["owed_at"]),
             )
             for row in rows
         ]
 
-    async def sent(self, notification_id: str, receipt: str) -> None:
+    async def sent(self, delivery: Delivery, receipt: str, took_s: float) -> None:
         """The receiver took it."""
-        await with_retries(lambda: self._pool.execute(_SENT, notification_id, storable(receipt[:1000])))
+        said = delivery.notification
+        receipt = storable(receipt[:1000])
 
-    async def failed(self, notification_id: str, error: str, retry_in_s: float | None) -> None:
-        """The receiver did not take it; None gives up. What another worker has sent meanwhile stays sent."""
-        await with_retries(lambda: self._pool.execute(_FAILED, notification_id, storable(error[:2000]), retry_in_s))
+        async def attempt() -> None:
+            async with self._pool.acquire() as connection, connection.transaction():
+                thread_key = await connection.fetchval(_SENT, said.notification_id, receipt)
+                await connection.execute(_OPEN_THREAD, said.receiver, thread_key, receipt)
+                await _tried(connection, delivery, took_s, "sent")
+                await connection.execute(_STANDS_WELL, said.receiver)
+
+        await with_retries(attempt)
+
+    async def failed(
+        self,
+        delivery: Delivery,
+        failure: Failure,
+        took_s: float,
+        retry_in_s: float | None,
+        judge: Callable[[Standing, int], Standing],
+    ) -> None:
+        """The receiver did not take it."""
+        said = delivery.notification
+        error = storable(failure.error[:2000])
+
+        async def attempt() -> None:
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(_FAILED, said.notification_id, error, retry_in_s, delivery.attempt)
+                await _tried(connection, delivery, took_s, "retried" if retry_in_s is not None else "given_up", error)
+                standing, now = await _standing(connection, said.receiver)
+                after = judge(standing, now)
+                times = (_moment(after.open_until), _moment(after.opened_at))
+                await connection.execute(_STANDS_BADLY, said.receiver, after.failures, *times, error)
+
+        await with_retries(attempt)
+
+    async def fall_back(self, receiver: str, fallbacks: Sequence[str], policy: Policy) -> int:
+        """Owe the fallbacks what the receiver could not be told, and how those threads went on."""
+
+        async def attempt() -> int:
+            async with self._pool.acquire() as connection, connection.transaction():
+                return await _fall_back(connection, receiver, fallbacks, policy)
+
+        return await with_retries(attempt) if fallbacks else 0
+
+    async def give_up_on_strangers(self, receivers: Sequence[str], after_s: float) -> Sequence[str]:
+        """Give up what is owed to none of these for so long: their workers may still be about to start."""
+
+        async def attempt() -> list[asyncpg.Record]:
+            return await self._pool.fetch(_STRANGERS, list(receivers), after_s)
+
+        return sorted({row["receiver"] for row in await with_retries(attempt)})
 
 
-def _may_page(alert: Alert) -> bool:
-    return alert.tier == "page" and alert.scope_type == "budget" and not alert.historic
+async def _take(
+    connection: asyncpg.Connection, receiver: str, room: int, lease_s: float, policy: Policy
+) -> list[asyncpg.Record]:
+    standing, now = await _standing(connection, receiver)
+    due = await connection.fetchval(_COUNT, receiver)
+    turn = policy.turn(standing, due, room, now)
+    sends = turn.sends
+    if turn.digests:
+        held = await connection.fetch(_HELD, receiver)
+        if len(held) > 1:
+            told = policy.digest([restored(row["body"]) for row in held], now)
+            await owe(connection, [told])
+            await connection.execute(_URGENT, told.notification_id)
+            await connection.execute(_DIGESTED, [row["notification_id"] for row in held], told.notification_id)
+        # Its token is one more message: the digest, or what cannot go into one.
+        sends += 1
+    if turn.standing != standing:
+        await connection.execute(_STAND, receiver, *_columns(turn.standing))
+    return await connection.fetch(_LEASE, receiver, sends, lease_s) if sends else []
 
 
-async def _inhibited(
-    connection: asyncpg.Connection,
-    alert: Alert,
-    receivers: Sequence[str],
-    quieter: Callable[[Alert], Sequence[str]],
-) -> tuple[Alert, Sequence[str]]:
-    """The alert as it may be told, after those below it were made quiet."""
-    await connection.execute(_ONE_BY_ONE)
-    told_as = await connection.fetchval(_TOLD_AS, storable(alert.dedup_key), alert.episode)
-    if told_as is None and alert.ancestors:
-        above = [storable(name) for name in alert.ancestors]
-        told_as = "ticket" if await connection.fetchval(_IS_ANCESTOR_PAGING, above) else None
-    if told_as not in (None, "page"):
-        ticket = msgspec.structs.replace(alert, tier=told_as)
-        return ticket, quieter(ticket)
-    if alert.status == "opened":
-        await _quieten(connection, alert.scope_id, quieter)
-    return alert, receivers
-
-
-async def _quieten(connection: asyncpg.Connection, scope_id: str, quieter: Callable[[Alert], Sequence[str]]) -> None:
-    below: dict[str, Alert] = {}
-    for row in await connection.fetch(_NEEDLESS, storable(scope_id)):
-        await connection.execute("delete from outbox where notification_id = $1", row["notification_id"])
-        found = ALERTS.convert(row["body"])
-        below[found.dedup_key] = msgspec.structs.replace(found, tier="ticket")
-    for ticket in below.values():
-        await _record(connection, ticket, quieter(ticket))
-
-
-async def _record(connection: asyncpg.Connection, alert: Alert, receivers: Sequence[str]) -> None:
-    body = msgspec.to_builtins(alert)
-    stated = to_datetime(parse_instant(alert.stated_at))
-    await connection.execute(
-        _UPSERT_ALERT,
-        storable(alert.dedup_key),
-        alert.episode,
-        alert.status,
-        alert.rule,
-        alert.severity,
-        alert.tier,
-        alert.scope_type,
-        storable(alert.scope_id),
-        storable(alert.team_id),
-        storable(alert.feature),
-        storable(alert.summary),
-        to_datetime(parse_instant(alert.occurred_at)),
-        stated,
-        stated if alert.status == "resolved" else None,
-        alert.historic,
-        body,
+async def _standing(connection: asyncpg.Connection, receiver: str) -> tuple[Standing, int]:
+    """How the receiver stands, and the database's time; nobody else changes it meanwhile."""
+    row = await connection.fetchrow(_STANDING, receiver)
+    if row is None:
+        await connection.execute(_KNOW, receiver)
+        row = await connection.fetchrow(_STANDING, receiver)
+    found = Standing(
+        failures=row["failures"],
+        open_until=_micros(row["open_until"]),
+        opened_at=_micros(row["opened_at"]),
+        tokens=row["tokens"],
+        refilled_at=_micros(row["refilled_at"]),
+        held_since=_micros(row["held_since"]),
     )
-    if await connection.fetchval(_IS_OVERTAKEN, storable(alert.dedup_key), alert.episode, alert.status):
-        # Somebody who was overtaken said it late. What is resolved must not be opened again at a receiver.
-        return
-    for receiver in receivers:
-        # The alert's own id tells several updates of one episode apart.
-        owed = keys.digest("notification", alert.alert_id, receiver)
-        waits = GRACE_S if _may_page(alert) and alert.ancestors and alert.status == "opened" else 0.0
-        await connection.execute(_OWE, owed, storable(alert.dedup_key), receiver, body, waits)
+    return found, to_micros(row["present"])
+
+
+def _columns(standing: Standing) -> tuple[int, datetime | None, datetime | None, float | None, datetime | None,
+                                          datetime | None]:  # fmt: skip
+    return (
+        standing.failures, _moment(standing.open_until), _moment(standing.opened_at), standing.tokens,
+        _moment(standing.refilled_at), _moment(standing.held_since),
+    )  # fmt: skip
+
+
+def _micros(moment: datetime | None) -> int | None:
+    return None if moment is None else to_micros(moment)
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else to_datetime(micros)
+
+
+async def _tried(
+    connection: asyncpg.Connection, delivery: Delivery, took_s: float, outcome: str, error: str = ""
+) -> None:
+    row = (delivery.notification.notification_id, delivery.attempt, round(took_s * 1000), outcome, error)
+    await connection.execute(_TRIED, *row)
+
+
+async def _fall_back(connection: asyncpg.Connection, receiver: str, fallbacks: Sequence[str], policy: Policy) -> int:
+    standing, now = await _standing(connection, receiver)
+    copies = 0
+    for row in await connection.fetch(_IN_TROUBLE, receiver):
+        waiting = Waiting(
+            row["notification_id"], row["attempts"], to_micros(row["owed_at"]), row["state"] == "given_up"
+        )
+        if policy.falls_back(waiting, standing, now):
+            copies += await _copy(connection, row, receiver, fallbacks)
+    for row in await connection.fetch(_FELL_BACK_ON, receiver):
+        copies += await _copy(connection, row, receiver, [row["fallback"]])
+        if row["action"] == "resolve":
+            await connection.execute(_UNFALL, receiver, row["thread_key"])
+    return copies
+
+
+async def _copy(connection: asyncpg.Connection, row: asyncpg.Record, receiver: str, fallbacks: Sequence[str]) -> int:
+    said, copies = restored(row["body"]), 0
+    for fallback in fallbacks:
+        if await connection.fetchval(_IS_TOLD_ANYWAY, said.notification_id, fallback):
+            continue
+        thread = (receiver, storable(said.thread_key), fallback)
+        is_update = said.action == "trigger" and said.reason not in TOLD_TO_FALLBACKS
+        if is_update and await connection.fetchval(_HAS_FALLEN, *thread):
+            continue
+        own = keys.digest("fallback", said.notification_id, fallback)
+        copy = msgspec.structs.replace(said, notification_id=own, receiver=fallback)
+        await owe_all(connection, [Owed(copy, row["group_key"], copy_of=said.notification_id)])
+        if said.action == "trigger":
+            await connection.execute(_FALL, *thread)
+        copies += 1
+    await connection.execute(_FELL, said.notification_id)
+    return copies

@@ -19,15 +19,20 @@ from streams.sources.access import Keys
 from streams.sources.billing import billing_router
 from streams.sources.ingest import Publisher, ingest_router
 from streams.web import (
+    alerts,
     budget_changes,
     budgets,
+    digests,
     forecasts,
     health,
     limits,
+    pagerduty_hook,
     problems,
     releasing,
+    reviews,
     runs,
     showback,
+    silences,
     spend,
     views,
 )
@@ -40,8 +45,11 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-#: In this order: a run's id may have slashes in it.
-ROUTED = (health, spend, views, budgets, budget_changes, showback, forecasts, limits, runs, releasing)
+#: In this order: a run's id and an alert's key may have slashes in them.
+ROUTED = (
+    health, spend, views, budgets, budget_changes, showback, forecasts, limits, runs, releasing, alerts, silences,
+    reviews, pagerduty_hook, digests,
+)  # fmt: skip
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -90,6 +98,10 @@ def create_api(
     async def dashboard() -> FileResponse:
         return FileResponse(STATIC / "index.html", media_type="text/html")
 
+    @api.get("/alerts", include_in_schema=False)
+    async def alerts_page() -> FileResponse:
+        return FileResponse(STATIC / "alerts.html", media_type="text/html")
+
     api.mount("/assets", StaticFiles(directory=STATIC), name="assets")
     problems.install(api)
     api.add_middleware(Edge)
@@ -129,7 +141,7 @@ def _dress(headers: MutableHeaders, path: str) -> None:
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Referrer-Policy", "no-referrer")
     headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    page = path == "/" or path.startswith("/assets/")
+    page = path in ("/", "/alerts") or path.startswith("/assets/")
     # Pages may be kept but are asked about again, so an upgrade shows at once; figures are never kept.
     headers.setdefault("Cache-Control", "no-cache" if page else "no-store")
 

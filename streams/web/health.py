@@ -56,8 +56,10 @@ async def _take_from_ledger(parts: Surroundings) -> None:
     alerts = await queries.count_open_alerts(parts.pool)
     throttles = await queries.throttles(parts.pool, to_datetime(now), "")
     outbox = await queries.outbox_counts(parts.pool)
+    receivers = await queries.receivers(parts.pool)
     unanswered = await queries.count_unanswered_jobs(parts.pool, to_datetime(now))
-    for gauge in (metrics.SOURCE_LAG_SECONDS, metrics.SOURCE_NEXT_OFFSET, metrics.ALERTS_OPEN):
+    gauges = (metrics.SOURCE_LAG_SECONDS, metrics.SOURCE_NEXT_OFFSET, metrics.ALERTS_OPEN)
+    for gauge in (*gauges, metrics.RECEIVER_UP, metrics.OUTBOX_OLDEST_SECONDS):
         gauge.clear()
     for row in sources:
         if (stream_time := to_micros(row["stream_time"])) > 0:
@@ -66,6 +68,9 @@ async def _take_from_ledger(parts: Surroundings) -> None:
         metrics.SOURCE_NEXT_OFFSET.labels(slot=row["slot"]).set(row["next_offset"])
     for row in alerts:
         metrics.ALERTS_OPEN.labels(rule=row["rule"], severity=row["severity"]).set(row["alerts"])
+    for row in receivers:
+        metrics.RECEIVER_UP.labels(receiver=row["receiver"]).set(row["up"])
+        metrics.OUTBOX_OLDEST_SECONDS.labels(receiver=row["receiver"]).set(row["oldest_s"])
     metrics.THROTTLES_ACTIVE.set(len(throttles))
     metrics.JOBS_UNANSWERED.set(unanswered)
     metrics.OUTBOX_OWED.set(outbox.get("owed", 0))

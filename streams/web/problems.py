@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from streams.core.alert_life import LifeError
 from streams.core.approvals import LinkError, RunError
 from streams.core.defining import RequestError
 from streams.ports import ConflictError, PermanentError, RetryableError
@@ -110,6 +111,10 @@ def _install_definitions(api: FastAPI) -> None:
 
     @api.exception_handler(RunError)
     async def not_with_this_run(request: Request, error: RunError) -> ProblemResponse:
+        return problem(409, str(error))
+
+    @api.exception_handler(LifeError)
+    async def not_as_it_stands(request: Request, error: LifeError) -> ProblemResponse:
         return problem(409, str(error))
 
     @api.exception_handler(LinkError)

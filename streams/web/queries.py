@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from schemas.instants import to_micros
+from streams.sinks.alert_records import SHORT_ID
 
 #: What spend can be grouped and filtered by, and how the ledger has it.
 DIMENSIONS: Mapping[str, str] = {
@@ -222,7 +223,7 @@ async def alerts(
     """Alerts as they stand: open ones first, then the newest."""
     return list(
         await pool.fetch(
-            "select *, body::text as body_text from alerts"
+            f"select *, body::text as body_text, {SHORT_ID} as short_id from alerts"
             " where (cardinality($1::text[]) = 0 or status = any($1))"
             " and ($2::text is null or rule = $2) and ($3::text is null or team_id = $3)"
             " order by (status = 'resolved'), occurred_at desc, dedup_key limit $4",
@@ -326,6 +327,20 @@ async def newest_stream_time(pool: asyncpg.Pool) -> int | None:
 
 
 async def outbox_counts(pool: asyncpg.Pool) -> dict[str, int]:
-    """Messages to receivers by state: owed, sent, given_up."""
+    """Messages to receivers by state: owed, sent, given_up, superseded, digested."""
     rows = await pool.fetch("select state, count(*) as messages from outbox group by state")
     return {row["state"]: row["messages"] for row in rows}
+
+
+_RECEIVERS = """
+select receiver, coalesce(bool_and(opened_at is null), true) as up, coalesce(max(waits), 0)::float8 as oldest_s from (
+    select receiver, opened_at, null as waits from notify_receivers
+    union all
+    select receiver, null, extract(epoch from now() - min(owed_at)) from outbox where state = 'owed' group by receiver
+) found group by receiver order by receiver
+"""
+
+
+async def receivers(pool: asyncpg.Pool) -> list[asyncpg.Record]:
+    """Whether each receiver works (``up``), and how long the oldest message waits that it is owed (``oldest_s``)."""
+    return list(await pool.fetch(_RECEIVERS))

@@ -1,53 +1,18 @@
 """Alerts, throttles and sources as they stand."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import asyncpg
 import msgspec
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter
 
-from schemas.alerts import Rule
 from schemas.instants import SECOND, format_instant, parse_instant, to_datetime, to_micros
 from streams.web import queries
-from streams.web.answers import Ack, Alerts, Source, Sources, Throttles
+from streams.web.answers import Ack, Source, Sources, Throttles
 from streams.web.reading import Parts, Reading, present
 
 router = APIRouter()
-
-
-class AlertQuery(BaseModel):
-    """Which alerts."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: Literal["open", "opened", "updated", "resolved"] | None = Field(
-        None, description="open: opened or updated, and not resolved. Without it: all."
-    )
-    rule: Rule | None = None
-    team: str | None = None
-    limit: int = Field(100, ge=1, le=1_000)
-
-
-@router.get("/v1/alerts", summary="Alerts as they stand", tags=["alerts"])
-async def read_alerts(parts: Parts, reader: Reading, query: Annotated[AlertQuery, Query()]) -> Alerts:
-    """Open alerts first, then the newest. A team's key sees the team's own alerts."""
-    statuses: tuple[str, ...] = ()
-    if query.status is not None:
-        statuses = queries.OPEN_STATUSES if query.status == "open" else (query.status,)
-    team = reader.team or query.team
-    rows = await queries.alerts(parts.pool, statuses, query.rule, team, query.limit + 1)
-    return Alerts(alerts=[_alert(row) for row in rows[: query.limit]], truncated=len(rows) > query.limit)
-
-
-def _alert(row: asyncpg.Record) -> dict[str, Any]:
-    body: dict[str, Any] = msgspec.json.decode(row["body_text"])
-    names = ("dedup_key", "episode", "status", "rule", "severity", "tier", "scope_type", "scope_id")
-    columns = {name: row[name] for name in (*names, "team_id", "feature", "summary", "historic")}
-    times = {name: _text(row[name]) for name in ("occurred_at", "opened_at", "stated_at")}
-    resolved = _text(row["resolved_at"]) if row["resolved_at"] else None
-    return body | columns | times | {"resolved_at": resolved}
 
 
 @router.get("/v1/throttles", summary="Restrictions that are live now", tags=["throttles"])

@@ -19,10 +19,10 @@ from streams.ports import BudgetStatus
 from streams.settings import load_settings
 from streams.sinks.api_keys import ApiKeys
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.topic_admin import changelogs, ensure_topics
 from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, client_of, got, write_cells
+from tests.stores import record_alerts
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ async def test_alerts_are_listed_open_ones_first(
         alert("c", "opened", "spend_spike", "search", 4),
         alert("c", "resolved", "spend_spike", "search", 5),
     ]
-    await PostgresOutbox(pool).record([(one, []) for one in listed])
+    await record_alerts(pool, [(one, []) for one in listed])
     found = await got(api, f"/v1/alerts{query}")
     assert [one["dedup_key"] for one in found["alerts"]] == keys
     assert found["truncated"] is (query == "?limit=1")
@@ -288,7 +288,7 @@ async def test_ready_once_broker_ledger_and_topics_are_there(pool: asyncpg.Pool,
 
 async def test_metrics_speak_for_the_whole_service(api: httpx.AsyncClient, pool: asyncpg.Pool) -> None:
     await PostgresLedger(pool).write_cells([], [watermark(0, 5, 0)])
-    await PostgresOutbox(pool).record([(alert("a", "opened", "spend_spike", "search", 1), ["pagerduty", "slack"])])
+    await record_alerts(pool, [(alert("a", "opened", "spend_spike", "search", 1), ["pagerduty", "slack"])])
     await PostgresLedger(pool).write_commands([command("search", "block")])
     await got(api, "/v1/spend")
     text = (await api.get("/metrics")).text
@@ -298,6 +298,7 @@ async def test_metrics_speak_for_the_whole_service(api: httpx.AsyncClient, pool:
         'sluice_alerts_open{rule="spend_spike",severity="critical"} 1.0',
         "sluice_throttles_active 1.0",
         "sluice_outbox_owed 2.0",
+        'sluice_receiver_up{receiver="slack"} 1.0',
         "sluice_ledger_up 1.0",
     ):
         assert line in text.splitlines()
@@ -306,8 +307,9 @@ async def test_metrics_speak_for_the_whole_service(api: httpx.AsyncClient, pool:
 
 async def test_a_key_of_a_team_reads_that_team_and_nothing_of_others(pool: asyncpg.Pool) -> None:
     await write_cells(pool)
-    await PostgresOutbox(pool).record(
-        [(alert("a", "opened", "spend_spike", "search", 1), []), (alert("b", "opened", "spend_spike", "risk", 2), [])]
+    await record_alerts(
+        pool,
+        [(alert("a", "opened", "spend_spike", "search", 1), []), (alert("b", "opened", "spend_spike", "risk", 2), [])],
     )
     key = await ApiKeys(pool).create("risk", ["read"], "risk")
     settings = load_settings(kafka_url=NO_BROKER, api_host="0.0.0.0")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+from uuid import uuid4
 
 import pytest
 
@@ -13,13 +14,18 @@ from schemas.instants import DAY, format_instant
 from schemas.keys import alert_id
 from schemas.money import NANOS
 from streams.agents.definitions import KnownDefinitions
-from streams.agents.notify import NotifyAgent
+from streams.agents.notify import ByRoutes, Dispatcher, Woken
+from streams.app import Outside, deliverer
 from streams.core.definitions import Definitions
-from streams.core.routing import receivers_of
+from streams.core.routes_default import default_routes
+from streams.delivering import Batch
 from streams.settings import load_settings
+from streams.sinks.acknowledgements import load_acknowledgements
+from streams.sinks.notify_groups import PostgresGroups
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.receivers import receivers
+from streams.sinks.silences import load_silences
 from streams.standins.runner import StandIns
 from streams.worker import inviting
 from tests.integration.api_parts import NO_BROKER, NOW, client_of
@@ -48,7 +54,6 @@ class House:
         self.store = MemoryDefinitions(NOW)
         chosen = {"approval_secret": "s" * 32, "team_leads": LEADS} | settings
         self.settings = load_settings(kafka_url=NO_BROKER, public_url="https://sluice.example", **chosen)
-        self.outbox = PostgresOutbox(pool)
         self.known = KnownDefinitions()
 
     async def announce(self, run: Run = RUN) -> "House":
@@ -60,14 +65,20 @@ class House:
         self.known = KnownDefinitions(Definitions().changed(await self.store.current()))
         reach = receivers(self.settings, inviting=inviting(self.settings, self.known))
         before = len(self.standins.mail.messages)
-        await self.outbox.record([(alert, receivers_of(alert, reach))])
-        notify = asyncio.create_task(NotifyAgent(self.outbox, reach).run_background())
+        groups = PostgresGroups(self.pool, load_silences, load_acknowledgements)
+        routes = default_routes(reach)
+        await groups.record(Batch(uuid4().hex, 1, [(0, alert)]), ByRoutes(routes))
+        dispatcher = Dispatcher(groups, routes, Woken(), Woken())
+        while await groups.flush(10, dispatcher.decide):
+            pass
+        outside = Outside(None, groups, PostgresOutbox(self.pool), reach)
+        delivery = asyncio.create_task(deliverer(outside, routes, Woken()).run_background())
         async with asyncio.timeout(20):
             while await self.pool.fetchval("select count(*) from outbox where state = 'owed'"):
                 await asyncio.sleep(0.02)
-        notify.cancel()
+        delivery.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await notify
+            await delivery
         for receiver in reach.values():
             await receiver.close()
         return self.standins.mail.messages[before:]

@@ -20,9 +20,8 @@ def _settings(tmp_path: Path, stages):
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_a_stage_reads_the_topics_that_its_lag_is_looked_for_on(stage, tmp_path):
-    worker = create_app(
-        _settings(tmp_path, [stage]), Outside(None, None, {}), KnownDefinitions(), PriceBook(RateCard(), frozenset())
-    )
+    outside = Outside(None, None, None, {})
+    worker = create_app(_settings(tmp_path, [stage]), outside, KnownDefinitions(), PriceBook(RateCard(), frozenset()))
     bound = {topic for agent in worker.app.agents.values() for topic in agent.channel.topics}
     assert bound == set(READS[stage])
 

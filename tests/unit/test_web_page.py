@@ -8,7 +8,12 @@ from streams.web.app import CONTENT_SECURITY_POLICY, STATIC
 
 FILES = sorted(path.name for path in STATIC.iterdir())
 SCRIPTS = [name for name in FILES if name.endswith(".js")]
-PAGE = (STATIC / "index.html").read_text()
+#: Each page with its script.
+PAGES = {"index.html": "dashboard.js", "alerts.html": "alerts.js"}
+
+
+def _text(name: str) -> str:
+    return (STATIC / name).read_text()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -26,21 +31,23 @@ def test_a_script_never_turns_text_into_markup(name: str, sink: str) -> None:
     assert sink not in (STATIC / name).read_text()
 
 
-def test_the_page_has_no_inline_script_or_style_and_the_policy_forbids_them() -> None:
-    assert re.findall(r"<script(?![^>]*src=)", PAGE) == []
-    assert "<style" not in PAGE
-    assert re.findall(r"\s(?:on\w+|style)=", PAGE) == []
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_no_inline_script_or_style_and_the_policy_forbids_them(page: str) -> None:
+    assert re.findall(r"<script(?![^>]*src=)", _text(page)) == []
+    assert "<style" not in _text(page)
+    assert re.findall(r"\s(?:on\w+|style)=", _text(page)) == []
     assert "default-src 'none'" in CONTENT_SECURITY_POLICY
     assert "unsafe" not in CONTENT_SECURITY_POLICY
 
 
-def test_every_element_that_the_script_fills_is_in_the_page() -> None:
-    script = (STATIC / "dashboard.js").read_text()
-    wanted = set(re.findall(r'byId\("([\w-]+)"\)', script)) | set(re.findall(r'(?:show|bars)\("([\w-]+)"', script))
+@pytest.mark.parametrize(("page", "script"), PAGES.items())
+def test_every_element_that_a_script_fills_is_in_its_page(page: str, script: str) -> None:
+    text = _text(script)
+    wanted = set(re.findall(r'byId\("([\w-]+)"\)', text)) | set(re.findall(r'(?:show|bars)\("([\w-]+)"', text))
     assert len(wanted) > 12
-    assert wanted <= set(re.findall(r'id="([\w-]+)"', PAGE))
+    assert wanted <= set(re.findall(r'id="([\w-]+)"', _text(page)))
 
 
-def test_every_asset_of_the_page_exists() -> None:
-    wanted = set(re.findall(r'"/assets/([^"]+)"', PAGE + (STATIC / "dashboard.js").read_text()))
-    assert wanted == set(FILES) - {"index.html"}
+def test_every_asset_of_the_pages_exists_and_none_is_left_over() -> None:
+    texts = "".join(_text(name) for pair in PAGES.items() for name in pair)
+    assert set(re.findall(r'"/assets/([^"]+)"', texts)) == set(FILES) - set(PAGES)

@@ -1,4 +1,5 @@
 // The dashboard: asks the JSON API every second and shows what it says. Text goes into the page as text only.
+import { ask, keep, key } from "/assets/asking.js";
 import { amount, ago, count, element, fraction, less, show, until } from "/assets/drawing.js";
 
 const EVERY_MS = 1000;
@@ -7,7 +8,6 @@ const MARKS = [50, 75, 90, 100];
 const LADDER_TOP = 115;
 const SEVERITIES = ["emergency", "critical", "warning", "info"];
 const PERIOD_NAMES = { today: "today", "7d": "in 7 days", "30d": "in 30 days", all: "of all time" };
-const KEY = "sluice-read-key";
 
 const byId = (id) => document.getElementById(id);
 let period = new URLSearchParams(location.search).get("period") ?? "today";
@@ -15,14 +15,6 @@ if (!(period in PERIOD_NAMES)) period = "today";
 let lastAnswer = null;
 let round = 0;
 const opened = new Date().toISOString();
-
-async function ask(path) {
-  const key = sessionStorage.getItem(KEY);
-  const answer = await fetch(path, { headers: key ? { Authorization: `Bearer ${key}` } : {}, signal: AbortSignal.timeout(10_000) });
-  const body = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(body.detail ?? answer.statusText), { status: answer.status });
-  return body;
-}
 
 // A key of one team may not see the sources, which concern all.
 async function askSources() {
@@ -213,12 +205,15 @@ function tag(text, severity) {
 }
 
 function alertList(alerts, now) {
-  if (!alerts.length) return show("alerts", [element("p", "empty", "No open alerts. What was resolved is at ", link("/v1/alerts?status=resolved"), ".")]);
+  if (!alerts.length) return show("alerts", [element("p", "empty", "No open alerts. What was resolved is at ", link("/alerts"), ".")]);
   const order = (alert) => (alert.historic ? 10 : 0) + SEVERITIES.indexOf(alert.severity);
   const items = [...alerts].sort((a, b) => order(a) - order(b)).map((alert) => {
     const facts = [alert.rule.replaceAll("_", " "), ago(now, alert.occurred_at), alert.historic ? "history: paged nobody" : alert.tier, alert.action];
-    return element("li", "item", element("div", "line", tag(alert.severity, alert.severity), element("span", "soft", facts.filter(Boolean).slice(0, 3).join(" · "))),
-      element("p", "summary", alert.summary), alert.action ? element("p", "soft", alert.action) : "");
+    const summary = link(`/alerts#${encodeURIComponent(alert.dedup_key)}`);
+    summary.textContent = alert.summary;
+    const stage = alert.stage === "firing" ? "" : tag(alert.acknowledged && alert.stage === "acknowledged" ? `in hand: ${alert.acknowledged.by}` : alert.stage, "");
+    return element("li", "item", element("div", "line", element("span", "", tag(alert.severity, alert.severity), " ", stage), element("span", "soft", facts.filter(Boolean).slice(0, 3).join(" · "))),
+      element("p", "summary", summary), alert.action ? element("p", "soft", alert.action) : "");
   });
   show("alerts", [element("ul", "", ...items)]);
 }
@@ -309,7 +304,7 @@ function failed(error) {
   byId("key-form").hidden = error.status !== 401 && error.status !== 403;
   if (error.status === 401 || error.status === 403) {
     live("lost", "needs a key");
-    return banner(sessionStorage.getItem(KEY) ? error.message : "");
+    return banner(key() ? error.message : "");
   }
   const since = lastAnswer ? `Figures are of ${lastAnswer.toISOString().slice(11, 19)} UTC.` : "";
   live("lost", "no answer");
@@ -334,16 +329,15 @@ async function run() {
 
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(KEY, byId("key").value.trim());
+  keep(byId("key").value);
   byId("key").value = "";
   refresh().then(() => { byId("key-form").hidden = true; }, failed);
 });
 // A link cannot carry the key, so with one the file is fetched first.
 byId("csv").addEventListener("click", async (event) => {
-  const key = sessionStorage.getItem(KEY);
-  if (!key) return;
+  if (!key()) return;
   event.preventDefault();
-  const answer = await fetch(event.target.href, { headers: { Authorization: `Bearer ${key}` } });
+  const answer = await fetch(event.target.href, { headers: { Authorization: `Bearer ${key()}` } });
   if (!answer.ok) return failed(Object.assign(new Error((await answer.json()).detail), { status: answer.status }));
   const file = link(URL.createObjectURL(await answer.blob()));
   file.download = "spend.csv";
