@@ -122,6 +122,8 @@ LEDGER_UP = Gauge("sluice_ledger_up", "1 where the ledger could be read for this
 SOURCE_LAG_SECONDS = Gauge("sluice_source_lag_seconds", "From a source partition's newest event time to now.", ["slot"])
 SOURCE_NEXT_OFFSET = Gauge("sluice_source_next_offset", "The ledger holds everything below this offset.", ["slot"])
 ALERTS_OPEN = Gauge("sluice_alerts_open", "Alerts that are not resolved.", ["rule", "severity"])
+REVIEWS_OPEN = Gauge("sluice_reviews_open", "Reviews of critical alerts that nobody has closed.", ["state"])
+SILENCES_LIVE = Gauge("sluice_silences_live", "Silences that hold now.")
 THROTTLES_ACTIVE = Gauge("sluice_throttles_active", "Restrictions that are live now.")
 JOBS_UNANSWERED = Gauge(
     "sluice_job_commands_unanswered", "Commands to training runs that hold and that no executor has answered."

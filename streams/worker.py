@@ -19,7 +19,7 @@ from schemas import topics
 from schemas.budgets import Budget, Definition
 from schemas.instants import DAY
 from streams import metrics
-from streams.agents.aftercare import Aftercare, Digests
+from streams.agents.aftercare import REPORTED, Aftercare, Digests
 from streams.agents.definitions import KnownDefinitions
 from streams.agents.invitations import Invitations
 from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
@@ -28,8 +28,10 @@ from streams.app import Outside, Worker, create_app, wait_ready
 from streams.clock import WallClock
 from streams.core.budget_file import definitions_of
 from streams.core.definition_file import changes_of, said_by
+from streams.core.placing import owned
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard, load_rate_card
+from streams.core.routes import Routes
 from streams.doctor.standing import KafkaLooks
 from streams.kafka_connection import connection
 from streams.ports import RetryableError, Standing
@@ -83,7 +85,7 @@ async def serve(settings: Settings) -> int:
         outside = Outside(
             PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool),
             routes=routes,
-            aftercare=aftercare(settings, pool, reach),
+            aftercare=aftercare(settings, pool, routes, reach),
             heard=watch,
             watched=_watched(settings, watch, stack) if "notify" in settings.stages else None,
         )  # fmt: skip
@@ -129,20 +131,29 @@ def inviting(settings: Settings, known: KnownDefinitions) -> Invitations:
     )
 
 
-def aftercare(settings: Settings, pool: Pool, reach: Collection[str]) -> Aftercare | None:
-    """Reviews and weekly digests, as the settings say; where the stream is the clock it is nobody's Monday."""
+def aftercare(settings: Settings, pool: Pool, routes: Routes, reach: Collection[str]) -> Aftercare | None:
+    """Reviews and weekly digests, as settings and routes say; where the stream is the clock it is nobody's Monday."""
     if settings.clock != "wall":
         return None
+    kinds = {each.id: each.kind for each in routes.integrations().values()}
+    # A report wakes nobody, and a machine has no use for it.
+    told = {
+        row.team: [each.id for each in routes.receivers[row.receiver].integrations if kinds[each.id] in REPORTED]
+        for row in routes.owners
+        if row.team and row.receiver in routes.receivers
+    }
+    leads = {row.team: row.address for row in routes.owners if row.team and row.address} | settings.team_leads
     digests = Digests(
-        [name for name in settings.digest_receivers if name in reach],
-        settings.digest_hour,
-        settings.digest_timezone,
-        settings.team_timezones,
-        settings.team_leads,
+        receivers=[name for name in settings.digest_receivers if name in reach],
+        team_receivers={team: ids for team, ids in told.items() if ids and settings.digest_receivers},
+        at_hour=settings.digest_hour,
+        timezone=settings.digest_timezone,
+        team_timezones=settings.team_timezones,
+        leads=leads,
     )
     return Aftercare(
         PostgresReviews(pool), WeeklyReports(pool), WallClock(), digests,
-        review_us=settings.review_days * DAY, owners=settings.team_leads,
+        review_us=settings.review_days * DAY, owners=leads, owned=lambda alert: owned(alert, routes),
     )  # fmt: skip
 
 

@@ -37,8 +37,14 @@ async def show_list(settings: Settings, status: str, team: str, limit: int, as_j
         print_line(out, f"no {status} alerts" if status != "all" else "no alerts")
         return 0
     columns = ("id", "severity", "stage", "team", "since", "what")
-    print_table(out, columns, [_line(each) for each in found])
+    print_table(out, columns, [_line(each) for each in sorted(found, key=_urgency)])
     return 0
+
+
+def _urgency(alert: Mapping[str, Any]) -> tuple[bool, bool, bool, int]:
+    """What fires and nobody has in hand comes first, the worst before the rest."""
+    over, calm = alert["stage"] == "resolved", alert["stage"] != "firing"
+    return over, alert["historic"], calm, list(SEVERITIES).index(alert["severity"])
 
 
 def _line(alert: Mapping[str, Any]) -> list[Cell]:
@@ -80,7 +86,8 @@ async def show_one(settings: Settings, key: str, as_json: bool, out: Console) ->
         print_line(out, "words", "bold")
         for word in found["words"]:
             note = f": {escaped(word['note'])}" if word["note"] else ""
-            said = f"{word['kind']} by {escaped(word['by'])} ({word['via']}), episode {word['episode']}{note}"
+            via = "" if f"({word['via']})" in word["by"] else f" ({word['via']})"
+            said = f"{word['kind']} by {escaped(word['by'])}{via}, episode {word['episode']}{note}"
             print_line(out, f"  {day_minute(word['at'])}  {said}")
     print_line(out, "messages", "bold")
     if not found["deliveries"]:

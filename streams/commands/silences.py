@@ -54,7 +54,7 @@ async def add(
         out, f"silence {found['id']} until {day_minute(found['ends'])} UTC: {escaped(' '.join(found['matchers']))}"
     )
     print_line(
-        out, f"  it holds back {found['holds_back']} open alerts; end it with: sluice silences end {found['id']}"
+        out, f"  it holds back {found['holds_back']} open alert(s); end it with: sluice silences end {found['id']}"
     )
     return 0
 

@@ -1,5 +1,6 @@
 """What is known of alerts beyond how they stand: their episodes, the words on them, and what was sent to whom."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,11 @@ from streams.sinks.postgres import storable
 #: Of one alert: who looks at more has another problem.
 HISTORY_MAX = 500
 DELIVERIES_MAX = 200
+_IS_SHORT = re.compile(r"[0-9a-f]{8}")
 #: What people type instead of a dedup key: the beginning of its digest.
 SHORT_ID = "left(encode(sha256(convert_to(dedup_key, 'UTF8')), 'hex'), 8)"
-_ONE = f"""
-select *, body::text as body_text, {SHORT_ID} as short_id from alerts where dedup_key = $1 or {SHORT_ID} = $1
-order by (dedup_key = $1) desc, stated_at desc limit 1
-"""
+_ONE = f"select *, body::text as body_text, {SHORT_ID} as short_id from alerts where dedup_key = $1"
+_SHORT = f"select dedup_key from alerts where {SHORT_ID} = $1 order by stated_at desc limit 1"
 _LIKE = f"""
 select dedup_key from alerts where starts_with({SHORT_ID}, $1) or starts_with(dedup_key, $1)
 order by stated_at desc limit 4
@@ -58,7 +58,12 @@ order by h.dedup_key, h.episode, (h.severity = 'emergency') desc, h.recorded_at 
 
 async def find_alert(connection: asyncpg.Connection | asyncpg.Pool, dedup_key: str) -> asyncpg.Record | None:
     """An alert by its dedup key or its short id, as it stands, with ``body_text``."""
-    return await connection.fetchrow(_ONE, storable(dedup_key))
+    found = await connection.fetchrow(_ONE, storable(dedup_key))
+    if found is None and _IS_SHORT.fullmatch(dedup_key):
+        # Only now: every alert is looked at.
+        named = await connection.fetchval(_SHORT, dedup_key)
+        found = None if named is None else await connection.fetchrow(_ONE, named)
+    return found
 
 
 async def keys_like(connection: asyncpg.Connection | asyncpg.Pool, text: str) -> list[str]:

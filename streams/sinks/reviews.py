@@ -21,6 +21,10 @@ _LIST = f"""
 select * from reviews where ($1 or closed_at is null) and ($2 = '' or team_id = $2) and ($3 = '' or review_id = $3)
 order by (closed_at is not null), due_at, review_id limit {REVIEWS_MAX}
 """
+_COUNT = """
+select count(*) filter (where due_at > $1) as due, count(*) filter (where due_at <= $1) as overdue
+from reviews where closed_at is null
+"""
 _CLOSE = """
 update reviews set outcome = $2, closed_by = $3, closed_at = $4 where review_id = $1 and closed_at is null
 returning review_id
@@ -73,6 +77,12 @@ async def list_reviews(
 ) -> list[Mapping[str, Any]]:
     """Open ones, the first due first; with ``closed`` also those that are done."""
     return list(await connection.fetch(_LIST, closed or bool(review_id), team, review_id))
+
+
+async def count_reviews(connection: asyncpg.Connection | asyncpg.Pool, now: int) -> dict[str, int]:
+    """Open ones by state: ``due`` and ``overdue``."""
+    row = await connection.fetchrow(_COUNT, to_datetime(now))
+    return {"due": row["due"], "overdue": row["overdue"]}
 
 
 async def close_review(

@@ -178,7 +178,8 @@ class History(BaseModel):
 
 
 class Alerts(BaseModel):
-    """Alerts as they stand, open ones first, then the newest; members as in the schema Alert v1."""
+    """Alerts as they stand, open ones first, then the newest: members as in the schema Alert v1, a short ``id``, and
+    where each stands (``stage``, ``acknowledged``, ``silenced``, ``inhibited_by``, ``held_back``)."""
 
     alerts: list[dict[str, Any]]
     truncated: bool = Field(description="True where there are more alerts than `limit`.")

@@ -8,6 +8,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.instants import SECOND, to_datetime, to_micros
 from streams import metrics
+from streams.sinks.reviews import count_reviews
+from streams.sinks.silences import load_silences
 from streams.web import queries
 from streams.web.answers import Readiness
 from streams.web.problems import DATABASE_ERRORS
@@ -57,6 +59,8 @@ async def _take_from_ledger(parts: Surroundings) -> None:
     throttles = await queries.throttles(parts.pool, to_datetime(now), "")
     outbox = await queries.outbox_counts(parts.pool)
     receivers = await queries.receivers(parts.pool)
+    reviews = await count_reviews(parts.pool, parts.clock.now())
+    silences = len(await load_silences(parts.pool, parts.clock.now()))
     unanswered = await queries.count_unanswered_jobs(parts.pool, to_datetime(now))
     gauges = (metrics.SOURCE_LAG_SECONDS, metrics.SOURCE_NEXT_OFFSET, metrics.ALERTS_OPEN)
     for gauge in (*gauges, metrics.RECEIVER_UP, metrics.OUTBOX_OLDEST_SECONDS):
@@ -71,6 +75,9 @@ async def _take_from_ledger(parts: Surroundings) -> None:
     for row in receivers:
         metrics.RECEIVER_UP.labels(receiver=row["receiver"]).set(row["up"])
         metrics.OUTBOX_OLDEST_SECONDS.labels(receiver=row["receiver"]).set(row["oldest_s"])
+    for state, number in reviews.items():
+        metrics.REVIEWS_OPEN.labels(state=state).set(number)
+    metrics.SILENCES_LIVE.set(silences)
     metrics.THROTTLES_ACTIVE.set(len(throttles))
     metrics.JOBS_UNANSWERED.set(unanswered)
     metrics.OUTBOX_OWED.set(outbox.get("owed", 0))

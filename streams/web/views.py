@@ -1,4 +1,4 @@
-"""Alerts, throttles and sources as they stand."""
+"""Throttles and sources as they stand."""
 
 from datetime import datetime
 from typing import Any

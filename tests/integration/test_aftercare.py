@@ -1,18 +1,23 @@
 """Reviews that open by themselves and weeks that are told once, on a real PostgreSQL."""
 
 import asyncio
+from datetime import date
+from functools import partial
 
+import msgspec
 import pytest
 
 from schemas.instants import DAY, HOUR, MINUTE, parse_instant, to_datetime
 from streams.agents.aftercare import Aftercare, Digests
 from streams.settings import Settings
 from streams.sinks.ledger import PostgresLedger
+from streams.sinks.owing import restored
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.reviews import PostgresReviews, list_reviews
 from streams.sinks.weekly_reports import WeeklyReports
 from tests.integration.alert_rows import alert, put
 from tests.integration.api_parts import NO_BROKER, cell, client_of, got
+from tests.integration.notify_parts import People
 
 #: A Monday, half past eight in UTC.
 NOW = parse_instant("2026-11-23T08:30:00Z")
@@ -39,11 +44,13 @@ async def pool(database_url):
     await opened.close()
 
 
-def aftercare(pool, clock=None, *, receivers=("email", "slack"), zones=None, review_us=5 * DAY) -> Aftercare:
-    digests = Digests(receivers, 8, "UTC", zones or {}, {"search": "lead@example.com"})
+def aftercare(
+    pool, clock=None, *, receivers=("email", "slack"), zones=None, review_us=5 * DAY, own=None, **more
+) -> Aftercare:
+    digests = Digests(receivers, 8, "UTC", zones or {}, {"search": "lead@example.com"}, own or {})
     return Aftercare(
         PostgresReviews(pool), WeeklyReports(pool), clock or Clock(), digests, review_us=review_us,
-        owners={"search": "lead@example.com", "*": "platform@example.com"},
+        owners={"search": "lead@example.com", "*": "platform@example.com"}, **more,
     )  # fmt: skip
 
 
@@ -78,20 +85,31 @@ async def test_each_team_and_the_models_are_told_once_however_many_workers_there
     assert "Team search in week 2026-W47: $900.00, 125 % more" in {heading for *_, heading in told}
 
 
-async def test_a_worker_that_died_between_two_teams_leaves_the_rest_to_another(pool):
+async def test_a_digest_reaches_its_receivers_through_the_outbox(pool):
+    await spend(pool)
+    await aftercare(pool).tell_weeks()
+    taken = await People(pool).take()
+    assert {(said.receiver, said.action, said.reason) for said in taken} == {
+        ("email", "tell", "report"), ("slack", "tell", "report"),
+    }  # fmt: skip
+    (mail,) = [said for said in taken if said.receiver == "email" and said.group["team"] == "search"]
+    assert mail.paragraphs[0].startswith("16 November to 22 November 2026 (UTC): $900.00 spent")
+
+
+async def test_a_team_that_cannot_be_told_now_holds_up_nobody_and_is_told_later(pool):
     await spend(pool)
 
     class Dying(WeeklyReports):
         async def tell(self, subject, name, *rest):
-            if (subject, name) == ("team", "search"):
-                raise ConnectionError("the worker dies here")
+            if (subject, name) == ("team", "risk"):
+                raise ConnectionError("the database goes away here")
             return await super().tell(subject, name, *rest)
 
     one = aftercare(pool)
     one._weeks = Dying(pool)
     with pytest.raises(ConnectionError):
         await one.tell_weeks()
-    assert {team for _, team, _ in await owed(pool)} == {"", "risk"}
+    assert {team for _, team, _ in await owed(pool)} == {"", "search"}
     await aftercare(pool).tell_weeks()
     assert len(await owed(pool)) == 6
 
@@ -101,6 +119,16 @@ async def test_a_message_that_was_cleared_away_is_not_owed_again(pool):
     await aftercare(pool).tell_weeks()
     await pool.execute("delete from outbox")
     await aftercare(pool).tell_weeks()
+    assert await owed(pool) == []
+
+
+async def test_whoever_comes_second_with_a_report_owes_nothing(pool):
+    """Two workers that both found it untold; the first one's messages were cleared away since."""
+    await spend(pool)
+    await aftercare(pool).tell_weeks()
+    said = [restored(row["body"]) for row in await pool.fetch("select body from outbox")]
+    await pool.execute("delete from outbox")
+    assert not await WeeklyReports(pool).tell("team", "search", date(2026, 11, 16), {}, said, NOW)
     assert await owed(pool) == []
 
 
@@ -123,6 +151,22 @@ async def test_nothing_is_told_outside_of_its_days(pool, now):
     await spend(pool)
     await aftercare(pool, Clock(parse_instant(now))).tell_weeks()
     assert await owed(pool) == []
+
+
+@pytest.mark.parametrize("receivers", [("email",), ()], ids=["beside others", "alone"])
+async def test_a_team_with_receivers_of_its_own_is_told_there(pool, receivers):
+    await spend(pool)
+    await aftercare(pool, receivers=receivers, own={"risk": ["risk/slack"]}).tell_weeks()
+    told = {(receiver, team) for receiver, team, _ in await owed(pool)}
+    assert told == {("risk/slack", "risk")} | {(each, team) for each in receivers for team in ("", "search")}
+
+
+async def test_a_review_is_for_the_owner_that_the_routes_name(pool):
+    await put(pool, alert(at=NOW - HOUR))
+    of_routes = partial(msgspec.structs.replace, owner="of-routes@example.com")
+    await aftercare(pool, owned=of_routes).open_reviews()
+    (row,) = await list_reviews(pool)
+    assert row["owner"] == "of-routes@example.com"
 
 
 async def test_without_receivers_or_spend_nothing_is_told(pool):

@@ -162,6 +162,7 @@ async def test_a_silence_that_is_ended_early_lets_its_alerts_speak(client, pool)
     assert (await client.delete(f"/v1/silences/{made['id']}")).status_code == 404
     (shown,) = (await got(client, "/v1/alerts"))["alerts"]
     assert shown["stage"] == "firing"
+    assert await load_silences(pool, NOW) == ()
     (past,) = (await got(client, "/v1/silences"))["silences"]
     assert (past["state"], past["ended_by"]) == ("ended", "Ben (anna)")
 
@@ -239,6 +240,9 @@ async def test_a_review_that_nobody_closed_is_overdue_and_can_be_handed_over(cli
     await pool.execute("update reviews set due_at = opened_at - interval '1 day'")
     found = await got(client, "/v1/reviews")
     assert (found["overdue"], found["reviews"][0]["overdue"]) == (1, True)
+    metrics = (await client.get("/metrics")).text
+    assert 'sluice_reviews_open{state="overdue"} 1.0' in metrics
+    assert "sluice_silences_live 0.0" in metrics
     path = f"/v1/reviews/{found['reviews'][0]['id']}"
     moved = (await client.patch(path, json={"owner": "Ben", "due": "2d"})).json()
     assert (moved["owner"], moved["overdue"]) == ("Ben", False)

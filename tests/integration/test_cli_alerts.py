@@ -70,6 +70,17 @@ async def test_an_alert_is_listed_shown_and_taken_in_hand(pool, settings, now):
     assert await load_acknowledgements(pool, [KEY]) == {}
 
 
+async def test_what_fires_and_is_worst_is_listed_first(pool, settings, now):
+    rows = [("later", "warning", now), ("worst", "emergency", now - HOUR), ("in hand", "emergency", now - MINUTE)]
+    for key, severity, at in rows:
+        await put(pool, alert(key=key, severity=severity, summary=key, at=at))
+    await alerts.acknowledge(settings, "in hand", "", "anna (cli)", False, False, paper())
+    await alerts.show_list(settings, "open", "", 10, False, out := paper())
+    assert [line.rsplit("  ", 1)[1] for line in text_of(out).splitlines()[1:]] == ["worst", "later", "in hand"]
+    await alerts.show_one(settings, "in hand", False, out := paper())
+    assert "acknowledged by anna (cli), episode 1" in text_of(out)
+
+
 async def test_json_is_what_the_api_says(pool, settings, now):
     await put(pool, alert(at=now - HOUR))
     await alerts.show_one(settings, KEY, True, out := paper())
@@ -89,7 +100,7 @@ async def test_an_alert_that_is_not_there_or_not_alone_is_said_plainly(pool, set
 async def test_a_silence_is_made_listed_and_ended(pool, settings, now):
     await put(pool, alert(at=now - MINUTE))
     await silences.add(settings, ["team=search"], "2h", "", "a load test", "anna", False, out := paper())
-    assert "it holds back 1 open alerts" in text_of(out)
+    assert "it holds back 1 open alert(s)" in text_of(out)
     name = text_of(out).split()[1]
     await silences.show_list(settings, False, False, out := paper())
     for words in (name, 'team = "search"', "anna", "a load test"):
