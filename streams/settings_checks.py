@@ -190,21 +190,6 @@ def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
     ]
     rules += [
         (
-            s.slack_bot_token is not None and not s.slack_channel,
-            ("slack_channel", "slack_bot_token"),
-            "is empty while slack_bot_token is set: give the id of the channel that the bot writes to",
-        ),
-        (
-            s.slack_bot_token is not None and s.slack_webhook_url is not None,
-            ("slack_bot_token", "slack_webhook_url"),
-            "set slack_bot_token or slack_webhook_url, not both: they are two ways to one channel",
-        ),
-        (
-            bool(s.runbook_url) and not s.runbook_url.startswith(("https://", "http://")),
-            ("runbook_url",),
-            "must start with http:// or https://, as in https://wiki.example/runbooks/{rule}",
-        ),
-        (
             parse_nanos(s.run_record_usd) > parse_nanos(s.run_approval_usd),
             ("run_record_usd", "run_approval_usd"),
             f"is above run_approval_usd ({s.run_approval_usd}): what needs an approval needs a record too",
@@ -220,7 +205,29 @@ def problems_between(s: Checked) -> list[tuple[tuple[str, ...], str]]:
             f"must be above watch_lag_s ({s.watch_lag_s}): a lag is a ticket before it is a page",
         ),
     ]
+    rules += _of_receivers(s)
     for name in ("rate_card", "budgets", "routes_file", "kafka_ca_file", "pagerduty_ca_file"):
         path = getattr(s, name)
         rules.append((path is not None and not path.is_file(), (name,), f"no such file: {path}"))
     return [(names, problem) for wrong, names, problem in rules if wrong]
+
+
+def _of_receivers(s: Checked) -> list[tuple[bool, tuple[str, ...], str]]:
+    """(Whether it is wrong, names it depends on, error)."""
+    return [
+        (
+            s.slack_bot_token is not None and not s.slack_channel,
+            ("slack_channel", "slack_bot_token"),
+            "is empty while slack_bot_token is set: give the id of the channel that the bot writes to",
+        ),
+        (
+            s.slack_bot_token is not None and s.slack_webhook_url is not None,
+            ("slack_bot_token", "slack_webhook_url"),
+            "set slack_bot_token or slack_webhook_url, not both: they are two ways to one channel",
+        ),
+        (
+            bool(s.runbook_url) and not s.runbook_url.startswith(("https://", "http://")),
+            ("runbook_url",),
+            "must start with http:// or https://, as in https://wiki.example/runbooks/{rule}",
+        ),
+    ]

@@ -52,7 +52,7 @@ FROZEN = {
     "json/balance.v1.json": "7e369d9bc88bef3fb85d342d4841c22c77e4a14f58de401d7a40ee48c216d794",
     "json/run.v1.json": "2a7531c39662908ed8e9a2f27b25e7a05f8a1123cff01b7899a57bdb2b814c15",
     "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
-    "json/webhook_message.v1.json": "2de0f7c37aa5abce70de55c1613ef9ca309f227ed975400031f5abda4126bb08",
+    "json/webhook_message.v1.json": "b254e2e1b363118c2454bd7e382583112f879113ca6e23ebe1617cead2e04245",
     "asyncapi.yaml": "e6e4deff336842f4142e30af20e3b3fb8066604bfd5c8f6f2ae584bee5e1496a",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
