@@ -40,12 +40,12 @@ def step(state: WatchState, look: Look, now: int, policy: WatchPolicy) -> tuple[
     looked_at: set[Rule] = set()
     letters, lacking = state.letters, state.lacking
     if look.lags is not None:
-        symptoms.append(checks.lag(look.lags, policy))
+        symptoms.append(checks.lag(look.lags, policy, now))
         looked_at.add("pipeline_lag")
     if look.marks is not None:
         lacking = _lacking(state.lacking, look.marks, now)
         behind = max((now - since for _, since in lacking.values()), default=0)
-        symptoms.append(checks.ledger(look.ledger_silent_us, behind, policy))
+        symptoms.append(checks.ledger(look.ledger_silent_us, behind, policy, now))
         looked_at.add("ledger_behind")
     if look.letters is not None:
         known = {each.topic: remember(state.letters.get(each.topic), each, now) for each in look.letters}
@@ -59,7 +59,7 @@ def step(state: WatchState, look: Look, now: int, policy: WatchPolicy) -> tuple[
         symptoms += checks.unpriced(look.unpriced, look.requests, policy, now)
         looked_at.add("unpriced_usage")
     if look.receivers is not None:
-        symptoms += checks.deliveries(look.receivers, policy)
+        symptoms += checks.deliveries(look.receivers, policy, now)
         looked_at.add("delivery_failing")
     episodes, said = follow(state.episodes, symptoms, looked_at, now)
     return WatchState(at=now, episodes=episodes, letters=letters, lacking=lacking), said

@@ -28,7 +28,7 @@ KNOWN_MINUTES = 7 * DAY_MINUTES
 _NAMED_MAX = 5
 
 
-def lag(lags: Iterable[TopicLag], policy: WatchPolicy) -> Symptom:
+def lag(lags: Iterable[TopicLag], policy: WatchPolicy, now: int) -> Symptom:
     """How long the oldest record that a stage has not read has waited; LEDGER's own input is ``ledger_behind``'s."""
     waiting = sorted((each for each in lags if each.topic != SPEND_CELLS), key=lambda each: -each.oldest_us)
     worst = waiting[0].oldest_us if waiting else 0
@@ -52,12 +52,13 @@ def lag(lags: Iterable[TopicLag], policy: WatchPolicy) -> Symptom:
         threshold=str((policy.lag_page_us if is_page else policy.lag_us) // SECOND),
         unit="s",
         action="Nothing is lost, and every total will be exact; budgets and detectors act as late as this.",
+        since=now - worst,
         hold_us=policy.hold_us,
         settle_us=policy.settle_us,
     )
 
 
-def ledger(silent_us: int | None, behind_us: int, policy: WatchPolicy) -> Symptom:
+def ledger(silent_us: int | None, behind_us: int, policy: WatchPolicy, now: int) -> Symptom:
     """How long ago METER's watermarks, and what METER had counted, should have been in the ledger."""
     worst = max(silent_us or 0, behind_us)
     if behind_us >= (silent_us or 0):
@@ -77,6 +78,7 @@ def ledger(silent_us: int | None, behind_us: int, policy: WatchPolicy) -> Sympto
         threshold=str(policy.ledger_us // SECOND),
         unit="s",
         action="Budgets go on: they do not read the ledger.",
+        since=now - worst,
         hold_us=policy.hold_us,
         settle_us=policy.settle_us,
     )
@@ -124,7 +126,6 @@ def _silence(source: SourceHeard, silent: int, allowed: int, policy: WatchPolicy
         severity="critical" if is_known else "warning",
         observed=str(silent),
         expected=str(allowed),
-        threshold=str(allowed),
         unit="min",
         labels={"source": source.name, "topic": source.topic},
         since=(since + 1) * MINUTE,
@@ -197,31 +198,32 @@ def _unpriced(
     )
 
 
-def deliveries(receivers: Iterable[ReceiverOwed], policy: WatchPolicy) -> list[Symptom]:
+def deliveries(receivers: Iterable[ReceiverOwed], policy: WatchPolicy, now: int) -> list[Symptom]:
     """Receivers that are owed messages for too long, or to which some were given up."""
-    return [_delivery(each, policy) for each in sorted(receivers)]
+    return [_delivery(each, policy, now) for each in sorted(receivers)]
 
 
-def _delivery(found: ReceiverOwed, policy: WatchPolicy) -> Symptom:
+def _delivery(found: ReceiverOwed, policy: WatchPolicy, now: int) -> Symptom:
     is_page = found.pages > 0
     waiting = f"{found.waiting:,} messages to {found.name} wait, the oldest for {span(found.oldest_us / SECOND)}"
     given_up = f"{found.given_up:,} messages to {found.name} were given up within the hour"
     why = f": {found.last_error}" if found.last_error else ""
-    stuck = found.waiting and found.oldest_us >= policy.delivery_us
+    stuck = bool(found.waiting) and found.oldest_us >= policy.delivery_us
     return Symptom(
         rule="delivery_failing",
         scope_type="receiver",
         scope_id=found.name,
-        is_bad=bool(stuck or found.given_up),
+        is_bad=stuck or found.given_up > 0,
         is_well=not found.given_up and found.oldest_us * 2 < policy.delivery_us,
         summary=(waiting if stuck else given_up) + why,
         ended=f"Messages to {found.name} go out again",
         tier="page" if is_page else "ticket",
         severity="emergency" if is_page else "critical",
-        observed=str(found.waiting + found.given_up),
-        threshold=str(policy.delivery_us // SECOND),
-        unit="messages",
-        action=f"Route this rule past {found.name}: it may not be heard there." if found.waiting else "",
+        observed=str(found.oldest_us // SECOND if stuck else found.given_up),
+        threshold=str(policy.delivery_us // SECOND) if stuck else "",
+        unit="s" if stuck else "messages",
+        action="They are kept, and tried again until they are taken." if stuck else "",
+        since=now - found.oldest_us,
         labels={"receiver": found.name},
         hold_us=policy.hold_us,
         settle_us=policy.settle_us,

@@ -236,7 +236,21 @@ def test_the_summary(look, words):
     assert alert.summary.startswith(words)
 
 
-def test_an_alert_says_since_when():
+@pytest.mark.parametrize(
+    ("look", "seconds"),
+    [
+        pytest.param(lag(70), 70, id="the oldest unread record came"),
+        pytest.param(owed(3, 400), 400, id="the oldest message was owed"),
+        pytest.param(Look(marks=[], ledger_silent_us=150 * SECOND), 150, id="the ledger heard of METER last"),
+    ],
+)
+def test_an_alert_says_since_when_and_not_when_it_was_seen(look, seconds):
+    watcher = Watcher()
+    (alert,) = watcher.look(look, 3)
+    assert alert.occurred_at == format_instant(NOON - seconds * SECOND)
+
+
+def test_a_silence_began_with_the_last_minute_in_which_it_was_heard():
     (alert,) = Watcher().look(quiet(always(NOON - 20 * MINUTE), always(NOON, name="//other")))
     assert alert.occurred_at == format_instant(NOON - 19 * MINUTE)
 
