@@ -128,7 +128,8 @@ MESSAGES = {
         group={"team": "search", "owner": "lead@example.test"},
     ),
 }  # fmt: skip
-NO_PAGES = ("report",)
+#: PagerDuty takes no reports; a webhook is told a large group whole, which nobody would read.
+NOT_KEPT = {("report", "pagerduty.json"), ("large-group", "webhook.json")}
 
 
 def as_json(found) -> str:
@@ -193,15 +194,15 @@ def as_written(name: str, text: str) -> str:
     return path.read_text()
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
-@pytest.mark.parametrize("name", MESSAGES)
+@pytest.mark.parametrize(
+    ("name", "channel"),
+    [(name, channel) for name in MESSAGES for channel in CHANNELS if (name, channel) not in NOT_KEPT],
+)
 def test_a_message_is_the_agreed_text(name, channel):
-    if channel == "pagerduty.json" and name in NO_PAGES:
-        pytest.skip("PagerDuty takes no reports")
     text = CHANNELS[channel](MESSAGES[name])
     assert text == as_written(f"{name}.{channel}", text)
 
 
 def test_no_golden_file_is_of_a_message_that_is_gone():
-    known = {f"{name}.{channel}" for name in MESSAGES for channel in CHANNELS}
-    assert {path.name for path in GOLDEN.iterdir()} <= known
+    known = {f"{n}.{c}" for n in MESSAGES for c in CHANNELS if (n, c) not in NOT_KEPT}
+    assert {path.name for path in GOLDEN.iterdir()} == known
