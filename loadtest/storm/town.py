@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from aiohttp import web
 
@@ -27,6 +27,13 @@ PER_MINUTE = {"pagerduty": 300, "slack": 60, "webhook": 600, "email": 60}
 IDS = {"pagerduty": "on-call/pagerduty", "slack": "room/slack", "webhook": "desk/webhook", "email": "duty/email"}
 
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: ``fails``: 503. ``stalls``: no answer in time. ``busy``: 429. ``forgets``: takes the message and loses the answer.
+Mood = Literal["fails", "stalls", "busy", "forgets", "cuts"]
+#: Longer than anybody waits who came while it stalled.
+STALLS_ON_S = 15.0
+
+
 class Door:
     """A server on a port of its own that can be shut, cutting everybody off, and opened again.
 
@@ -39,6 +46,8 @@ class Door:
         self.arrivals: dict[str, list[float]] = {}
         self._paces: dict[str, Pace] = {}
         self._per_minute = per_minute
+        self._mood: Mood | None = None
+        self._mood_ends = 0.0
         app.middlewares.append(self._counted())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         self._context = context
@@ -47,14 +56,32 @@ class Door:
 
     def _counted(self) -> Any:
         @web.middleware
-        async def count(
-            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-        ) -> web.StreamResponse:
+        async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
             self.arrivals.setdefault(request.path, []).append(elapsed_s())
             pace = self._paces.setdefault(request.path, Pace(self._per_minute))
-            return pace.hold(round(elapsed_s() * SECOND)) or await handler(request)
+            held = pace.hold(round(elapsed_s() * SECOND))
+            return held or await self._in_mood(request, handler)
 
         return count
+
+    def be(self, mood: "Mood", seconds: float) -> None:
+        """Answer so for a while."""
+        self._mood, self._mood_ends = mood, elapsed_s() + seconds
+
+    async def _in_mood(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        mood, left_s = self._mood, self._mood_ends - elapsed_s()
+        if mood is None or left_s <= 0:
+            return await handler(request)
+        if mood == "busy":
+            return web.Response(status=429, headers={"Retry-After": str(max(1, round(left_s)))})
+        if mood == "stalls":
+            await asyncio.sleep(left_s + STALLS_ON_S)
+        if mood == "forgets":
+            # It takes the message, and nobody hears of it.
+            await handler(request)
+        if mood in ("forgets", "cuts") and request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=503)
 
     @property
     def held(self) -> int:
@@ -185,12 +212,10 @@ route:
 
     def weather(self, scale: float = 1.0) -> list[Weather]:
         """What befalls the receivers, over some 80 s times ``scale``."""
-        pages, slack, hook = self.pagerduty.faults, self.slack.faults, self.webhook.faults
-        stall_s = 12 * scale
 
-        def plan(faults: Any, kind: Any, times: int, retry_after_s: float = 1.0) -> Callable[[], Awaitable[None]]:
+        def is_in(name: str, mood: Mood, seconds: float) -> Callable[[], Awaitable[None]]:
             async def comes() -> None:
-                faults.plan(kind, times, retry_after_s=retry_after_s, stall_s=stall_s)
+                self.doors[name].be(mood, seconds * scale)
 
             return comes
 
@@ -206,20 +231,20 @@ route:
             self.mail.refusals += ["451 later"] * 5
 
         found = [
-            Weather(4, "PagerDuty answers 500 to 7 requests", plan(pages, "500", 7)),
-            Weather(6, "Slack answers 500 to 6 requests", plan(slack, "500", 6)),
-            Weather(12, "PagerDuty stalls 4 requests", plan(pages, "stall", 4)),
-            Weather(14, "the webhook stalls 4 requests", plan(hook, "stall", 4)),
-            Weather(20, "PagerDuty asks 3 times for 3 s of patience (429)", plan(pages, "429", 3, 3.0)),
-            Weather(22, "Slack asks 3 times for 3 s of patience (429)", plan(slack, "429", 3, 3.0)),
+            Weather(4, "PagerDuty fails for 5 s", is_in("pagerduty", "fails", 5)),
+            Weather(6, "Slack fails for 5 s", is_in("slack", "fails", 5)),
+            Weather(12, "PagerDuty stalls for 5 s", is_in("pagerduty", "stalls", 5)),
+            Weather(14, "the webhook stalls for 5 s", is_in("webhook", "stalls", 5)),
+            Weather(20, "PagerDuty answers 429 for 4 s", is_in("pagerduty", "busy", 4)),
+            Weather(22, "Slack answers 429 for 4 s", is_in("slack", "busy", 4)),
             Weather(27, "PagerDuty restarts and is away for 8 s", restart("pagerduty", 8)),
             Weather(34, "Slack is away for 8 s", restart("slack", 8)),
             Weather(38, "the webhook is away for 5 s", restart("webhook", 5)),
-            Weather(44, "PagerDuty takes 3 events and loses the answers", plan(pages, "lose_answer", 3)),
+            Weather(44, "PagerDuty takes events and loses the answers for 3 s", is_in("pagerduty", "forgets", 3)),
             Weather(46, "the mail server says 451 five times", mail_refuses),
-            Weather(50, "Slack cuts 5 connections", plan(slack, "drop", 5)),
-            Weather(66, "PagerDuty answers 500 to 7 requests", plan(pages, "500", 7)),
+            Weather(50, "Slack cuts connections for 4 s", is_in("slack", "cuts", 4)),
+            Weather(66, "PagerDuty fails for 5 s", is_in("pagerduty", "fails", 5)),
             Weather(72, "PagerDuty restarts and is away for 5 s", restart("pagerduty", 5)),
-            Weather(80, "PagerDuty takes 3 events and loses the answers", plan(pages, "lose_answer", 3)),
+            Weather(80, "PagerDuty takes events and loses the answers for 3 s", is_in("pagerduty", "forgets", 3)),
         ]
         return [one._replace(at_s=one.at_s * scale) for one in found]

@@ -20,7 +20,7 @@ ASKED_S_MAX = 900.0
 GIVE_UP_AFTER_US = 24 * 60 * MINUTE
 #: So many failures in a row open a receiver's circuit, for the first pause or longer.
 FAILURES_TO_OPEN = 5
-OPEN_S, OPEN_S_MAX = 2.0, 30.0
+OPEN_S, OPEN_S_MAX = 2.0, 15.0
 #: While it is tried whether a receiver works again, nothing else is sent to it; longer than any attempt takes.
 PROBE_US = 20 * SECOND
 #: Who is told instead is told after so many failures of a message, or so long after it was owed and failed.

@@ -152,6 +152,9 @@ class PostgresOutbox:
         async def attempt() -> None:
             async with self._pool.acquire() as connection, connection.transaction():
                 thread_key = await connection.fetchval(_SENT, said.notification_id, receipt)
+                if thread_key is None:
+                    # Somebody has deleted the row meanwhile: there is nothing left to mark.
+                    return
                 await connection.execute(_OPEN_THREAD, said.receiver, thread_key, receipt)
                 await _tried(connection, delivery, took_s, "sent")
                 await connection.execute(_STANDS_WELL, said.receiver)

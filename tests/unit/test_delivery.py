@@ -20,10 +20,12 @@ from streams.core.delivery import (
     after_success,
     digest_of,
     is_down,
+    policies,
     retry_in_s,
 )
 from streams.core.notifying import Notification
-from streams.core.routes import RateLimit
+from streams.core.routes import Integration, RateLimit, ReceiverRule, Routes
+from streams.core.routes_default import default_routes
 from streams.delivering import Failure, Standing, Waiting
 from tests.unit.records import NOON
 
@@ -104,7 +106,7 @@ def test_what_was_on_its_way_when_the_circuit_opened_says_nothing_new():
     assert after_failure("slack", DOWN, NO_ANSWER, NOON - SECOND, NOON + SECOND) == DOWN
 
 
-def test_each_failed_probe_doubles_the_pause_up_to_half_a_minute():
+def test_each_failed_probe_doubles_the_pause_up_to_a_quarter_of_a_minute():
     standing, now, pauses = failed(FAILURES_TO_OPEN), NOON, []
     for _ in range(9):
         now = standing.open_until
@@ -222,3 +224,20 @@ def test_the_same_held_messages_make_the_same_digest_in_any_order():
     assert digest_of("slack", held, NOON).notification_id == digest_of("slack", held[::-1], NOON + 1).notification_id
     more = [*held, msgspec.structs.replace(held[0], notification_id="other")]
     assert digest_of("slack", more, NOON).notification_id != digest_of("slack", held, NOON).notification_id
+
+
+@pytest.mark.parametrize(
+    ("name", "messages"),
+    [
+        pytest.param("pagerduty", 120, id="what PagerDuty documents"),
+        pytest.param("slack", 60, id="a message a second"),
+        pytest.param("room/slack", 7, id="what routes.yaml says of its receiver"),
+        pytest.param("gone", None, id="none for one that the routes do not know"),
+    ],
+)
+def test_the_limit_of_a_receiver(name, messages):
+    routes = default_routes(["pagerduty", "slack"])
+    room = ReceiverRule("room", (Integration("room/slack", "slack"),), rate_limit=RateLimit(7, MINUTE))
+    routes = Routes(routes.root, routes.receivers | {"room": room})
+    bucket = policies(routes, [(name, False)])[name].bucket
+    assert (bucket.limit.messages if bucket else None) == messages
