@@ -39,7 +39,7 @@ def default_routes(configured: Collection[str]) -> Routes:
                 "default/delivery",
                 "email",
                 "slack",
-                matchers=(Matcher("rule", "=", "delivery_failing"), Matcher("tier", "!=", "page")),
+                matchers=(Matcher("rule", "=", "delivery_failing"), Matcher("tier", "=", "ticket")),
             ),
             route("default/pages", "pagerduty", "slack", matchers=(Matcher("tier", "=", "page"),)),
             route("default/critical", "slack", matchers=(Matcher("severity", "=~", "critical|emergency"),)),
