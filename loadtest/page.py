@@ -138,6 +138,8 @@ async def measure(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
             "owed to sent": summary([float(row["sent"] - row["owed"]) for row in ways if row["sent"]]) if ways else {},
         },
         "load_average": load_average(),
+        # Below 0: the rig and all that it measures went before other programs.
+        "nice": os.nice(0),
     }
 
 

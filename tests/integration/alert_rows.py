@@ -50,12 +50,12 @@ async def put(pool: asyncpg.Pool, said: Alert) -> None:
     await pool.execute("update alert_history set recorded_at = stated_at where dedup_key = $1", said.dedup_key)
 
 
-async def tell(pool: asyncpg.Pool, said: Alert, receiver: str, thread_key: str = "", action: str = "trigger") -> str:
-    """Owe a message about an alert; its id."""
-    name = keys.digest(said.alert_id, receiver, thread_key, action)
+async def tell(pool: asyncpg.Pool, said: Alert, receiver: str, thread_key: str = "", *others: Alert) -> str:
+    """Owe a message about an alert, and others of its group; its id."""
+    name = keys.digest(said.alert_id, receiver, thread_key)
     message = Notification(
-        notification_id=name, receiver=receiver, thread_key=thread_key or said.dedup_key, action=action,
-        reason="opened", alerts=(said,),
+        notification_id=name, receiver=receiver, thread_key=thread_key or said.dedup_key, action="trigger",
+        reason="opened", alerts=(said, *others),
     )  # fmt: skip
     async with pool.acquire() as connection, connection.transaction():
         await owe(connection, [message])
