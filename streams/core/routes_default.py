@@ -34,6 +34,13 @@ def default_routes(configured: Collection[str]) -> Routes:
         routes=(
             # A lead without a mail server would never hear of it.
             route("default/approvals", "email", "slack", matchers=(Matcher("rule", "=", "approval_wanted"),)),
+            # Whichever of them it is that takes nothing, the other hears of it.
+            route(
+                "default/delivery",
+                "email",
+                "slack",
+                matchers=(Matcher("rule", "=", "delivery_failing"), Matcher("tier", "=", "ticket")),
+            ),
             route("default/pages", "pagerduty", "slack", matchers=(Matcher("tier", "=", "page"),)),
             route("default/critical", "slack", matchers=(Matcher("severity", "=~", "critical|emergency"),)),
         ),

@@ -19,6 +19,8 @@ ASK_S = 10.0
 _EPOCH = date(1970, 1, 1)
 #: What waits in an ordinary way has been tried, or was due, for longer than this.
 OWED_S = 10.0
+#: A receiver that took a message within this works.
+WORKS_S = 60.0
 SOURCES_MAX = 2_000
 MODELS_MAX = 50
 ERROR_LENGTH = 200
@@ -64,16 +66,19 @@ _REQUESTS = """
 select hour, sum(requests)::bigint as calls from ledger_cells
 where hour >= $1 and hour < $2 and category = 'llm' group by hour
 """
+#: A receiver that takes messages has more to say than its limit lets through, and does not fail.
 _OWED = f"""
-select receiver,
-    count(*) filter (where state = 'owed' and (attempts > 0 or due_at < now())) as waiting,
-    coalesce(extract(epoch from now() - min(owed_at) filter (
-        where state = 'owed' and owed_at < now() - interval '{OWED_S} seconds' and (attempts > 0 or due_at < now())
+select o.receiver, count(*) filter (where is_due) as waiting,
+    coalesce(extract(epoch from now() - min(o.owed_at) filter (
+        where is_due and o.owed_at < now() - interval '{OWED_S} seconds'
+            and (r.last_sent_at is null or r.last_sent_at < now() - interval '{WORKS_S} seconds')
     )), 0)::float8 as oldest_s,
-    count(*) filter (where state = 'owed' and (attempts > 0 or due_at < now()) and body->>'tier' = 'page') as pages,
-    count(*) filter (where state = 'given_up' and owed_at > now() - interval '1 hour') as given_up,
-    (array_agg(last_error order by position desc) filter (where last_error is not null and state <> 'sent'))[1] as error
-from outbox where state <> 'sent' group by receiver
+    count(*) filter (where is_due and o.body->'alerts' @> '[{{"tier": "page"}}]') as pages,
+    count(*) filter (where o.state = 'given_up' and o.owed_at > now() - interval '1 hour') as given_up,
+    (array_agg(o.last_error order by o.position desc) filter (where o.last_error is not null))[1] as error
+from outbox o left join notify_receivers r using (receiver),
+    lateral (select o.state = 'owed' and (o.attempts > 0 or o.due_at < now()) as is_due) due
+where o.state in ('owed', 'given_up') group by o.receiver
 """
 _SILENT = """
 select extract(epoch from clock_timestamp() - max(updated_at))::float8 from ledger_sources

@@ -304,6 +304,15 @@ async def test_a_receiver_that_takes_nothing_is_told_and_fails_the_heartbeat_whi
     assert deployed.switch.verdicts() == ["fail", "well"]
 
 
+async def test_a_receiver_that_works_and_has_more_to_say_than_its_limit_does_not_fail(deployed):
+    await owe(deployed.pool, "slack")
+    await deployed.pool.execute("insert into notify_receivers (receiver, last_sent_at) values ('slack', now())")
+    assert await deployed.rounds(deployed.watcher()) == []
+    assert deployed.switch.verdicts() == ["well"]
+    await deployed.pool.execute("update notify_receivers set last_sent_at = now() - interval '2 minutes'")
+    assert await deployed.rounds(deployed.watcher("a")) == [("delivery_failing", "opened", "ticket")]
+
+
 # -- the store --------------------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,12 @@ def grouped(**more) -> Routes:
         pytest.param(alert(historic=True), [], id="history is only shown"),
         pytest.param(alert(rule="approval_wanted", tier="ticket"), ["email", "slack"], id="an approval goes by both"),
         pytest.param(alert(rule="approval_wanted", tier="note"), [], id="a note is no approval"),
+        pytest.param(
+            alert(rule="delivery_failing", tier="ticket", severity="critical"),
+            ["email", "slack"],
+            id="of a receiver that takes nothing another hears",
+        ),
+        pytest.param(alert(rule="delivery_failing"), ["pagerduty", "slack"], id="and of one that is owed a page too"),
     ],
 )
 def test_without_a_file_alerts_go_where_they_always_went(one, receivers):
