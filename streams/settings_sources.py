@@ -27,6 +27,7 @@ SECRETS = (
     "smtp_password",
     "billing_webhook_secret",
     "approval_secret",
+    "pagerduty_webhook_secret",
     "heartbeat_url",
 )
 

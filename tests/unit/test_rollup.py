@@ -88,11 +88,12 @@ def test_drivers_are_found_from_the_hours_of_a_scope():
             cell_id=two.cell_id, hour=at, source=two.source, segment=0, revision=0, block=0,
             rows=[SpenderRow("k1", "u", 1, two.totals.cost_nanos, 1)],
         )  # fmt: skip
-        rollup = filled(one, two)
+        # Of the oldest hour that is held nobody knows what came before.
+        rollup = filled(cell("search", hour=at - 2 * HOUR, nanos=1), one, two)
         place = (two.cell_id, two.source.slot(), 0)
         rollup.note_spenders(place, "0", msgspec.json.encode(rows))
         rollup.note_spenders(place, "0", msgspec.json.encode(rows))
-        [found] = [each for each in stated(rollup) if each.scope == "org:acme"]
+        [found] = [each for each in stated(rollup) if (each.scope, each.hour) == ("org:acme", at)]
         return found
 
     before, after = hour(NOON), hour(NOON + HOUR, nanos=2 * USD, requests=35, input_tokens=350)

@@ -153,6 +153,7 @@ def test_no_message_and_no_table_repeats_a_secret(name: str) -> None:
         "smtp_password": PASSWORD,
         "kafka_sasl_password": PASSWORD,
         "approval_secret": PASSWORD.ljust(16, "x"),
+        "pagerduty_webhook_secret": PASSWORD.ljust(16, "x"),
         "heartbeat_url": f"https://{PASSWORD}",
     }
     needed = {"smtp_password": {"smtp_username": "u"}, "slack_bot_token": {"slack_channel": "C1"}}
