@@ -12,7 +12,7 @@ import msgspec
 
 from detectors.spend_spike import Siblings
 from schemas.alerts import Alert
-from schemas.instants import DAY, HOUR
+from schemas.instants import DAY
 from schemas.readers import HOUR_STATEMENTS
 from schemas.statements import HourStatement
 from schemas.versions import Versioned
@@ -21,7 +21,7 @@ from streams.agents.keyed import KeyedAgent, alert_record
 from streams.agents.shell import decoded
 from streams.clock import Clock, StreamClock
 from streams.core.composition import USUALS, Composition
-from streams.core.detect_regime import OPEN_HOURS_MAX, REGIME_STATES, RegimePolicy, RegimeState, step_hour, tick_regime
+from streams.core.detect_regime import REGIME_STATES, RegimePolicy, RegimeState, step_hour, tick_regime
 from streams.core.detect_spike import step_spike, tick_spike
 from streams.core.detect_spike_memory import SiblingsOf
 from streams.core.detect_spike_policy import KINDS, SpikePolicy
@@ -238,5 +238,4 @@ class RegimeAgent(HoursAgent[RegimeState]):
 
     def odd(self, state: RegimeState) -> frozenset[int]:
         """Habits that an alert is about are not the usual ones."""
-        hours = range(state.next_hour - OPEN_HOURS_MAX * HOUR, state.next_hour, HOUR)
-        return frozenset(hours) if state.incidents else frozenset()
+        return frozenset(state.odd)

@@ -95,6 +95,8 @@ class RegimeState(msgspec.Struct, frozen=True):
     shares: dict[str, float] = {}
     incidents: dict[str, RegimeIncident] = {}
     resolved: list[Alert] = []
+    #: Of the last hours that were judged, those that an alert is about: they say nothing of what is usual.
+    odd: list[int] = []
 
 
 REGIME_STATES = Versioned("a scope's habits", RegimeState)
@@ -197,6 +199,8 @@ def step_regime(
         shares=_shares(state, shares, incidents) if enough else state.shares,
         incidents=incidents,
         resolved=[alert for alert in said if alert.status == "resolved"] or state.resolved,
+        odd=[each for each in state.odd if each > hour - 2 * OPEN_HOURS_MAX * HOUR]
+        + ([hour] if state.incidents or incidents else []),
     ), said
 
 
@@ -208,7 +212,6 @@ def tick_regime(
     lessons: Lessons = NO_LESSONS,
 ) -> tuple[RegimeState, list[Alert]]:
     """Judge hours that are over, and resolve what a scope that says nothing more has left open, or people explained.
-
     Returns the very state given where nothing is due.
     """
     if state.incidents:

@@ -70,7 +70,7 @@ FROZEN = {
     "hour_statement.v1.json": "5aae3333d4acd349",
     "idle_state.v1.json": "b01e77902f1deb67",
     "loop_state.v1.json": "11c16ba03e785090",
-    "regime_state.v1.json": "a6a008fb98540710",
+    "regime_state.v1.json": "3e541a05e41cff03",
     "rolled_cell.v1.json": "7bcc818442e12761",
     "rollup_progress.v1.json": "26ba69d2aea3d8c2",
     "runaway_state.v1.json": "247e303c25fdb662",
