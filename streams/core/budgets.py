@@ -11,7 +11,7 @@ import msgspec
 
 from schemas.alerts import Alert
 from schemas.commands import JobAck, JobCommand, ThrottleCommand
-from schemas.instants import DAY, HOUR, MINUTE, SECOND
+from schemas.instants import DAY, MINUTE, SECOND
 from streams.core import budget_commands as commands
 from streams.core.budget_account import (
     BURN_SHOWN_US,
@@ -20,7 +20,6 @@ from streams.core.budget_account import (
     carried_from,
     ends_at,
     first_revision,
-    hourly_burn_of,
     key_of,
     opened,
     standing,
@@ -82,6 +81,7 @@ class Around(NamedTuple):
     #: Whether the terms have just changed: what follows from that is news, however long ago the last money came.
     is_redefined: bool = False
     #: Whether the stream runs ahead of the clock: what came in many of its minutes is stated within few of its seconds.
+    #: Nobody can say then what is under way, so measures hold where money has come to, and none before.
     is_replayed: bool = False
 
 
@@ -124,8 +124,7 @@ def decide(
         state.carried_nanos = state.carried_nanos if carried is None else carried
     stands = standing(state, terms, now, policy.live_within_us)
     if around.is_replayed:
-        burn = hourly_burn_of(state, now) * SECOND // HOUR
-        stands = msgspec.structs.replace(stands, burn=burn, recent_burn=burn)
+        stands = msgspec.structs.replace(stands, burn=0, recent_burn=0)
     if is_idle(state, terms, now):
         # What it held is let go of, and what it told taken back, before it is forgotten.
         stands = msgspec.structs.replace(stands, is_over=True, is_historic=True)

@@ -332,7 +332,7 @@ def test_the_counter_of_a_silent_session_leaves_memory(hours, ledger, left):
     partition = _agents()
     partition.fold([usage_record(0, session_id="s1", input_tokens=5)], 1)
     partition.fold([usage_record(1, at=NOON + hours * HOUR, session_id="s2", input_tokens=7)], 2)
-    partition.changed_counters, partition.changed_cells = {}, {}
+    partition.changed_counters, partition.changed_cells, partition.unstated = {}, {}, {}
     partition.evict(ledger)
     assert _sessions(partition) == left
     # The one budget of a team is never one of many: it stays.
@@ -344,7 +344,7 @@ def test_what_comes_to_a_session_after_that_is_a_new_segment_also_over_a_lane_th
     at = NOON + HOUR - MINUTE
     partition.fold([usage_record(n, at=at, session_id="s1", input_tokens=5) for n in range(3)], 3)
     partition.fold([usage_record(3, at=at + 40 * MINUTE, session_id="s2", input_tokens=7)], 4)
-    partition.changed_counters, partition.changed_cells = {}, {}
+    partition.changed_counters, partition.changed_cells, partition.unstated = {}, {}, {}
     assert [gone.cost_nanos for gone in partition.evict(10)] == [150]
     late = usage_record(4, at=at, arrived=at + 41 * MINUTE, session_id="s1", input_tokens=2)
     partition.fold([late], 5)
