@@ -57,6 +57,7 @@ def hold(state: BudgetState, terms: Terms, standing: Standing, delay_us: int) ->
     reserve = reserve_of(_gliding_at(standing) if state.glide_rpm else standing, delay_us)
     rungs = {rung.percent for rung in terms.thresholds if rung.measures and rung.on == "spent"}
     block = blocking_percent(terms)
+    was_blocked = block in state.holds
     for percent, kept in list(state.holds.items()):
         at = block if percent == SHED else percent
         is_known = at is not None and (percent == SHED or percent in rungs)
@@ -65,7 +66,9 @@ def hold(state: BudgetState, terms: Terms, standing: Standing, delay_us: int) ->
             del state.holds[percent]
         elif standing.is_whole or not kept.is_sure:
             kept.is_sure = _is_sure(standing, percent, kept.reserve_nanos)
-    if SHED in state.holds and block is not None and _is_calm(standing, block, delay_us):
+    # What was shed on the way to a block that has held and is lifted says nothing of the next way there.
+    is_lifted = was_blocked and block not in state.holds
+    if SHED in state.holds and block is not None and (is_lifted or _is_calm(standing, block, delay_us)):
         del state.holds[SHED]
     if standing.is_historic:
         return

@@ -302,6 +302,15 @@ def test_a_burst_that_goes_on_as_far_as_it_is_let_stays_slowed():
         assert story.does == ["rate_limit"], second
 
 
+def test_a_credit_that_lifts_a_block_ends_the_glide_that_led_to_it():
+    story = _burst().spend(101, after_s=1, requests=200, duration_ms=2_000_000)
+    assert "block" in story.does
+    # The credit comes from a source that was never heard: the burst stands in the samples as before.
+    story.spend(-61, after_s=15, partition=1)
+    assert story.does == []
+    assert [command.action for command in story.commands[-2:]] == ["block", "allow"]
+
+
 @pytest.mark.parametrize(("replayed", "does"), [(False, ["rate_limit"]), (True, [])], ids=["live", "in a replay"])
 def test_minutes_that_are_stated_within_seconds_are_no_burst_in_a_replay(replayed, does):
     # Four partitions in turn: what each took in over two minutes comes within a second of the stream.
