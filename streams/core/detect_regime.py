@@ -111,9 +111,10 @@ def step_hour(
     lessons: Lessons = NO_LESSONS,
 ) -> tuple[RegimeState, list[Alert]]:
     """Take in what a partition says of an hour that is over there, which replaces what it had; returns the new state
-    and what there is to say of hours that are over everywhere.
+    and what there is to say of the oldest of too many hours.
 
-    ``made_of`` holds the statement where it is the newest of its part. What is not changes nothing, and neither does
+    Other hours are judged by ``tick_regime``: partitions speak in turn, and what one says must not close an hour while
+    the words of the others of the same round are under way. ``made_of`` holds the statement where it is the newest of its part. What is not changes nothing, and neither does
     what comes for an hour after it was judged.
     """
     hour, part, reaches = statement.hour, statement.part, dict(state.reaches)
@@ -124,14 +125,14 @@ def step_hour(
     if hour >= state.next_hour and made_of.hours.get(hour, {}).get(part) is statement:
         parts = {**state.hours.get(hour, {}), part: totals_of(statement)}
         state = replace(state, hours={**state.hours, hour: parts})
-    return _closed(state, now, policy, made_of, lessons)
+    return _closed(state, 0, now, policy, made_of, lessons)
 
 
 def _closed(
-    state: RegimeState, now: int, policy: RegimePolicy, made_of: Composition, lessons: Lessons
+    state: RegimeState, at: int, now: int, policy: RegimePolicy, made_of: Composition | None, lessons: Lessons
 ) -> tuple[RegimeState, list[Alert]]:
-    """Judge the hours that every partition has passed, and the oldest of too many."""
-    at, said = reached(state.reaches, now), []
+    """Judge the hours that every partition has passed, which have all come to ``at``, and the oldest of too many."""
+    said = list[Alert]()
     for place, hour in enumerate(sorted(state.hours)):
         if hour + HOUR + policy.grace_us > at and len(state.hours) - place <= OPEN_HOURS_MAX:
             break
@@ -186,7 +187,7 @@ def step_regime(
                 detector.accept(known.hour)
         if found is not None:
             if status:
-                why = _Why() if made_of is None or status == "resolved" else _why(made_of, hour, totals)
+                why = _Why() if status == "resolved" else _why(made_of, hour, totals)
                 found, alert = _told(state.scope, name, found, status, now, policy, why)
                 said.append(alert)
             if status != "resolved":
@@ -219,7 +220,7 @@ def tick_regime(
         if told:
             return state, told
     if state.hours:
-        return _closed(state, now, policy, Composition() if made_of is None else made_of, lessons)
+        return _closed(state, reached(state.reaches, now), now, policy, made_of, lessons)
     silent = now - state.next_hour >= policy.accept_after_us
     if not state.incidents or not silent:
         return state, []
@@ -333,8 +334,10 @@ class _Why(NamedTuple):
     org: str = ""
 
 
-def _why(made_of: Composition, hour: int, totals: HourTotals) -> _Why:
+def _why(made_of: Composition | None, hour: int, totals: HourTotals) -> _Why:
     """Against as many requests as usual ones: what habits add, without what more use adds."""
+    if made_of is None:
+        return _Why()
     usual = made_of.usual_cost(totals.requests)
     return _Why(made_of.drivers(hour, usual) if usual else None, made_of.organisation(hour))
 
@@ -346,7 +349,7 @@ def _told(
     status: Status,
     now: int,
     policy: RegimePolicy,
-    why: "_Why",
+    why: _Why,
 ) -> tuple[RegimeIncident, Alert]:
     scope_type, _, scope_id = scope.partition(":")
     rule: Rule = "token_cost" if name == "tokens_per_success" else "regime_change"

@@ -199,6 +199,8 @@ def test_hours_in_parts_and_pieces_say_what_whole_hours_do(statements):
                 so_far = part if number == statements else parts_of(part, statements)[0]
                 state, said = step_hour(state, *heard(made_of, name, start, so_far, at), at, POLICY)
                 alerts += said
+            state, said = tick_regime(state, at, POLICY, made_of)
+            alerts += said
     state, said = tick_regime(state, START + (CHANGE + 13) * HOUR, POLICY)
     alerts += said
     assert [(a.alert_id, a.observed, a.tier) for a in alerts] == [(a.alert_id, a.observed, a.tier) for a in whole]

@@ -68,6 +68,8 @@ def play(spent, plan) -> Hours:
     for n, hour_spent in enumerate(spent, KNOWN):
         hour, so_far = START + n * HOUR, dict.fromkeys(USUAL, 0)
         for step in range(3):
+            # The detectors look at the time every few seconds, whether or not anything is said.
+            world.tick(hour + (10 + 20 * step) * MINUTE)
             for part in (0, 1):
                 own = []
                 for name, added in hour_spent.items():
@@ -78,7 +80,8 @@ def play(spent, plan) -> Hours:
                 how, restarted, at_once = next(steps)
                 if restarted == "rollup":
                     world.restart_rollup()
-                if how != "no round" or step == 2:
+                # Where an hour ends there is one: ROLLUP's rounds are a minute apart, and hours close after minutes.
+                if how != "no round" or step != 1:
                     world.round(dies=how == "dies")
                     world.judge(at_once)
                 if restarted == "detectors":
