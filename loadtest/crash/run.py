@@ -27,8 +27,9 @@ logger = logging.getLogger("crash-rig")
 
 #: From the end of load and faults until every record was acknowledged by every stage.
 SETTLE_DEADLINE_S = 120.0
-#: For timers, receivers (a page waits for its dead worker's lease) and the last commit after that.
-AGREE_DEADLINE_S = 40.0
+#: For timers, receivers (a page waits for its dead worker's lease), burn that is forgotten after a minute of silence,
+#: and the last commit after that.
+AGREE_DEADLINE_S = 90.0
 POLL_S = 0.5
 #: Of its amount; the refund takes the blocked budget from 120 % to about 40 %.
 REFUND_PERCENT = 80
