@@ -113,9 +113,8 @@ def step_hour(
     """Take in what a partition says of an hour that is over there, which replaces what it had; returns the new state
     and what there is to say of the oldest of too many hours.
 
-    Other hours are judged by ``tick_regime``: partitions speak in turn, and what one says must not close an hour while
-    the words of the others of the same round are under way. ``made_of`` holds the statement where it is the newest of its part. What is not changes nothing, and neither does
-    what comes for an hour after it was judged.
+    ``made_of`` holds the statement where it is the newest of its part; what is not changes nothing, nor does what comes
+    for an hour that was judged. ``tick_regime`` judges: partitions speak in turn, and no hour may close before all have.
     """
     hour, part, reaches = statement.hour, statement.part, dict(state.reaches)
     for slot, come in statement.reach.items():
@@ -185,13 +184,12 @@ def step_regime(
             found, status = _continued(state.scope, name, known, hour, score, totals, policy, may_settle)
             if status == "resolved" and hour - known.opened >= policy.accept_after_us:
                 detector.accept(known.hour)
-        if found is not None:
-            if status:
-                why = _Why() if status == "resolved" else _why(made_of, hour, totals)
-                found, alert = _told(state.scope, name, found, status, now, policy, why)
-                said.append(alert)
-            if status != "resolved":
-                incidents[name] = found
+        if found is not None and status:
+            why = _Why() if status == "resolved" else _why(made_of, hour, totals)
+            found, alert = _told(state.scope, name, found, status, now, policy, why)
+            said.append(alert)
+        if found is not None and status != "resolved":
+            incidents[name] = found
         detectors[name] = detector.state()
     return replace(
         state,
@@ -392,9 +390,8 @@ def _told(
 
 
 def _summary(scope_type: str, scope_id: str, name: str, incident: RegimeIncident, status: Status) -> str:
-    subject, score = words.scope_words(scope_type, scope_id), incident.score
-    seen, usual = figure(name, score.observed), figure(name, score.expected or 0)
-    habit = RATIOS[name].words.lower()
+    subject, habit = words.scope_words(scope_type, scope_id), RATIOS[name].words.lower()
+    seen, usual = figure(name, incident.score.observed), figure(name, incident.score.expected or 0)
     if status == "resolved":
         return f"{subject}: {habit} is back to the usual {usual}, or {seen} is the usual from now on"
     since = format_instant(incident.hour)[:16].replace("T", " ")
