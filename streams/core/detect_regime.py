@@ -114,7 +114,7 @@ def step_hour(
     and what there is to say of the oldest of too many hours.
 
     ``made_of`` holds the statement where it is the newest of its part; what is not changes nothing, nor does what comes
-    for an hour that was judged. ``tick_regime`` judges: partitions speak in turn, and no hour may close before all have.
+    for an hour that was judged. ``tick_regime`` judges: partitions speak in turn, no hour may close before all have.
     """
     hour, part, reaches = statement.hour, statement.part, dict(state.reaches)
     for slot, come in statement.reach.items():
