@@ -2,15 +2,19 @@
 
 What comes is kept unread, the newest of each key, until a round reads it: a busy cell is stated several times a second,
 and its last total says it all. A round writes statements, then cells and progress, then acknowledges; a crash between
-any two of these says and keeps the same again. Rounds are rarer where they cost more, but no rarer than detection
-within a minute allows; and one is made at once when partitions are given away, since that waits for the
-acknowledgement.
+any two of these says and keeps the same again. All partitions have their round together, and what is said is said hour
+by hour: of a backlog no detector hears all of one partition before the first of another. Rounds are rarer where they
+cost more, but no rarer than detection within a minute allows; and one is made at once when partitions are given away,
+since that waits for the acknowledgement.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from heapq import merge
+from itertools import islice
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,7 +24,7 @@ from schemas.statements import CellStatement, HourStatement
 from streams.agents.entries import is_of_spenders, is_watermark
 from streams.agents.shell import STALL_S, EvictedError, decoded, fail_stop
 from streams.clock import Clock, StreamClock, elapsed_s
-from streams.core.rolling import KEPT_CELLS, PROGRESS, KeptCell, Progress, Rolling, Round
+from streams.core.rolling import EVER, KEPT_CELLS, PROGRESS, KeptCell, Progress, Rolling, Round, in_step
 from streams.core.rollup import RolledCell
 from streams.transport import Outgoing, RecordBatch, StateTable, partition_of
 
@@ -30,6 +34,11 @@ _PROGRESS = b"p"
 SHARE, ROUND_MAX_S = 0.01, 50.0
 POLL_S = 0.1
 SLICE_S = 0.01
+#: A partition that was given to us, or a source that came further, within so many seconds may be catching up: old
+#: hours wait for it.
+MOVING_S = 5.0
+#: So many statements are written at once.
+AT_ONCE = 10_000
 
 
 def hour_record(statement: HourStatement, partitions: int) -> Outgoing:
@@ -56,18 +65,34 @@ def cell_key(cell: RolledCell) -> bytes:
 class _Partition:
     """What has come for a partition since its last round."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, moved_at: float) -> None:
         self.rolling = Rolling(number)
+        #: How far each source had come when that was last looked at, and since when; at first any may still speak.
+        self.moved: dict[str, tuple[int, float]] = {"": (0, moved_at)}
         self.newest: dict[bytes, Any] = {}
         self.events: list[Any] = []
         self.end: int | None = None
+
+
+class _Begun(NamedTuple):
+    """A partition whose round is under way, and the batches that were read for it."""
+
+    number: int
+    part: _Partition
+    events: list[Any]
 
 
 class RollupAgent:
     """All partitions of ``spend.cells`` of this worker."""
 
     def __init__(
-        self, table: StateTable, clock: Clock, *, interval_s: float, is_leaving: Callable[[], bool] = lambda: False
+        self,
+        table: StateTable,
+        clock: Clock,
+        *,
+        interval_s: float,
+        is_leaving: Callable[[], bool] = lambda: False,
+        elapsed: Callable[[], float] = elapsed_s,
     ) -> None:
         """``is_leaving``: whether partitions are being given away, which waits for what is not acknowledged yet.
 
@@ -75,7 +100,7 @@ class RollupAgent:
         """
         self.clock = clock
         self._table = table
-        self._interval_s, self._is_leaving = interval_s, is_leaving
+        self._interval_s, self._is_leaving, self._elapsed = interval_s, is_leaving, elapsed
         self._round_max_s = interval_s if isinstance(clock, StreamClock) else ROUND_MAX_S
         self._found: dict[int, _Partition] = {}
         self._due_at = 0.0
@@ -85,7 +110,7 @@ class RollupAgent:
         table.on_drop = self._drop
 
     def _load(self, partition: int, found: dict[bytes, bytes]) -> None:
-        part = self._found[partition] = _Partition(partition)
+        part = self._found[partition] = _Partition(partition, self._elapsed())
         cells = [KEPT_CELLS.decode(value).cell for key, value in found.items() if key != _PROGRESS]
         progress = PROGRESS.decode(found[_PROGRESS]) if _PROGRESS in found else Progress()
         part.rolling.restore(cells, progress)
@@ -135,11 +160,32 @@ class RollupAgent:
 
     async def round(self) -> float:
         """A round of every partition; returns the seconds of this process that it took."""
-        cost_s = 0.0
+        spent, rounds = _Spent(), list[_Begun]()
         for number, part in list(self._found.items()):
             if await self._is_ours(number, part):
-                cost_s += await self._round(number, part)
-        return cost_s
+                newest, part.newest = part.newest, {}
+                events, part.events = part.events, []
+                await spent.slices(self._read(part.rolling, newest))
+                rounds.append(_Begun(number, part, events))
+        until, now = self._in_step(), self.clock.now()
+        found = [(each, each.part.rolling.round(now, until)) for each in rounds if self._has(each)]
+        await self._say([each for _, each in found], {each.number: each for each in rounds}, spent)
+        for each, said in found:
+            await self._keep(each, said)
+        return spent.seconds
+
+    def _has(self, each: "_Begun") -> bool:
+        return self._found.get(each.number) is each.part
+
+    def _in_step(self) -> int:
+        """Until which hour old ones are said, so that partitions that catch up do so side by side."""
+        now, comes = self._elapsed(), list[int]()
+        for part in self._found.values():
+            for slot, come in part.rolling.comes().items():
+                if come and part.moved.get(slot, (0, 0.0))[0] != come:
+                    part.moved[slot] = come, now
+            comes += [come for come, moved_at in part.moved.values() if now - moved_at < MOVING_S]
+        return EVER if self._is_leaving() else in_step(comes)
 
     async def _is_ours(self, number: int, part: _Partition) -> bool:
         """After a stall, make sure that the group has not gone on without us before anything is said."""
@@ -149,26 +195,30 @@ class RollupAgent:
         self._awake_at = elapsed_s()
         return self._found.get(number) is part
 
-    async def _round(self, number: int, part: _Partition) -> float:
-        newest, part.newest = part.newest, {}
-        events, part.events = part.events, []
-        spent = _Spent()
-        await spent.slices(self._read(part.rolling, newest))
-        found = part.rolling.round(self.clock.now())
+    async def _say(self, rounds: list[Round], begun: dict[int, "_Begun"], spent: "_Spent") -> None:
+        """Write what rounds say, hour by hour over all of them, and what is deleted."""
         app: Any = self._table.app
-        said: list[Outgoing] = []
-        await spent.slices(self._said(found, app.partitions, said))
-        if said and self._found.get(number) is part:
-            await app.producer.write(said, app.partitions)
-        if self._found.get(number) is not part:
-            return spent.seconds
-        kept = self._kept(found)
+        said: list[tuple[int, Outgoing]] = []
+
+        async def write() -> None:
+            # What was taken away meanwhile is said by its next owner.
+            ours = [record for number, record in said if self._has(begun[number])]
+            said.clear()
+            if ours:
+                await app.producer.write(ours, app.partitions)
+
+        statements = self._said(rounds, app.partitions, said)
+        while await spent.slices(statements, AT_ONCE):
+            await write()
+        await write()
+
+    async def _keep(self, begun: "_Begun", said: Round) -> None:
+        kept = self._kept(said) if self._has(begun) else []
         if kept:
-            await self._table.write(number, kept)
-        if self._found.get(number) is part:
-            for event in events:
+            await self._table.write(begun.number, kept)
+        if self._has(begun):
+            for event in begun.events:
                 event.ack()
-        return spent.seconds
 
     def _read(self, rolling: Rolling, newest: dict[bytes, Any]) -> Iterator[None]:
         """Cells, then spenders, then watermarks, which cover what came before them."""
@@ -189,13 +239,15 @@ class RollupAgent:
             self.clock.observe(mark.stream_time, mark.source.slot())
             rolling.take((), [mark], self.clock.now())
 
-    def _said(self, found: Round, partitions: int, said: list[Outgoing]) -> Iterator[None]:
-        for statement in found.statements:
-            said.append(hour_record(statement, partitions))
+    def _said(self, rounds: list[Round], partitions: int, said: list[tuple[int, Outgoing]]) -> Iterator[None]:
+        for statement in merge(*(each.statements for each in rounds), key=attrgetter("hour")):
+            said.append((statement.part, hour_record(statement, partitions)))
             yield
-        for scope, hour in found.gone:
-            key = hour_key(scope, hour, found.part)
-            said.append(Outgoing(topics.SPEND_HOURS, _place_of(scope, partitions), key, None))
+        for each in rounds:
+            for scope, hour in each.gone:
+                key = hour_key(scope, hour, each.part)
+                said.append((each.part, Outgoing(topics.SPEND_HOURS, _place_of(scope, partitions), key, None)))
+                yield
 
     @staticmethod
     def _kept(found: Round) -> list[tuple[bytes, bytes | None]]:
@@ -213,15 +265,18 @@ class _Spent:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    async def slices(self, steps: Iterator[None]) -> None:
-        began = elapsed_s()
-        for _ in steps:
+    async def slices(self, steps: Iterator[None], most: int | None = None) -> bool:
+        """Take so many steps at most; returns whether there may be more."""
+        began, taken = elapsed_s(), 0
+        for _ in islice(steps, most):
+            taken += 1
             now = elapsed_s()
             if now - began >= SLICE_S:
                 self.seconds += now - began
                 await asyncio.sleep(0)
                 began = elapsed_s()
         self.seconds += elapsed_s() - began
+        return taken == most
 
 
 def _cells(records: Iterable[Any]) -> list[CellStatement]:

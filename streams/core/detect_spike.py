@@ -92,9 +92,15 @@ def tick_spike(
 
 
 def scope_time(state: SpikeState, now: int, policy: SpikePolicy) -> int:
-    """How far event time has come for this scope; at most ``hours_max`` hours behind its newest hour."""
-    newest = max(state.hours, default=0)
-    return max(reached(state.reaches, now), newest - policy.hours_max * HOUR)
+    """How far event time has come for this scope; no more than ``hours_max`` of its hours are after that and its
+    newest.
+
+    What counts is how many there are: where a source catches up, its past and the present are far apart.
+    """
+    at = reached(state.reaches, now)
+    if len(state.hours) <= policy.hours_max:
+        return at
+    return max(at, sorted(state.hours)[-policy.hours_max - 1])
 
 
 def _close(state: SpikeState, memory: Memory, changed: int | None, at: int, policy: SpikePolicy) -> SpikeState:
@@ -228,7 +234,9 @@ def _end(
             state = replace(state, incident=None, told=told)
         elif last_hot != incident.last_hot:
             state = replace(state, incident=replace(incident, last_hot=last_hot))
-    frozen_before = max(state.frozen_before, min(hour_of(at - policy.keep_us), state.next_close))
+    # Before anything was learned the past of a source that catches up may still come.
+    oldest = 0 if memory.is_empty else min(hour_of(at - policy.keep_us), state.next_close)
+    frozen_before = max(state.frozen_before, oldest)
     if frozen_before > state.frozen_before:
         state = replace(
             state,

@@ -9,6 +9,7 @@ bills have other keys than calls), so a scope's hour is stated for each partitio
 What is held of a cell is a ninth of its statement and is all that has to be durable: sums are made of it again.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from heapq import nsmallest
 from operator import sub
@@ -99,10 +100,17 @@ def _quoted(name: str) -> str:
 
 _Place = tuple[str, str, int]
 _LATEST = 1 << 62
+_UNKNOWN = -1
 _ZERO = Figures()
 _NOTHING = _ZERO.numbers()
 #: Offsets are below it: a cell's rank is its offset within its revision.
 _REVISION = 1 << 48
+#: What is heard of an hour that was let go of is whole only where nothing was heard of it before: whoever still holds
+#: what was said then keeps to that.
+_LATE_RANK = -(1 << 61)
+#: Such hours are held for so long (of ``now``) after they last changed, while there are no more cells of them than so
+#: many.
+LATE_KEEP_US, LATE_CELLS_MAX = 6 * HOUR, 200_000
 #: Whose money it was by key is looked up where an hour has cost so much more than the hour before.
 _KEYS_PERCENT, _KEYS_NANOS = 125, 1_000_000_000
 
@@ -136,7 +144,7 @@ class Rollup:
     """The hours of all scopes of one partition of cells."""
 
     def __init__(self) -> None:
-        self._cells: dict[_Place, RolledCell] = {}
+        self.cells: dict[_Place, RolledCell] = {}
         self._hours: dict[tuple[str, int], _Sums] = {}
         #: Statements of each cell's spenders by block, unread: they are asked only where money is strange.
         self._spenders: dict[_Place, dict[str, bytes]] = {}
@@ -146,41 +154,55 @@ class Rollup:
         self._changed: dict[tuple[str, int], None] = {}
         #: Cells that are held anew since it was last asked for them.
         self._unkept: dict[_Place, None] = {}
-        #: What ended before is not taken any more.
+        #: Hours before it were let go of. What comes of them is late, or the past of somebody new here.
         self.frozen_before = 0
+        #: Those of which something came nevertheless, and when it last did.
+        self._late: dict[int, int] = {}
+        #: How many cells there are of them, at most.
+        self._late_cells = 0
         #: The first hour that was heard of: whatever came before it is not known.
         self._oldest = _LATEST
 
     def __len__(self) -> int:
         return len(self._hours)
 
-    def take(self, cell: CellStatement) -> bool:
-        """Take in a cell's total; False where it says nothing new, or of an hour that cannot change any more."""
-        if cell.hour < self.frozen_before or cell.dimensions.category not in METERED:
+    def take(self, cell: CellStatement, now: int = 0) -> bool:
+        """Take in a cell's total; False where it says nothing new."""
+        if cell.dimensions.category not in METERED:
             return False
         place = (cell.cell_id, cell.source.slot(), cell.segment)
-        held = self._cells.get(place)
+        held = self.cells.get(place)
         if held is not None and (cell.revision, cell.offset) <= (held.revision, held.offset):
             return False
+        if cell.hour < self.frozen_before:
+            self._late[cell.hour] = now
+            self._late_cells += held is None
         found = RolledCell(*place, cell.revision, cell.offset, cell.hour, cell.dimensions, figures_of(cell.totals))
         self._add(place, found, held)
-        self._cells[place] = found
+        self.cells[place] = found
         self._unkept[place] = None
         return True
 
     def note_spenders(self, place: _Place, block: str, value: bytes) -> None:
         """Keep the newest statement of a block of a cell's spenders, as it came; METER states them after the cell."""
-        if place in self._cells:
+        if place in self.cells:
             self._spenders.setdefault(place, {})[block] = value
             self._keys.pop(place, None)
 
-    def restore(self, cells: Iterable[RolledCell]) -> None:
-        """Take back what was durable; it has been said before it was kept."""
+    def restore(self, cells: Iterable[RolledCell], unsaid_from: int = _LATEST) -> None:
+        """Take back what was durable; but for hours from ``unsaid_from`` on it has been said before it was kept."""
         for cell in cells:
             place = (cell.cell_id, cell.slot, cell.segment)
-            self._cells[place] = cell
+            self.cells[place] = cell
             self._add(place, cell, None)
-        self._changed = {}
+            if cell.hour < self.frozen_before:
+                self._late[cell.hour] = _UNKNOWN
+                self._late_cells += 1
+        self._changed = {key: None for key in self._hours if key[1] >= unsaid_from}
+
+    def change(self, keys: Iterable[tuple[str, int]]) -> None:
+        """Count hours of scopes as changed once more."""
+        self._changed.update(dict.fromkeys(keys))
 
     def changed(self) -> list[tuple[str, int]]:
         """The hours of scopes that changed since this was last asked, oldest first."""
@@ -198,27 +220,44 @@ class Rollup:
 
     def unkept(self) -> list[RolledCell]:
         """The cells that have to be made durable, before anything that is made of them counts as said."""
-        found = [self._cells[place] for place in self._unkept if place in self._cells]
+        found = [self.cells[place] for place in self._unkept if place in self.cells]
         self._unkept = {}
         return found
 
-    def forget(self, before: int) -> tuple[list[RolledCell], list[tuple[str, int]]]:
-        """Let go of hours that began before an instant, for good; returns what was held of them and which."""
+    def forget(self, before: int, now: int = 0) -> tuple[list[RolledCell], list[tuple[str, int]]]:
+        """Let go of hours that began before an instant, but for late ones that changed lately; returns what was held
+        of them and which."""
         before -= before % HOUR
-        if before <= self.frozen_before:
+        spared = self._late and self._still_late(now)
+        if before <= self.frozen_before and len(spared) == len(self._late):
             return [], []
-        self.frozen_before = before
-        gone = [cell for cell in self._cells.values() if cell.hour < before]
+        self.frozen_before = max(before, self.frozen_before)
+        self._late = spared
+        gone = [cell for cell in self.cells.values() if cell.hour < self.frozen_before and cell.hour not in spared]
         for cell in gone:
             place = (cell.cell_id, cell.slot, cell.segment)
-            del self._cells[place]
+            del self.cells[place]
             self._spenders.pop(place, None)
             self._keys.pop(place, None)
             self._ways.pop(place, None)
-        hours = [key for key in self._hours if key[1] < before]
+        hours = [key for key in self._hours if key[1] < self.frozen_before and key[1] not in spared]
         for key in hours:
             del self._hours[key]
         return gone, hours
+
+    def _still_late(self, now: int) -> dict[int, int]:
+        """Late hours that are still held: those that changed last, as far as there is room, and all that did now."""
+        self._late = {hour: now if changed_at == _UNKNOWN else changed_at for hour, changed_at in self._late.items()}
+        if self._late_cells <= LATE_CELLS_MAX and now - min(self._late.values()) < LATE_KEEP_US:
+            return self._late
+        cells = Counter(cell.hour for cell in self.cells.values() if cell.hour in self._late)
+        held, found = 0, dict[int, int]()
+        for hour, changed_at in sorted(self._late.items(), key=lambda item: (-item[1], item[0])):
+            held += cells[hour]
+            if changed_at >= now or (now - changed_at < LATE_KEEP_US and held <= LATE_CELLS_MAX):
+                found[hour] = changed_at
+        self._late_cells = sum(cells[hour] for hour in found)
+        return found
 
     def _add(self, place: _Place, cell: RolledCell, held: RolledCell | None) -> None:
         before = _NOTHING if held is None else held.figures.numbers()
@@ -251,6 +290,8 @@ class Rollup:
             sums = self._hours.get(key)
             if sums is None:
                 sums = self._hours[key] = _Sums()
+                if cell.hour < self.frozen_before:
+                    sums.rank = _LATE_RANK
             sums.slots[cell.slot] = None
             sums.places.append(place)
             names = []

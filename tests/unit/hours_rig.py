@@ -92,6 +92,8 @@ class Hours:
     def __init__(self, now: int, parts: int = 2) -> None:
         self.parts = parts
         self.clock, self.wire = Clock(now), Wire()
+        #: Seconds that have really passed.
+        self.elapsed = 0.0
         self.kept: defaultdict[str, dict[int, dict[bytes, bytes]]] = defaultdict(lambda: defaultdict(dict))
         self._unacked: list[Delivered] = []
         self._cells_end: defaultdict[int, int] = defaultdict(int)
@@ -101,7 +103,7 @@ class Hours:
 
     def restart_rollup(self) -> None:
         """Its state comes back from its changelog, and what was not acknowledged is delivered again."""
-        self.rollup = RollupAgent(Table(self.wire, self.kept["rollup"]), self.clock, interval_s=0)
+        self.rollup = RollupAgent(Table(self.wire, self.kept["rollup"]), self.clock, interval_s=0, elapsed=lambda: self.elapsed)
         for part in range(self.parts):
             self.rollup._load(part, dict(self.kept["rollup"][part]))
         for event in self._unacked:

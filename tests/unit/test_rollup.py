@@ -6,13 +6,16 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.instants import DAY, HOUR
+from schemas.instants import DAY, HOUR, MINUTE
 from schemas.keys import cell_id
 from schemas.statements import CellStatement, Dimensions, Source, SpenderRow, SpenderStatement, Totals
 from streams.core.drivers import split
 from streams.core.lanes import OTHERS
-from streams.core.rollup import MODELS_MAX, RolledCell, Rollup, usage
+from streams.core.rollup import LATE_KEEP_US, MODELS_MAX, RolledCell, Rollup, usage
 from tests.unit.records import NOON
+
+#: When what is long past comes.
+NOW = NOON + 30 * DAY
 
 
 def cell(
@@ -62,11 +65,34 @@ def test_bills_are_for_budgets():
     assert spent(filled(cell(nanos=5, category="storage"), cell(nanos=7, category="gpu")))["org:acme", NOON] == 7
 
 
-def test_what_is_forgotten_is_not_taken_again():
+def test_what_comes_of_an_hour_that_was_let_go_of_ranks_below_what_was_said_of_it():
     rollup = filled(cell(nanos=5), cell(nanos=7, hour=NOON + HOUR))
-    assert [each.hour for each in rollup.forget(NOON + HOUR)[0]] == [NOON]
-    assert not rollup.take(cell(nanos=9, offset=8))
-    assert {hour for _, hour in spent(rollup)} == {NOON + HOUR}
+    before = rollup.hour_of(("team:search", NOON)).rank
+    assert [each.hour for each in rollup.forget(NOON + HOUR, NOW)[0]] == [NOON]
+    assert rollup.take(cell(nanos=9, offset=1 << 40), NOW)
+    assert rollup.hour_of(("team:search", NOON)).rank < before
+    again = Rollup()
+    again.frozen_before = rollup.frozen_before
+    again.restore(rollup.cells.values())
+    assert again.hour_of(("team:search", NOON)) == rollup.hour_of(("team:search", NOON))
+
+
+def test_late_hours_are_held_for_hours_of_now_and_as_long_as_there_is_room(monkeypatch):
+    def held(rollup, now):
+        rollup.forget(NOON, now)
+        return sorted({(each.hour - NOON) // HOUR for each in rollup.cells.values()})
+
+    rollup = Rollup()
+    rollup.forget(NOON, NOW)
+    for n in (3, 2, 1):
+        rollup.take(cell(nanos=5, hour=NOON - n * HOUR), NOW - n * MINUTE)
+    assert held(rollup, NOW) == [-3, -2, -1]
+    assert held(rollup, NOW + LATE_KEEP_US - 2 * MINUTE) == [-1]
+    monkeypatch.setattr("streams.core.rollup.LATE_CELLS_MAX", 2)
+    for n in (3, 2):
+        rollup.take(cell(nanos=5, hour=NOON - n * HOUR), NOW)
+    assert held(rollup, NOW) == [-3, -2]
+    assert held(rollup, NOW + LATE_KEEP_US) == []
 
 
 def test_more_models_than_are_told_apart_still_add_up():
