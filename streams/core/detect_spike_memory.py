@@ -41,7 +41,7 @@ class Memory:
     @property
     def is_empty(self) -> bool:
         """Whether no hour has been learned."""
-        return not self._given.recent and self._unpacked is None
+        return (self._given if self._unpacked is None else self._unpacked.ring).end == 0
 
     def total(self, hour: int) -> int:
         """What an open hour has cost so far."""

@@ -43,8 +43,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     #: Hours that end before it have been said to be over.
     over_before: int = 0
     frozen_before: int = 0
-    #: Hours from here on may not have been said though their cells are kept; 0 where all were.
-    unsaid_from: int = 0
+    #: Hours from here on may not have been said though their cells are kept; left out where all were.
+    unsaid_from: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class KeptCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +95,7 @@ class Rolling:
     def restore(self, cells: Iterable[RolledCell], progress: Progress) -> None:
         """Take back what was durable. It was said before it was kept, but for hours that may be over since."""
         self.rollup.frozen_before = progress.frozen_before
-        self.rollup.restore(cells, progress.unsaid_from or EVER)
+        self.rollup.restore(cells, EVER if progress.unsaid_from is msgspec.UNSET else progress.unsaid_from)
         self._progress, self._reaches = progress, dict(progress.reaches)
 
     def take(self, cells: Iterable[CellStatement], marks: Iterable[Watermark], now: int) -> None:
@@ -123,7 +123,10 @@ class Rolling:
         newest = changed[-1][1] if changed else 0
         said = (self._statement(key, over_before, newest) for key in changed)
         progress = Progress(
-            reaches=self._reaches, over_before=over_before, frozen_before=rollup.frozen_before, unsaid_from=unsaid
+            reaches=self._reaches,
+            over_before=over_before,
+            frozen_before=rollup.frozen_before,
+            unsaid_from=unsaid or msgspec.UNSET,
         )
         moved, self._progress = progress != known, progress
         return Round(self.part, said, gone, rollup.unkept(), forgotten, progress, moved)

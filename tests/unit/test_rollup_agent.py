@@ -45,13 +45,48 @@ def test_a_batch_is_acknowledged_once_its_cells_are_kept_and_not_before():
     assert [each.rank for each in said(world)[:5]] == [each.rank for each in said(world)[5:]]
 
 
-def test_within_a_round_only_the_newest_hour_claims_more_than_its_own_end():
+def test_within_a_round_only_the_running_hour_claims_more_than_its_own_end():
     world = Hours(NOON, parts=1)
     late = NOON + 3 * HOUR + 30 * MINUTE
     world.flush(0, [cell(0, "a", "x", "m", NOON + n * HOUR, n, USD) for n in range(4)], late)
     world.round()
     claims = [(each.hour, each.reach[source(0).slot()]) for each in said(world) if each.scope == "team:a"]
     assert claims == [(NOON + n * HOUR, min(NOON + (n + 1) * HOUR, late)) for n in range(4)]
+
+
+def hours_said(world: Hours) -> list[tuple[int, int]]:
+    return [(each.part, (each.hour - NOON) // HOUR) for each in said(world) if each.scope == "org:acme"]
+
+
+def test_old_hours_of_a_partition_wait_for_one_that_is_on_its_way_to_them_and_present_ones_do_not():
+    world = Hours(NOON, parts=2)
+    world.elapsed = shell.MOVING_S
+    world.flush(0, [cell(0, "a", "x", "m", NOON - n * HOUR, n, USD) for n in (30, 20, 10, 0)], NOON)
+    world.flush(1, [cell(1, "b", "x", "m", NOON - 25 * HOUR, 1, USD)], NOON - 24 * HOUR)
+    world.round()
+    assert hours_said(world) == [(0, -30), (1, -25), (0, 0)]
+    world.flush(1, [cell(1, "b", "x", "m", NOON - n * HOUR, n, USD) for n in (20, 15)], NOON - 15 * HOUR)
+    world.restart_rollup()
+    world.elapsed += shell.MOVING_S
+    world.round()
+    # What may not have been said is said again, and what is over by now.
+    assert hours_said(world)[3:] == [(1, -25), (0, -20), (1, -20), (1, -15), (0, 0)]
+    # It comes no further.
+    world.elapsed += shell.MOVING_S
+    world.round()
+    assert hours_said(world)[8:] == [(0, -10)]
+    world.round()
+    assert len(hours_said(world)) == 9
+
+
+def test_nothing_waits_where_partitions_are_given_away():
+    world = Hours(NOON, parts=1)
+    world.flush(0, [cell(0, "a", "x", "m", NOON - 30 * HOUR, 1, USD)], NOON)
+    world.round()
+    assert hours_said(world) == []
+    world.rollup._is_leaving = lambda: True
+    world.round()
+    assert hours_said(world) == [(0, -30)]
 
 
 def test_an_hour_is_said_once_more_when_all_sources_are_five_minutes_past_it():
@@ -74,6 +109,7 @@ def test_what_cannot_change_any_more_is_deleted_from_its_topic_and_its_table():
     world.flush(0, [cell(0, "a", "x", "m", NOON, 1, USD)], NOON + 50 * MINUTE)
     world.round()
     world.flush(0, [], NOON + 7 * HOUR)
+    world.elapsed += shell.MOVING_S
     # It is said to be over first.
     world.round()
     world.round()
