@@ -103,7 +103,9 @@ class Hours:
 
     def restart_rollup(self) -> None:
         """Its state comes back from its changelog, and what was not acknowledged is delivered again."""
-        self.rollup = RollupAgent(Table(self.wire, self.kept["rollup"]), self.clock, interval_s=0, elapsed=lambda: self.elapsed)
+        self.rollup = RollupAgent(
+            Table(self.wire, self.kept["rollup"]), self.clock, interval_s=0, elapsed=lambda: self.elapsed
+        )
         for part in range(self.parts):
             self.rollup._load(part, dict(self.kept["rollup"][part]))
         for event in self._unacked:
