@@ -314,7 +314,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     written = {topic: rig.wire.bytes[topic] - before.get(topic, 0) for topic in rig.wire.bytes}
     found = {
         "scopes": len(rig.spikes._states[0]),
-        "cells": len(rig.rollup._found[0].rolling.rollup._cells),
+        "cells": len(rig.rollup._found[0].rolling.rollup.cells),
         "events": rig.events,
         "meter_s": round(running["meter"], 3),
         "events_per_s": round(rig.events / running["meter"]),
