@@ -81,15 +81,15 @@ def knows(told: Told | None, member: Member) -> bool:
 def needs_update(told: Told | None, stands: Standing, now: int) -> Reason | None:
     """Why a receiver has to be told something now; None: it knows everything.
 
-    Asked again after each message, until it knows everything: the end of an incident and the opening of the next are
-    two.
+    Asked again after each message, until it knows everything: the end of an episode and the opening of the next are
+    two. While other alerts of the group fire, the group's incident goes on, whatever has ended in it.
     """
     known = told.firing if told else {}
     ended = ended_of(told, stands)
     if not known:
         # What has fired and ended in between is unknown to it, and stays so.
         return _first(stands) if stands.shown else None
-    if len(ended) == len(known):
+    if len(ended) == len(known) and stands.shown.keys() <= known.keys():
         return "resolved"
     fresh = [key for key, member in stands.shown.items() if not knows(told, member)]
     changed = [key for key, member in stands.shown.items() if known.get(key) != mark(member.alert)]
