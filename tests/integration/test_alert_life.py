@@ -8,7 +8,6 @@ from streams.settings import Settings
 from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.alert_records import unreviewed
 from streams.sinks.api_keys import ApiKeys
-from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.reviews import list_reviews, open_reviews
 from streams.sinks.silences import load_silences
 from tests.integration.alert_rows import KEY, alert, put, tell
@@ -16,14 +15,6 @@ from tests.integration.api_parts import NO_BROKER, NOW, client_of, got
 
 SETTINGS = Settings(kafka_url=NO_BROKER)
 PATH = f"/v1/alerts/{KEY}"
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -12,19 +12,11 @@ from streams.core.routes_default import default_routes
 from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.notify_groups import PostgresGroups
 from streams.sinks.owing import alerts_of_thread, wake, wake_all
-from streams.sinks.postgres import migrate, migration_files, open_pool
+from streams.sinks.postgres import migration_files, open_pool
 from streams.sinks.silences import load_silences
 from tests.integration.notify_parts import RECEIVERS, People, alert
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 def grouped(*, wait_s: int = 0, interval_s: int = 0, by: tuple[str, ...] = ("team",)):
