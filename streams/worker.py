@@ -84,8 +84,8 @@ async def serve(settings: Settings) -> int:
         groups = PostgresGroups(pool, load_silences, load_acknowledgements)
         watch = PostgresWatch(pool, settings.app_id)
         outside = Outside(
-            PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool), PostgresResources(pool),
-            routes=routes,
+            PostgresLedger(pool), groups, PostgresOutbox(pool), reach, routes,
+            PostgresForecasts(pool), PostgresResources(pool),
             aftercare=aftercare(settings, pool, routes, reach),
             heard=watch,
             watched=_watched(settings, watch, stack) if "notify" in settings.stages else None,
