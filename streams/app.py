@@ -65,6 +65,8 @@ class Outside(NamedTuple):
     resources: Resources | None = None
     #: Reviews and weekly digests; None: there are none.
     aftercare: Loop | None = None
+    #: Removes what was delivered long ago; None: it is kept.
+    forgetting: Loop | None = None
     #: None: which sources are heard is not kept, and nobody watches Sluice itself.
     heard: HeardSources | None = None
     watched: Watched | None = None
@@ -218,7 +220,7 @@ def _bind_notify(app: App, settings: Settings, outside: Outside) -> list[Loop]:
     notify = NotifyAgent(outside.groups, routes, settings.topic_epoch, groups_woken)
     _bind(app, "notify", notify.run, topics.ALERTS)
     dispatcher = Dispatcher(outside.groups, routes, groups_woken, outbox_woken)
-    after = [outside.aftercare] if outside.aftercare is not None else []
+    after = [loop for loop in (outside.aftercare, outside.forgetting) if loop is not None]
     watch = [_watch(app, settings, outside.watched)] if outside.watched is not None else []
     return [notify, dispatcher, deliverer(outside, routes, outbox_woken), *after, *watch]
 

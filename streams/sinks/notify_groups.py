@@ -271,8 +271,7 @@ async def _place(connection: asyncpg.Connection, alerts: Sequence[Alert], placin
     }
     groups = {name: each.group for placed in found.values() for name, each in placed.items()}
     names = sorted({*groups, *(name for of_alert in held.values() for name in of_alert)})
-    await connection.executemany(_NEW_GROUP, [(name, msgspec.to_builtins(groups[name])) for name in sorted(groups)])
-    rows = {row["group_key"]: row for row in await connection.fetch(_LOCK_GROUPS, names)}
+    rows = await _locked(connection, groups, names)
     due: dict[str, int] = {}
 
     def wants(name: str, at: int | None) -> None:
@@ -302,6 +301,21 @@ async def _place(connection: asyncpg.Connection, alerts: Sequence[Alert], placin
         if rows[name]["due_at"] is None or at < to_micros(rows[name]["due_at"])
     ]
     await connection.executemany(_DUE_AT, sooner)
+
+
+async def _locked(
+    connection: asyncpg.Connection, groups: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, asyncpg.Record]:
+    """The rows of those names, locked; the groups are made where there are none."""
+    rows: dict[str, asyncpg.Record] = {}
+    # What ended long ago may be forgotten between the two statements: then it is made anew.
+    for _ in range(3):
+        new = [(name, msgspec.to_builtins(groups[name])) for name in sorted(groups.keys() - rows.keys())]
+        await connection.executemany(_NEW_GROUP, new)
+        rows = {row["group_key"]: row for row in await connection.fetch(_LOCK_GROUPS, names)}
+        if groups.keys() <= rows.keys():
+            break
+    return rows
 
 
 def _fires(alert: Alert) -> bool:
