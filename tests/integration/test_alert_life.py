@@ -1,6 +1,7 @@
 """What people do with alerts, by API: take them in hand, silence them, close their reviews; and what everybody sees."""
 
 import pytest
+from msgspec.structs import replace
 
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, format_instant
 from streams.core.alert_life import review_of
@@ -48,6 +49,18 @@ async def test_an_acknowledgement_that_is_given_back_is_gone_and_stays_in_the_st
     found = await got(client, PATH)
     assert found["alert"]["stage"] == "firing"
     assert {word["kind"] for word in found["words"]} == {"acknowledged", "withdrawn"}
+
+
+async def test_of_what_ended_the_last_to_end_comes_first_and_says_since_when_and_when_it_ended(client, pool):
+    for name, began, ended in (("long", 0, 90), ("short", 60, 70)):
+        opened = alert(key=name, at=NOW + began * MINUTE)
+        await put(pool, opened)
+        await put(pool, replace(opened, status="resolved", stated_at=format_instant(NOW + ended * MINUTE)))
+    shown = (await got(client, "/v1/alerts?status=resolved"))["alerts"]
+    assert [(one["dedup_key"], one["occurred_at"], one["resolved_at"]) for one in shown] == [
+        ("long", format_instant(NOW), format_instant(NOW + 90 * MINUTE)),
+        ("short", format_instant(NOW + 60 * MINUTE), format_instant(NOW + 70 * MINUTE)),
+    ]
 
 
 async def test_a_new_episode_is_in_nobodys_hands(client, pool):
