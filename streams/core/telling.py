@@ -181,7 +181,8 @@ def _first(stands: Standing) -> Reason:
 
 def _next(known: Mapping[str, str], ended: tuple[str, ...], stands: Standing) -> dict[str, str]:
     """What a receiver knows after it was told; of what is muted it keeps what it knew."""
-    kept = {key: marked for key, marked in known.items() if key not in ended}
+    over = set(ended)
+    kept = {key: marked for key, marked in known.items() if key not in over}
     return kept | {key: mark(member.alert) for key, member in stands.shown.items()}
 
 
@@ -212,7 +213,7 @@ def _ranked(found: Iterable[tuple[Alert, int]]) -> list[Alert]:
 
 def _at_stake(alert: Alert) -> int:
     try:
-        return parse_nanos(alert.at_stake_per_hour)
+        return parse_nanos(alert.at_stake_per_hour) if alert.at_stake_per_hour else 0
     except ValueError:
         return 0
 
