@@ -72,7 +72,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     scope_id: str
     #: One line with the cause in it; at most 1024 characters.
     summary: str
-    #: When it happened (event time of the crossing), and when this statement was made.
+    #: When it happened (event time of the crossing), whatever the status, and when this statement was made: of what
+    #: is resolved, when it ended.
     occurred_at: str
     stated_at: str
     period_start: str = ""

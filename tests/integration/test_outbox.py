@@ -15,19 +15,10 @@ from streams.core.routes import RateLimit
 from streams.delivering import Failure
 from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.owing import alerts_of_thread, owe
-from streams.sinks.postgres import migrate, open_pool
 from tests.stores import told
 from tests.unit.records import NOON
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 def alert(status: str, *, key: str = "v1:budget_threshold:b:2026", episode: int = 1, at: int = NOON) -> Alert:

@@ -58,7 +58,7 @@ FROZEN = {
     "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
     "json/answer.v1.json": "844e717bb5f9e9fcda26e573dc85cea18a0c47808c5e3164675f58f36781c607",
     "json/planned.v1.json": "eead27cb01378fdf7885c9bbbb33f105896a708c679e64e15d0b03ee01214081",
-    "json/webhook_message.v1.json": "a99be3fc1d926c94a436e66d3ed3236f1c16a39d63ddf4f367dea4ffbd7c414b",
+    "json/webhook_message.v1.json": "6eff197a0470666886f6af4b6a49e81f0f1e075ff3659345ec20533a0489bbe3",
     "asyncapi.yaml": "932e2368144fa58a2e05b6645628b8ade9980b560e38fe8549787d709564c63f",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)
