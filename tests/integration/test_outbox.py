@@ -284,7 +284,7 @@ async def test_a_fallback_hears_what_is_new_or_worse_and_not_every_figure(pool):
     (delivery,) = await house.take("pagerduty")
     await house.failed(delivery, None)
     assert await house.fall_back() == 1
-    for number, (reason, copies) in enumerate([("joined", 0), ("left", 0), ("worse", 1)]):
+    for number, (reason, copies) in enumerate([("joined", 1), ("left", 0), ("worse", 1)]):
         said = msgspec.structs.replace(told(alert("updated", at=NOON + number), "pagerduty"), reason=reason)
         async with pool.acquire() as connection:
             await owe(connection, [said])
