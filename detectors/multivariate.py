@@ -30,8 +30,8 @@ from schemas.instants import DAY, HOUR, hour_of
 
 #: How many numbers an hour may have; each is a projection, and there are mixes, each of so many numbers.
 WIDTH, MIXES, MIXED = 7, 14, 3
-#: Four days.
-KNOWN_MIN = 96
+#: Three days.
+KNOWN_MIN = 72
 #: What is added before the logarithm: differences far below a percent are none.
 ZERO = 0.01
 _MILLI = 1_000
@@ -120,7 +120,7 @@ class Multivariate:
         self._now = MultivariateState()
 
     def ready(self, x: Observation) -> bool:
-        """Whether four days of hours are known."""
+        """Whether three days of hours are known."""
         return self._now.known >= KNOWN_MIN
 
     def score_one(self, x: Observation) -> MultivariateScore | None:
@@ -281,7 +281,7 @@ def _counted(counts: list[list[int]], deviations: list[int]) -> list[list[int]]:
 
 def _aged(counts: list[list[int]], end: int, hour: int) -> list[list[int]]:
     """What is left of the counts: each day has a bin that is halved then."""
-    first, last = end // DAY, hour // DAY
+    first, last = (end - 1) // DAY, hour // DAY
     bins = {day % FORGET_DAYS for day in range(max(first, last - FORGET_DAYS) + 1, last + 1)}
     if not counts or bins.isdisjoint(range(2 * _BINS)):
         return counts

@@ -1,4 +1,4 @@
-"""DETECT's shells of what is spent by the hour: spikes, changed habits and unusual hours, from what ROLLUP states of scopes.
+"""DETECT's shells of what is spent by the hour: spikes, changed habits, unusual hours; from what ROLLUP states.
 
 A state has what its rules need; what an hour is made of lies beside it under keys of its own, each part as it was
 stated, so that a statement costs no more to keep than its own bytes.

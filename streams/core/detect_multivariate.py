@@ -27,10 +27,11 @@ from streams.core.detect_regime import OPEN_HOURS_MAX
 from streams.core.detect_regime_ratios import HourTotals, plain, summed, totals_of
 
 RULE: Rule = "unusual_hour"
-#: Strangeness from which an alert opens; above it hours are not quiet.
-OPEN = 1_000
-#: What is so many times as strange as what was told is told again.
-TOLD_AGAIN = 2
+#: Strangeness from which an alert opens; above it hours are not quiet. What was answered with yes is known by now, and
+#: no longer as strange: it is told from here on where it is as large as it was.
+OPEN, AGAIN = 1_000, 500
+#: An hour that is so much stranger than what was told is told again: about four times as far off.
+STRANGER = 500
 _TO_NANOS = NANOS // 10**6
 
 
@@ -147,9 +148,10 @@ def judge_hour(
     found = state.incident
     if found is not None:
         found, status = _continued(found, hour, score, made_of, policy)
-    elif score is not None and score.strangeness >= OPEN:
+    elif score is not None and score.strangeness >= AGAIN:
         found = _opened(hour, score, made_of, now, policy)
-        if _word_on(state.scope, found, hour + HOUR, lessons) in QUIET:
+        word = _word_on(state.scope, found, hour + HOUR, lessons)
+        if word in QUIET or (word != "yes" and score.strangeness < OPEN):
             found = None
         else:
             status = "opened"
@@ -208,7 +210,7 @@ def _continued(
     if score is None or score.strangeness < OPEN:
         quiet = known.quiet + 1
         return replace(known, quiet=quiet), "resolved" if quiet >= policy.quiet_hours else None
-    if score.strangeness < TOLD_AGAIN * known.score.strangeness:
+    if score.strangeness < known.score.strangeness + STRANGER:
         return replace(known, quiet=0), None
     cost, usual = _money(score)
     is_large = max(cost, usual) >= policy.floor_nanos
@@ -302,4 +304,4 @@ def _summary(scope: str, incident: UnusualIncident, status: Status) -> str:
     if status == "resolved":
         return f"{subject} is as usual again, or this is usual by now: {numbers}"[: words.SUMMARY_MAX]
     at = words.hour_words(incident.told)
-    return f"{subject} is unlike itself {at}: {numbers}, which it has not done together"[: words.SUMMARY_MAX]
+    return f"{subject} is unlike itself {at}: {numbers}"[: words.SUMMARY_MAX]
