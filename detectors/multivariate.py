@@ -6,7 +6,7 @@ there. Own sums, since of River's (the oracle of tests/unit/test_multivariate.py
 
 * a number beyond all bins costs 27.6 whether it is just beyond or a hundredfold, so one burst that was a little higher
   than the last is as strange as a runaway: on real traces that finds next to nothing at a bearable number of tickets;
-* fifty histograms of adaptive bins are floats that take more than 4 KiB, without a plain form to come back from;
+* fifty histograms of adaptive bins are 24 kB of floats, without a plain form to come back from;
 * nothing is forgotten; features and weights are drawn with Python's dice when the first hour is learned. Here they
   follow from SHA-256, for ever the same, so that a state means the same to every later program.
 

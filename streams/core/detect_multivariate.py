@@ -116,11 +116,12 @@ def tick_unusual(
         word = _word_on(state.scope, state.incident, furthest(state.reaches, now), lessons)
         if word in QUIET:
             return _explained(state, state.incident, word, now, policy)
-    after, said = _closed(state, reached(state.reaches, now), now, policy, made_of, lessons)
-    if after is state and state.incident is not None and now - state.next_hour >= policy.silent_us:
-        _, alert = _told(state.scope, state.incident, "resolved", now, policy)
-        return replace(state, incident=None, resolved=alert), [alert]
-    return after, said
+    if any(hour >= state.next_hour for hour in made_of.hours):
+        return _closed(state, reached(state.reaches, now), now, policy, made_of, lessons)
+    if state.incident is None or now - state.next_hour < policy.silent_us:
+        return state, []
+    _, alert = _told(state.scope, state.incident, "resolved", now, policy)
+    return replace(state, incident=None, resolved=alert), [alert]
 
 
 def judge_hour(
