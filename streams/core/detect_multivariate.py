@@ -116,7 +116,7 @@ def tick_unusual(
         word = _word_on(state.scope, state.incident, furthest(state.reaches, now), lessons)
         if word in QUIET:
             return _explained(state, state.incident, word, now, policy)
-    if any(hour >= state.next_hour for hour in made_of.hours):
+    if made_of.hours and max(made_of.hours) >= state.next_hour:
         return _closed(state, reached(state.reaches, now), now, policy, made_of, lessons)
     if state.incident is None or now - state.next_hour < policy.silent_us:
         return state, []
