@@ -72,7 +72,6 @@ class Meter:
         writer: Callable[[], str],
         flush_interval_s: float,
         scope_interval_s: float,
-        spenders_interval_s: float = 10.0,
         watchlist: Callable[[], ScopeWatchlist] | None = None,
     ) -> None:
         self._table = table
@@ -86,7 +85,7 @@ class Meter:
         self._writer = ""
         self._flush_interval_s = flush_interval_s
         self._scope_interval_s = scope_interval_s
-        self._sayings = SpenderSayings(spenders_interval_s, self._write)
+        self._sayings = SpenderSayings(self._write)
         self._states: dict[tuple[str, int], PartitionState] = {}
         self._stale: dict[str, list[entries.Leftover]] = {}
         self._fresh: set[tuple[str, int]] = set()

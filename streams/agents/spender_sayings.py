@@ -11,6 +11,8 @@ from streams.transport import Outgoing
 
 #: Blocks that are said at once, some milliseconds' work; and how much of the time it may take.
 AT_ONCE, SHARE = 100, 0.05
+#: Between two rounds of it.
+INTERVAL_S = 10.0
 Write = Callable[[Sequence[Outgoing]], Awaitable[None]]
 
 
@@ -20,8 +22,8 @@ class SpenderSayings:
     ``busy`` is held while something is on its way: what leaves memory meanwhile could be deleted before it is said.
     """
 
-    def __init__(self, interval_s: float, write: Write) -> None:
-        self._interval_s, self._write = interval_s, write
+    def __init__(self, write: Write) -> None:
+        self._write = write
         self._rest_until = 0.0
         self.busy = asyncio.Lock()
 
@@ -38,8 +40,8 @@ class SpenderSayings:
                 await self._write(records)
                 is_over = is_over and not state.spenders.is_unsaid
         if is_over:
-            self._rest_until = elapsed_s() + self._interval_s
-            return self._interval_s
+            self._rest_until = elapsed_s() + INTERVAL_S
+            return INTERVAL_S
         return len(states) * took / SHARE
 
 

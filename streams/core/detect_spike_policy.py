@@ -20,7 +20,7 @@ class Kind(NamedTuple):
 
 
 #: By the word before the colon. An organisation's or a team's spike wakes somebody, what lies across or below them is
-#: for working hours: one cause must not page twice (docs/detection.md).
+#: for working hours: one cause must not page twice (docs/detection-spend.md).
 KINDS: Mapping[str, Kind] = {
     "org": Kind("team", True),
     "team": Kind("feature", True),

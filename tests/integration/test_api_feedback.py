@@ -13,10 +13,9 @@ from schemas.alerts import Alert
 from schemas.instants import HOUR, format_instant
 from streams.settings import load_settings
 from streams.sinks.api_keys import ApiKeys
-from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, client_of
-from tests.stores import MemoryDefinitions
+from tests.stores import MemoryDefinitions, record_alerts
 
 KEY = "v1:spend_spike:team:search:2026-11-21T14:00:00Z"
 NO = {"answer": "no", "reason": "the nightly export"}
@@ -27,8 +26,7 @@ LAUNCH = {"scope": "team:search", "from": "1h", "until": "6h", "amount_usd": 500
 async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
     await migrate(database_url)
     opened = await open_pool(database_url)
-    outbox = PostgresOutbox(opened)
-    await outbox.record([(spike(), ()), (spike("ads", 13), ()), (spike("ads", 12), ()), (budget(), ())])
+    await record_alerts(opened, [(spike(), ()), (spike("ads", 13), ()), (spike("ads", 12), ()), (budget(), ())])
     yield opened
     await opened.close()
 
@@ -177,7 +175,7 @@ async def test_a_word_on_the_organisations_spike_is_one_on_the_spikes_of_its_tea
         dedup_key="v1:spend_spike:org:acme:14",
         teaches="org:acme",
     )
-    await PostgresOutbox(pool).record([(each, ()) for each in (*told, whole)])
+    await record_alerts(pool, [(each, ()) for each in (*told, whole)])
     assert (await api.post(path(parts[1].dedup_key), json=NO | {"answer": "yes"})).json()["also"] == []
     found = (await api.post(path(whole.dedup_key), json=NO)).json()
     assert found["also"] == [parts[0].dedup_key], "b has a word of its own, c was hours before"

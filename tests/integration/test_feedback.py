@@ -23,10 +23,10 @@ from streams.core.defining import RequestError
 from streams.settings import load_settings
 from streams.sinks.api_keys import ApiKeys
 from streams.sinks.definitions import KafkaDefinitions
-from streams.sinks.outbox import PostgresOutbox
 from streams.topic_admin import ensure_topics
 from tests.e2e.conftest import Service, run_service
 from tests.integration.api_parts import client_of
+from tests.stores import record_alerts
 
 pytestmark = pytest.mark.integration
 #: History that a detector needs before it pages, and what an hour of it costs.
@@ -142,7 +142,7 @@ async def settings(fresh_kafka, database_url, tmp_path):
     await ensure_topics({"bootstrap_servers": [fresh_kafka.bootstrap]}, 1, 1)
     found = load_settings(kafka_url=fresh_kafka.bootstrap, database_url=database_url, partitions=1, state_dir=tmp_path)
     async with feedback.desk(found) as at:
-        await PostgresOutbox(at.pool).record([(spike(), ())])
+        await record_alerts(at.pool, [(spike(), ())])
     return found
 
 

@@ -19,11 +19,11 @@ from streams.core.waste import RULES, WastePolicy
 from streams.history_ports import StoreError
 from streams.settings import load_settings
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.outbox import PostgresOutbox
 from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.resources import PostgresResources
 from streams.web.inventory import InventoryQuery
 from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, client_of, got
+from tests.stores import record_alerts
 
 pytestmark = pytest.mark.integration
 SOURCE = Source("usage.events.v1", 0, 0)
@@ -102,12 +102,12 @@ async def test_an_hour_is_looked_at_by_one_worker_and_by_another_where_that_one_
 
 async def test_what_was_told_is_told_once_through_restarts_and_resolved_when_it_is_over(pool):
     await forty_days(pool)
-    outbox, said, clock = PostgresOutbox(pool), [], Clock(NOW)
+    said, clock = [], Clock(NOW)
 
     async def say(records) -> None:
         alerts = [msgspec.json.decode(record.value, type=Alert) for record in records]
         said.extend(alerts)
-        await outbox.record([(alert, ["email"]) for alert in alerts])
+        await record_alerts(pool, [(alert, ["email"]) for alert in alerts])
 
     async def look() -> None:
         await WasteLoop(PostgresResources(pool), say, clock, WastePolicy()).look()
