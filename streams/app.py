@@ -18,7 +18,7 @@ from streams.agents.detect import GpuAgent, IdleAgent, LoopAgent, RunawayAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
 from streams.agents.heard import HeardLoop
-from streams.agents.hours import RegimeAgent, SpikeAgent
+from streams.agents.hours import RegimeAgent, SpikeAgent, UnusualAgent
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
 from streams.agents.notify import Dispatcher, NotifyAgent, Woken
@@ -171,7 +171,8 @@ def _bind_detect(
         is_leaving=lambda: _is_leaving(app),
     )
     _bind(app, "rollup", rollup.run, topics.SPEND_CELLS)
-    tables = {name: _table(app, name) for name in ("spikes", "regimes", "runaways", "loops", "gpus", "idles")}
+    names = ("spikes", "regimes", "unusuals", "runaways", "loops", "gpus", "idles")
+    tables = {name: _table(app, name) for name in names}
     detectors = _detectors(settings, tables, definitions, prices)
     for topic, detector in detectors:
         _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
@@ -342,6 +343,7 @@ def _detectors(
     return [
         (topics.SPEND_HOURS, SpikeAgent(tables["spikes"], spend_clock, policy.spike, taught)),
         (topics.SPEND_HOURS, RegimeAgent(tables["regimes"], spend_clock, policy.regime, taught)),
+        (topics.SPEND_HOURS, UnusualAgent(tables["unusuals"], spend_clock, policy.unusual, taught)),
         (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway, taught)),
         (topics.USAGE_SIGNALS, LoopAgent(tables["loops"], spend_clock, policy.loop, taught)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),
