@@ -6,6 +6,7 @@ from types import MappingProxyType
 from detectors.base import Detector
 from detectors.gpu_utilisation import GpuUtilisation
 from detectors.hourly_spend import HourlySpend
+from detectors.multivariate import Multivariate
 from detectors.regime_change import RegimeChange
 from detectors.runaway_loop import RunawayLoop
 from detectors.runaway_request import RunawayRequest
@@ -13,7 +14,7 @@ from detectors.seasonal_spend import SeasonalSpend
 from detectors.spend_spike import SpendSpike
 
 _ALL = (
-    HourlySpend, RunawayRequest, RunawayLoop, RegimeChange, GpuUtilisation, SeasonalSpend, SpendSpike,
+    HourlySpend, RunawayRequest, RunawayLoop, RegimeChange, GpuUtilisation, SeasonalSpend, SpendSpike, Multivariate,
 )  # fmt: skip
 DETECTORS: Mapping[str, type[Detector]] = MappingProxyType({detector.name: detector for detector in _ALL})
 

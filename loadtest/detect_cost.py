@@ -37,9 +37,11 @@ from loadtest.bench.stage import history_start
 from loadtest.fold import rules
 from schemas import topics
 from schemas.instants import HOUR, MINUTE, SECOND
-from streams.agents.hours import HoursAgent, RegimeAgent, SpikeAgent
+from streams.agents.hours import HoursAgent, RegimeAgent, SpikeAgent, UnusualAgent
 from streams.agents.meter import FLUSHING_SHARE, Meter
 from streams.agents.rollup import ROUND_MAX_S, SHARE, RollupAgent
+from streams.core.composition import Composition
+from streams.core.detect_multivariate import UnusualPolicy, UnusualState, judge_hour
 from streams.core.detect_regime import RegimePolicy, RegimeState, step_regime
 from streams.core.detect_regime_ratios import HourTotals
 from streams.core.detect_spike_policy import SpikePolicy
@@ -166,7 +168,9 @@ class Rig:
         self.rollup = RollupAgent(face("rollup"), self.clock, interval_s=INTERVAL_S)
         self.spikes = SpikeAgent(face("spikes"), self.clock, SpikePolicy())
         self.regimes = RegimeAgent(face("regimes"), self.clock, RegimePolicy())
-        for agent in (self.meter, self.rollup, self.spikes, self.regimes):
+        self.unusuals = UnusualAgent(face("unusuals"), self.clock, UnusualPolicy())
+        self.detectors = {"spikes": self.spikes, "regimes": self.regimes, "unusuals": self.unusuals}
+        for agent in (self.meter, self.rollup, *self.detectors.values()):
             agent._table.on_load(0, {})
         self.spent: defaultdict[str, float] = defaultdict(float)
         self.offsets: defaultdict[str, int] = defaultdict(int)
@@ -221,7 +225,7 @@ class Rig:
         spent = await self.measured("rollup", self.rollup.round())
         self.rounds += 1
         batches = self.wire.taken(topics.SPEND_HOURS)
-        for name, agent in (("spikes", self.spikes), ("regimes", self.regimes)):
+        for name, agent in self.detectors.items():
             await self.measured(name, self._judge(agent, batches))
         return spent
 
@@ -235,17 +239,18 @@ class Rig:
         self.offsets[agent.name] = begin
 
     async def tick(self) -> None:
-        for name, agent in (("spikes", self.spikes), ("regimes", self.regimes)):
+        for name, agent in self.detectors.items():
             await self.measured(name, agent._tick_partition(0))
 
     def teach(self) -> None:
         """Three weeks, to all."""
         hour = self.start - self.start % HOUR
-        spike, habits = _taught_spend(hour), _taught_habits(hour)
+        spike, (habits, unusual) = _taught_spend(hour), _taught_habits(hour)
         for scope, state in self.spikes._states[0].items():
             self.spikes._states[0][scope] = replace(state, history=spike, next_close=hour, outlooks={})
         for scope in self.spikes._states[0]:
             self.regimes._states[0][scope] = replace(habits, scope=scope)
+            self.unusuals._states[0][scope] = replace(unusual, scope=scope)
 
 
 def _opened(whole: bytes) -> list[Any]:
@@ -263,8 +268,8 @@ def _taught_spend(until: int) -> SpendSpikeState:
     return detector.state()
 
 
-def _taught_habits(until: int) -> RegimeState:
-    dice, state = random.Random(1), RegimeState(scope="team:a")
+def _taught_habits(until: int) -> tuple[RegimeState, UnusualState]:
+    dice, state, unusual = random.Random(1), RegimeState(scope="team:a"), UnusualState(scope="team:a")
     for hour in range(until - 8 * 24 * HOUR, until, HOUR):
         requests = dice.randrange(500, 900)
         totals = HourTotals(
@@ -273,7 +278,8 @@ def _taught_habits(until: int) -> RegimeState:
             cost_nanos=requests * dice.randrange(2_000_000, 2_200_000), models={"a": 3, "b": 1},
         )  # fmt: skip
         state, _ = step_regime(state, hour, totals, hour + HOUR, RegimePolicy())
-    return state
+        unusual, _ = judge_hour(unusual, hour, totals, Composition(), hour + HOUR, UnusualPolicy())
+    return state, unusual
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -325,7 +331,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
     hour = await _closing(rig)
     found["seconds_to_close_an_hour"] = {name: round(spent, 2) for name, spent in hour.items()}
-    whole = sum(running[name] for name in ("rollup", "spikes", "regimes")) / running["meter"]
+    whole = sum(running[name] for name in ("rollup", *rig.detectors)) / running["meter"]
     found["closing_percent"] = round(100 * sum(hour.values()) / 3_600, 3)
     found["whole_percent"] = round(100 * whole + found["closing_percent"], 2)
     return found

@@ -11,7 +11,7 @@ RESOLVED_TYPE = "ai.alert.resolved.v1"
 Rule = Literal[
     "budget_threshold", "spend_spike", "runaway_request", "gpu_idle", "cells_overflow",
     "budget_forecast", "enforcement_gap", "run_estimate", "approval_wanted",
-    "runaway_loop", "retry_storm", "token_cost", "regime_change",
+    "runaway_loop", "retry_storm", "token_cost", "regime_change", "unusual_hour",
     "gpu_below", "gpu_bursty", "run_overdue",
     "week_over_week", "resource_unused", "nonprod_spend", "recurring_job", "ci_growth",
     "pipeline_lag", "ledger_behind", "dead_letters", "source_silent", "unpriced_usage", "delivery_failing",
@@ -72,7 +72,8 @@ class Alert(msgspec.Struct, kw_only=True, omit_defaults=True):
     scope_id: str
     #: One line with the cause in it; at most 1024 characters.
     summary: str
-    #: When it happened (event time of the crossing), and when this statement was made.
+    #: When it happened (event time of the crossing), whatever the status, and when this statement was made: of what
+    #: is resolved, when it ended.
     occurred_at: str
     stated_at: str
     period_start: str = ""

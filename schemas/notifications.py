@@ -38,6 +38,8 @@ class NotificationData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     alerts: tuple[Alert, ...] = ()
     #: How many alerts there was no room for.
     left_out: int = 0
+    #: The same by severity; ``ended`` counts those that are over.
+    left_out_by: dict[str, int] = {}
     dashboard_url: str = ""
 
 

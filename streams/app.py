@@ -18,7 +18,7 @@ from streams.agents.detect import GpuAgent, IdleAgent, LoopAgent, RunawayAgent
 from streams.agents.forecast import ForecastLoop
 from streams.agents.forecast_standings import Standings
 from streams.agents.heard import HeardLoop
-from streams.agents.hours import RegimeAgent, SpikeAgent
+from streams.agents.hours import RegimeAgent, SpikeAgent, UnusualAgent
 from streams.agents.ledger import LedgerAgent
 from streams.agents.meter import Meter
 from streams.agents.notify import Dispatcher, NotifyAgent, Woken
@@ -34,7 +34,6 @@ from streams.core.detection import detection_policy
 from streams.core.pricing import PriceBook
 from streams.core.reading import Limits
 from streams.core.routes import Routes
-from streams.core.routes_default import default_routes
 from streams.core.rules import Rules
 from streams.core.scopes import ScopeWatchlist, definition_scope
 from streams.core.waste import WastePolicy
@@ -59,14 +58,15 @@ class Outside(NamedTuple):
     groups: Groups
     outbox: Outbox
     receivers: Mapping[str, Receiver]
+    routes: Routes
     #: None: nothing is forecast.
     forecasts: Forecasts | None = None
     #: None: nobody looks for waste.
     resources: Resources | None = None
     #: Reviews and weekly digests; None: there are none.
     aftercare: Loop | None = None
-    #: None: the built-in ones over the receivers.
-    routes: Routes | None = None
+    #: Removes what was delivered long ago; None: it is kept.
+    forgetting: Loop | None = None
     #: None: which sources are heard is not kept, and nobody watches Sluice itself.
     heard: HeardSources | None = None
     watched: Watched | None = None
@@ -171,7 +171,8 @@ def _bind_detect(
         is_leaving=lambda: _is_leaving(app),
     )
     _bind(app, "rollup", rollup.run, topics.SPEND_CELLS)
-    tables = {name: _table(app, name) for name in ("spikes", "regimes", "runaways", "loops", "gpus", "idles")}
+    names = ("spikes", "regimes", "unusuals", "runaways", "loops", "gpus", "idles")
+    tables = {name: _table(app, name) for name in names}
     detectors = _detectors(settings, tables, definitions, prices)
     for topic, detector in detectors:
         _bind(app, f"detect-{detector.name.lower()}", detector.run, topic)
@@ -215,12 +216,12 @@ def _bind_ledger(app: App, outside: Outside) -> list[Loop]:
 
 
 def _bind_notify(app: App, settings: Settings, outside: Outside) -> list[Loop]:
-    routes = outside.routes or default_routes(outside.receivers)
+    routes = outside.routes
     groups_woken, outbox_woken = Woken(), Woken()
     notify = NotifyAgent(outside.groups, routes, settings.topic_epoch, groups_woken)
     _bind(app, "notify", notify.run, topics.ALERTS)
     dispatcher = Dispatcher(outside.groups, routes, groups_woken, outbox_woken)
-    after = [outside.aftercare] if outside.aftercare is not None else []
+    after = [loop for loop in (outside.aftercare, outside.forgetting) if loop is not None]
     watch = [_watch(app, settings, outside.watched)] if outside.watched is not None else []
     return [notify, dispatcher, deliverer(outside, routes, outbox_woken), *after, *watch]
 
@@ -342,6 +343,7 @@ def _detectors(
     return [
         (topics.SPEND_HOURS, SpikeAgent(tables["spikes"], spend_clock, policy.spike, taught)),
         (topics.SPEND_HOURS, RegimeAgent(tables["regimes"], spend_clock, policy.regime, taught)),
+        (topics.SPEND_HOURS, UnusualAgent(tables["unusuals"], spend_clock, policy.unusual, taught)),
         (topics.USAGE_SIGNALS, RunawayAgent(tables["runaways"], spend_clock, policy.runaway, taught)),
         (topics.USAGE_SIGNALS, LoopAgent(tables["loops"], spend_clock, policy.loop, taught)),
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),

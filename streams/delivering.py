@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -191,4 +192,23 @@ class Outbox(Protocol):
 
     async def give_up_on_strangers(self, receivers: Sequence[str], after_s: float) -> Sequence[str]:
         """Give up what is owed to none of these for so long; returns to whom it was owed."""
+        ...
+
+
+class Forgot(NamedTuple):
+    """What a batch removed, and where the next one begins (None: nothing is left that is old enough)."""
+
+    removed: int
+    next: tuple[Any, ...] | None
+
+
+class History(Protocol):
+    """What was delivered, as long as it is kept."""
+
+    #: In the order in which they are to be forgotten.
+    tables: tuple[str, ...]
+
+    async def forget(self, table: str, before: datetime, after: tuple[Any, ...] | None, limit: int) -> Forgot | None:
+        """Look at up to ``limit`` rows from before that moment, and behind ``after``, and remove those that no message
+        to come may need. None: another worker is doing it."""
         ...

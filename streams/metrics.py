@@ -100,6 +100,9 @@ NOTIFY_FLUSH_SECONDS = Histogram(
 NOTIFY_GROUPS_FAILED = Counter(
     "sluice_notify_groups_failed_total", "Groups that could not be decided and are tried again.", registry=WORKER
 )
+DELIVERIES_FORGOTTEN = Counter(
+    "sluice_deliveries_forgotten_total", "Rows of delivery history removed for their age.", ["table"], registry=WORKER
+)
 # The watcher of Sluice itself
 WATCHING = Gauge("sluice_watching", "1 where this worker is the one that watches the deployment.", registry=WORKER)
 WATCH_SECONDS = Gauge("sluice_watch_seconds", "What the last look at the deployment took.", registry=WORKER)

@@ -172,6 +172,9 @@ class Settings(BaseSettings):
     mail_from: str = "sluice@localhost"
     mail_to: TextList = Field([], description="Where an alert without an owner's address goes.")
     review_days: int = Field(5, ge=0, le=90, description="For the review of a critical alert; 0: none are opened.")
+    delivery_history_days: int = Field(
+        30, ge=0, le=3650, description="How long delivered messages are kept; 0: for ever. What is open is kept anyway."
+    )
     digest_receivers: TextList = Field(["email", "slack"], description="Who gets the weekly digests; empty: none.")
     digest_hour: int = Field(8, ge=0, le=23, description="Of Monday, in the zone of whoever is told.")
     digest_timezone: TimeZone = Field("UTC", description="Of teams that team_timezones does not name, and of models.")

@@ -17,7 +17,9 @@ from schemas.topics import Topic
 from streams.clock import elapsed_s
 
 #: Faust tables of the service; their changelogs are made here because Faust may not declare topics.
-TABLES = ("meter", "digests", "budgets", "rollup", "spikes", "regimes", "runaways", "loops", "gpus", "idles")
+TABLES = (
+    "meter", "digests", "budgets", "rollup", "spikes", "regimes", "unusuals", "runaways", "loops", "gpus", "idles",
+)  # fmt: skip
 #: Of changelogs; twice as long as an owner may take over a partition (docs/decisions/0005). A restart reads what was
 #: written within this, a segment and the cleaner's next round.
 CHANGELOG_LAG_MS = 240_000

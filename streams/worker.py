@@ -21,6 +21,7 @@ from schemas.instants import DAY
 from streams import metrics
 from streams.agents.aftercare import REPORTED, Aftercare, Digests
 from streams.agents.definitions import KnownDefinitions
+from streams.agents.forgetting import Forgetting
 from streams.agents.invitations import Invitations
 from streams.agents.shell import FAIL_STOP_EXIT_CODE, Loop
 from streams.agents.watch import Watched
@@ -41,6 +42,7 @@ from streams.settings_checks import is_loopback
 from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.definitions import KafkaDefinitions, Wanted
 from streams.sinks.forecasts import PostgresForecasts
+from streams.sinks.forgetting import PostgresHistory
 from streams.sinks.heartbeat import HttpHeartbeat
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.notify_groups import PostgresGroups
@@ -84,8 +86,9 @@ async def serve(settings: Settings) -> int:
         groups = PostgresGroups(pool, load_silences, load_acknowledgements)
         watch = PostgresWatch(pool, settings.app_id)
         outside = Outside(
-            PostgresLedger(pool), groups, PostgresOutbox(pool), reach, PostgresForecasts(pool), PostgresResources(pool),
-            routes=routes,
+            PostgresLedger(pool), groups, PostgresOutbox(pool), reach, routes,
+            PostgresForecasts(pool), PostgresResources(pool),
+            forgetting=forgetting(settings, pool),
             aftercare=aftercare(settings, pool, routes, reach),
             heard=watch,
             watched=_watched(settings, watch, stack) if "notify" in settings.stages else None,
@@ -156,6 +159,12 @@ def aftercare(settings: Settings, pool: Pool, routes: Routes, reach: Collection[
         PostgresReviews(pool), WeeklyReports(pool), WallClock(), digests,
         review_us=settings.review_days * DAY, owners=leads, owned=lambda alert: owned(alert, routes),
     )  # fmt: skip
+
+
+def forgetting(settings: Settings, pool: Pool) -> Forgetting | None:
+    """Who removes old deliveries; nobody where they are kept for ever."""
+    kept = settings.delivery_history_days * DAY
+    return Forgetting(PostgresHistory(pool), WallClock(), kept) if kept else None
 
 
 def definition_store(settings: Settings, pool: Pool) -> KafkaDefinitions:

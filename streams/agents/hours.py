@@ -1,4 +1,4 @@
-"""DETECT's shells of what is spent by the hour: spikes and changed habits, from what ROLLUP states of scopes.
+"""DETECT's shells of what is spent by the hour: spikes, changed habits, unusual hours; from what ROLLUP states.
 
 A state has what its rules need; what an hour is made of lies beside it under keys of its own, each part as it was
 stated, so that a statement costs no more to keep than its own bytes.
@@ -21,6 +21,7 @@ from streams.agents.keyed import KeyedAgent, alert_record
 from streams.agents.shell import decoded
 from streams.clock import Clock, StreamClock
 from streams.core.composition import USUALS, Composition
+from streams.core.detect_multivariate import UNUSUAL_STATES, UnusualPolicy, UnusualState, step_unusual, tick_unusual
 from streams.core.detect_regime import REGIME_STATES, RegimePolicy, RegimeState, step_hour, tick_regime
 from streams.core.detect_spike import step_spike, tick_spike
 from streams.core.detect_spike_memory import SiblingsOf
@@ -38,7 +39,7 @@ _OVER = b'"is_over":true'
 #: Of so many days and kinds the siblings are remembered.
 SIBLINGS_KEPT = 1_000
 
-State = TypeVar("State", SpikeState, RegimeState)
+State = TypeVar("State", SpikeState, RegimeState, UnusualState)
 
 
 class Heard(NamedTuple):
@@ -238,4 +239,42 @@ class RegimeAgent(HoursAgent[RegimeState]):
 
     def odd(self, state: RegimeState) -> frozenset[int]:
         """Habits that an alert is about are not the usual ones."""
+        return frozenset(state.odd)
+
+
+class UnusualAgent(HoursAgent[UnusualState]):
+    """Habits of scopes, taken together: hours that are unlike all others."""
+
+    def __init__(self, table: StateTable, clock: Clock, policy: UnusualPolicy, taught: Taught = nothing) -> None:
+        super().__init__("UNUSUALS", table, UNUSUAL_STATES, clock)
+        self._policy = policy
+        self._taught = taught
+
+    def looks(self, value: bytes) -> bool:
+        """Hours are judged when they are over: what is said of running ones is not even read."""
+        return _OVER in value
+
+    def wants(self, statement: HourStatement) -> bool:
+        """Of hours that are over."""
+        return statement.is_over and super().wants(statement)
+
+    def judge(
+        self, state: UnusualState | None, statement: HourStatement, made_of: Composition
+    ) -> tuple[UnusualState, list[Outgoing]]:
+        """Hear of a part of an hour that is over there."""
+        known = UnusualState(scope=statement.scope) if state is None else state
+        after, alerts = step_unusual(known, statement, made_of, self.clock.now(), self._policy, self._taught())
+        return after, [alert_record(alert) for alert in alerts]
+
+    def pass_time(self, state: UnusualState, made_of: Composition) -> tuple[UnusualState, list[Outgoing]]:
+        """Hours that every part has passed are judged."""
+        after, alerts = tick_unusual(state, self.clock.now(), self._policy, made_of, self._taught())
+        return after, [alert_record(alert) for alert in alerts]
+
+    def open_from(self, state: UnusualState) -> int:
+        """Hours before it were judged."""
+        return state.next_hour
+
+    def odd(self, state: UnusualState) -> frozenset[int]:
+        """Hours that an alert is about."""
         return frozenset(state.odd)

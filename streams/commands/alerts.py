@@ -102,9 +102,10 @@ def _standing(alert: Mapping[str, Any]) -> list[str]:
     where = f"{alert['scope_type']} {escaped(alert['scope_id'])}"
     team = f", team {escaped(alert['team_id'])}" if alert["team_id"] not in ("", alert["scope_id"]) else ""
     history = ", history: nobody was told" if alert["historic"] else ""
+    ended = f", ended {day_minute(alert['resolved_at'])} UTC" if alert["resolved_at"] else ""
     lines = [
         f"{alert['severity']} {alert['tier']}, {alert['rule'].replace('_', ' ')} of {where}{team}{history}",
-        f"{stage_words(alert)}, episode {alert['episode']}, since {day_minute(alert['occurred_at'])} UTC",
+        f"{stage_words(alert)}, episode {alert['episode']}, since {day_minute(alert['occurred_at'])} UTC{ended}",
     ]
     word, silence = alert["acknowledged"], alert["silenced"]
     if word and alert["stage"] != "acknowledged":

@@ -43,9 +43,9 @@ def overdue(told: Told) -> list[Alert]:
     historic = told.standing.is_historic
     episode = known.episode if known is not None and is_open else known.episode + 1 if known else 1
     severity, tier = _GRAVE if is_grave else _LATE
-    found = state.findings[OVERDUE] = Crossing(
-        severity, episode, True, state.stream_time, "note" if historic else tier, historic
-    )
+    # What gets worse has been late since it was late first.
+    since = known.opened_at if known is not None and is_open else state.stream_time
+    found = state.findings[OVERDUE] = Crossing(severity, episode, True, since, "note" if historic else tier, historic)
     spent, limit = display_usd(told.standing.spent), display_usd(told.standing.limit)
     summary = (
         f"Training run {run.id} of team {run.team_id} has run for {took // HOUR} h"

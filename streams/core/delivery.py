@@ -1,6 +1,7 @@
 """How a message that is owed gets through: retries, the circuit and the rate limit of its receiver, the digest of what
 was held back, and when the fallback is told. Pure: values and ``now`` in microseconds."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -187,13 +188,18 @@ def digest_of(receiver: str, held: Sequence[Notification], now: int) -> Notifica
         f"{'Resolved' if alert.status == 'resolved' else alert.severity.capitalize()}: {alert.summary}"
         for alert in found[:DIGEST_LINES_MAX]
     ]
-    if len(found) > DIGEST_LINES_MAX:
-        lines.append(f"… and {len(found) - DIGEST_LINES_MAX} more: the dashboard shows all of them.")
-    ended = sum(alert.status == "resolved" for alert in found)
+    # Of groups too large to be told whole the last message of a thread counts the rest.
+    rest = Counter[str]()
+    for one in {one.thread_key: one for one in held}.values():
+        rest.update(one.held_back)
+    ended = sum(alert.status == "resolved" for alert in found) + rest["ended"]
+    count = len(found) + rest.total()
+    if count > len(lines):
+        lines.append(f"… and {count - len(lines):,} more: the dashboard shows all of them.")
     since = format_instant(min(one.decided_at for one in held))
     first = (
         f"Since {since} there was more to say than {receiver} may be sent. This message stands for {len(held)}"
-        f" about {len(found)} alerts, of which {ended} have ended."
+        f" about {count:,} alerts, of which {ended:,} have ended."
     )
     ident = digest("digest", receiver, *sorted(one.notification_id for one in held))
     return Notification(
@@ -203,7 +209,7 @@ def digest_of(receiver: str, held: Sequence[Notification], now: int) -> Notifica
         action="tell",
         reason="digest",
         alerts=(),
-        heading=f"{len(held)} messages about {len(found)} alerts were held back",
+        heading=f"{len(held)} messages about {count:,} alerts were held back",
         paragraphs=(first, *lines),
         decided_at=now,
     )

@@ -121,7 +121,7 @@ def step_hour(
         reaches = advance(reaches, slot, come, now)
     if reaches != state.reaches:
         state = replace(state, reaches=reaches)
-    if hour >= state.next_hour and made_of.hours.get(hour, {}).get(part) is statement:
+    if hour >= state.next_hour and made_of.hours.get(hour, {}).get(part) == statement:
         parts = {**state.hours.get(hour, {}), part: totals_of(statement)}
         state = replace(state, hours={**state.hours, hour: parts})
     return _closed(state, 0, now, policy, made_of, lessons)

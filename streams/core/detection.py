@@ -9,6 +9,7 @@ from schemas.money import parse_nanos
 from streams.core.detect_gpu import GpuPolicy, GpuState
 from streams.core.detect_idle_state import IdlePolicy, IdleState
 from streams.core.detect_loop_state import LoopPolicy, LoopState
+from streams.core.detect_multivariate import UnusualPolicy, UnusualState
 from streams.core.detect_regime import RegimePolicy, RegimeState
 from streams.core.detect_runaway import RunawayPolicy, RunawayState
 from streams.core.detect_spike_policy import SpikePolicy
@@ -21,6 +22,7 @@ class Policy:
 
     spike: SpikePolicy
     regime: RegimePolicy
+    unusual: UnusualPolicy
     runaway: RunawayPolicy
     loop: LoopPolicy
     gpu: GpuPolicy
@@ -70,6 +72,7 @@ def detection_policy(
             runbook=books.get("spend_spike", ""),
         ),
         regime=RegimePolicy(live_within_us=live_within_us, runbook=books.get("regime_change", "")),
+        unusual=UnusualPolicy(live_within_us=live_within_us, runbook=books.get("unusual_hour", "")),
         runaway=RunawayPolicy(
             limit=runaway_tokens, live_within_us=live_within_us, runbook=books.get("runaway_request", "")
         ),
@@ -106,7 +109,7 @@ def _loop_policy(floor_usd: str, page_usd: str, live_within_us: int, books: Mapp
 
 
 def standing_alerts(
-    state: SpikeState | RegimeState | RunawayState | LoopState | GpuState | IdleState,
+    state: SpikeState | RegimeState | UnusualState | RunawayState | LoopState | GpuState | IdleState,
 ) -> list[Alert]:
     """What was said last, byte for byte: to be said again after a restart, in case it was not delivered (rule
     2).
@@ -122,6 +125,9 @@ def standing_alerts(
     if isinstance(state, RegimeState):
         told = [incident.last for _, incident in sorted(state.incidents.items())]
         return [*state.resolved, *(alert for alert in told if alert is not None)]
+    if isinstance(state, UnusualState):
+        ended = [] if state.resolved is None else [state.resolved]
+        return ended if state.incident is None or state.incident.last is None else [*ended, state.incident.last]
     if isinstance(state, LoopState):
         open_ = [caller.incident for _, caller in sorted(state.callers.items()) if caller.incident is not None]
         return [*state.resolved, *(incident.last for incident in open_ if incident.last is not None)]

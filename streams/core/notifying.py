@@ -45,6 +45,11 @@ def labels_of(alert: Alert) -> dict[str, str]:
     }
 
 
+def standing_of(alert: Alert) -> str:
+    """What an alert counts as among many: its severity, or ``ended``."""
+    return "ended" if alert.status == "resolved" else alert.severity
+
+
 class Matcher(msgspec.Struct, frozen=True):
     """One condition on a label, as in Alertmanager; a label that is missing is an empty one. Patterns match whole."""
 
@@ -99,6 +104,8 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason
     #: What is firing, worst first, and then what ended since the last message. Never empty but for ``tell``.
     alerts: tuple[Alert, ...]
+    #: How many more it is about, of a group too large to be told whole: by severity, or ``ended`` (``standing_of``).
+    held_back: dict[str, int] = {}
     #: The labels that the group's alerts share by ``group_by``.
     group: dict[str, str] = {}
     #: The heading and paragraphs of a ``tell``: a digest of what was held back, or a weekly report.

@@ -3,6 +3,7 @@
 The question is Alertmanager's (``needsUpdate`` of its deduplication stage), asked of every integration by itself.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -10,12 +11,18 @@ import msgspec
 
 from schemas import keys
 from schemas.alerts import Alert
-from streams.core.notifying import Acknowledgement, Action, Notification, Reason, Told
+from schemas.money import parse_nanos
+from streams.core.notifying import Acknowledgement, Action, Notification, Reason, Told, standing_of
 from streams.core.placing import EACH, Group
 from streams.core.routes import Kind
 
 #: Lowest first.
 SEVERITIES = ("info", "warning", "critical", "emergency")
+_TIERS = ("note", "ticket", "page")
+#: A message names so many alerts and counts the rest: no channel has room for more, and a group may have thousands.
+ALERTS_MAX = 100
+#: So many of these places are for what has ended, where more fires than there is room for.
+ENDED_PLACES = 20
 #: A key that a receiver knows again after a resolve opens a new incident there; elsewhere each incident has its own.
 _KNOWS_REOPENING: tuple[Kind, ...] = ("pagerduty",)
 #: Who is told that somebody has it in hand; a mail about it would only be one more.
@@ -74,15 +81,15 @@ def knows(told: Told | None, member: Member) -> bool:
 def needs_update(told: Told | None, stands: Standing, now: int) -> Reason | None:
     """Why a receiver has to be told something now; None: it knows everything.
 
-    Asked again after each message, until it knows everything: the end of an incident and the opening of the next are
-    two.
+    Asked again after each message, until it knows everything: the end of an episode and the opening of the next are
+    two. While other alerts of the group fire, the group's incident goes on, whatever has ended in it.
     """
     known = told.firing if told else {}
     ended = ended_of(told, stands)
     if not known:
         # What has fired and ended in between is unknown to it, and stays so.
         return _first(stands) if stands.shown else None
-    if len(ended) == len(known):
+    if len(ended) == len(known) and stands.shown.keys() <= known.keys():
         return "resolved"
     fresh = [key for key, member in stands.shown.items() if not knows(told, member)]
     changed = [key for key, member in stands.shown.items() if known.get(key) != mark(member.alert)]
@@ -110,7 +117,9 @@ def say(
     """The message that a receiver is owed for a reason, and what it knows after it."""
     before = told or Told(receiver=receiver, firing={}, at=0, incident=0)
     ended = ended_of(told, stands)
-    over = [_as_ended(before, stands.members[key]) for key in ended]
+    over = _ranked([(_as_ended(before, stands.members[key]), stands.members[key].since) for key in ended])
+    fires = [] if reason == "resolved" else _ranked([(one.alert, one.since) for one in stands.shown.values()])
+    named, held_back = _bounded(fires, over)
     incident = before.incident if before.firing else _next_incident(before, stands, group)
     notification = Notification(
         notification_id=keys.digest("notification", group.key, receiver, str(incident), str(before.messages)),
@@ -118,7 +127,8 @@ def say(
         thread_key=thread_key(group, stands.kind, incident),
         action=_ACTIONS.get(reason, "trigger"),
         reason=reason,
-        alerts=tuple(over) if reason == "resolved" else (*_worst_first(stands), *over),
+        alerts=named,
+        held_back=held_back,
         group=group.labels,
         paragraphs=_hands(stands) if reason == "acknowledged" else (),
         decided_at=now,
@@ -171,7 +181,8 @@ def _first(stands: Standing) -> Reason:
 
 def _next(known: Mapping[str, str], ended: tuple[str, ...], stands: Standing) -> dict[str, str]:
     """What a receiver knows after it was told; of what is muted it keeps what it knew."""
-    kept = {key: marked for key, marked in known.items() if key not in ended}
+    over = set(ended)
+    kept = {key: marked for key, marked in known.items() if key not in over}
     return kept | {key: mark(member.alert) for key, member in stands.shown.items()}
 
 
@@ -188,12 +199,31 @@ def _hands(stands: Standing) -> tuple[str, ...]:
     return tuple(f"Acknowledged by {by} ({via})." for by, via in sorted(found))
 
 
-def _worst_first(stands: Standing) -> list[Alert]:
-    ranked = sorted(
-        stands.shown.values(),
-        key=lambda one: (-SEVERITIES.index(one.alert.severity), one.since, one.alert.dedup_key),
-    )
-    return [member.alert for member in ranked]
+def _ranked(found: Iterable[tuple[Alert, int]]) -> list[Alert]:
+    """The worst first: by severity and tier, then what it costs if it goes on, then age; alike in any order."""
+
+    def rank(one: tuple[Alert, int]) -> tuple[int, int, int, int, str]:
+        alert, since = one
+        return (
+            -SEVERITIES.index(alert.severity), -_TIERS.index(alert.tier), -_at_stake(alert), since, alert.dedup_key
+        )  # fmt: skip
+
+    return [alert for alert, _ in sorted(found, key=rank)]
+
+
+def _at_stake(alert: Alert) -> int:
+    try:
+        return parse_nanos(alert.at_stake_per_hour) if alert.at_stake_per_hour else 0
+    except ValueError:
+        return 0
+
+
+def _bounded(fires: list[Alert], over: list[Alert]) -> tuple[tuple[Alert, ...], dict[str, int]]:
+    """The alerts that a message names, what fires first, and how many there are besides."""
+    first = min(len(fires), ALERTS_MAX - min(len(over), ENDED_PLACES))
+    last = min(len(over), ALERTS_MAX - first)
+    rest = Counter(standing_of(alert) for alert in (*fires[first:], *over[last:]))
+    return (*fires[:first], *over[:last]), dict(sorted(rest.items()))
 
 
 def _as_ended(told: Told, member: Member) -> Alert:

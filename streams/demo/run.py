@@ -139,6 +139,8 @@ class Demo:
             "rollup_interval_ms": 100,
             # The demo's GPU costs a dollar an hour; a real company would not be woken by that.
             "gpu_page_usd": "1",
+            # What can wait for the morning waits for the played day's.
+            "morning_timezone": self._scenario.calendar.zone,
             "org_id": budgeting.ORG,
             "api_port": port,
             "public_url": f"http://127.0.0.1:{port}",

@@ -223,8 +223,12 @@ async def _write(connection: asyncpg.Connection, words: Sequence[tuple[DueGroup,
     """What the groups say, with what they have told by then."""
     said, told, over, flushed = [], [], [], []
     for group, word in words:
-        before = {each.receiver: each for each in group.told}
-        said += [Owed(each, group.key, _news(each, before.get(each.receiver))) for each in word.notifications]
+        before = {each.receiver: each.firing for each in group.told}
+        after = {each.receiver: each.firing for each in word.told}
+        said += [
+            Owed(each, group.key, _news(each, before.get(each.receiver, {}), after.get(each.receiver, {})))
+            for each in word.notifications
+        ]
         told += [(group.key, each.receiver, msgspec.to_builtins(each), to_datetime(each.at)) for each in word.told]
         heard = {key for each in word.told for key in each.firing}
         for member in group.members:
@@ -240,14 +244,18 @@ async def _write(connection: asyncpg.Connection, words: Sequence[tuple[DueGroup,
     await connection.executemany(_FLUSHED, flushed)
 
 
-def _news(said: Notification, before: Told | None) -> list[str] | None:
-    """The alerts that the receiver hears something new of; None where it is all said again."""
-    known = before.firing if before else {}
+def _news(said: Notification, known: Mapping[str, str], after: Mapping[str, str]) -> list[str] | None:
+    """The alerts that the receiver hears something new of, by name or as one of many; None where it is all said
+    again."""
     changed = [
         alert.dedup_key
         for alert in said.alerts
         if alert.status == "resolved" or not known.get(alert.dedup_key, "").endswith(f":{alert.alert_id}")
     ]
+    if said.held_back:
+        named = {alert.dedup_key for alert in said.alerts}
+        changed += sorted(key for key in known.keys() | after.keys() if known.get(key) != after.get(key)
+                          and key not in named)  # fmt: skip
     return changed or None
 
 
@@ -263,8 +271,7 @@ async def _place(connection: asyncpg.Connection, alerts: Sequence[Alert], placin
     }
     groups = {name: each.group for placed in found.values() for name, each in placed.items()}
     names = sorted({*groups, *(name for of_alert in held.values() for name in of_alert)})
-    await connection.executemany(_NEW_GROUP, [(name, msgspec.to_builtins(groups[name])) for name in sorted(groups)])
-    rows = {row["group_key"]: row for row in await connection.fetch(_LOCK_GROUPS, names)}
+    rows = await _locked(connection, groups, names)
     due: dict[str, int] = {}
 
     def wants(name: str, at: int | None) -> None:
@@ -294,6 +301,21 @@ async def _place(connection: asyncpg.Connection, alerts: Sequence[Alert], placin
         if rows[name]["due_at"] is None or at < to_micros(rows[name]["due_at"])
     ]
     await connection.executemany(_DUE_AT, sooner)
+
+
+async def _locked(
+    connection: asyncpg.Connection, groups: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, asyncpg.Record]:
+    """The rows of those names, locked; the groups are made where there are none."""
+    rows: dict[str, asyncpg.Record] = {}
+    # What ended long ago may be forgotten between the two statements: then it is made anew.
+    for _ in range(3):
+        new = [(name, msgspec.to_builtins(groups[name])) for name in sorted(groups.keys() - rows.keys())]
+        await connection.executemany(_NEW_GROUP, new)
+        rows = {row["group_key"]: row for row in await connection.fetch(_LOCK_GROUPS, names)}
+        if groups.keys() <= rows.keys():
+            break
+    return rows
 
 
 def _fires(alert: Alert) -> bool:

@@ -19,7 +19,7 @@ from streams.sinks.postgres import storable, with_retries
 #: More messages than this that wait for one receiver are as many.
 DUE_MAX = 1_000
 #: What a fallback hears of a thread besides its end; figures that changed are for those whose thread it is.
-TOLD_TO_FALLBACKS = ("opened", "escalated", "worse", "repeated")
+TOLD_TO_FALLBACKS = ("opened", "joined", "escalated", "worse", "repeated")
 _DUE = """
 from outbox o where o.receiver = $1 and o.state = 'owed' and o.due_at <= now()
     and (o.leased_until is null or o.leased_until < now())

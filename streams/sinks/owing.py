@@ -49,8 +49,9 @@ update notify_groups set due_at = least(due_at, now()) from woken where notify_g
 """
 _WAKE_SOME, _WAKE_ALL = _WAKE.format("dedup_key = any($1::text[])"), _WAKE.format("true")
 _OF_THREAD = """
-select body from outbox where thread_key = $1 and action <> 'tell' order by position desc limit 1
+select body, group_key, receiver from outbox where thread_key = $1 and action <> 'tell' order by position desc limit 1
 """
+_KNOWN = "select body->'firing' from notify_told where group_key = $1 and receiver = $2"
 
 
 class Owed(NamedTuple):
@@ -134,9 +135,15 @@ async def wake_all(connection: asyncpg.Connection | asyncpg.Pool) -> None:
 
 
 async def alerts_of_thread(connection: asyncpg.Connection | asyncpg.Pool, thread_key: str) -> tuple[str, ...]:
-    """The dedup keys of the alerts in the newest message of a thread; PagerDuty names its incidents by it."""
-    body = await connection.fetchval(_OF_THREAD, storable(thread_key))
-    return tuple(sorted({alert["dedup_key"] for alert in body["alerts"]})) if body else ()
+    """The dedup keys of the alerts in the newest message of a thread, named or held back; PagerDuty names its
+    incidents by it."""
+    row = await connection.fetchrow(_OF_THREAD, storable(thread_key))
+    if row is None:
+        return ()
+    found = {alert["dedup_key"] for alert in row["body"]["alerts"]}
+    if row["body"].get("held_back"):
+        found.update(await connection.fetchval(_KNOWN, row["group_key"], row["receiver"]) or ())
+    return tuple(sorted(found))
 
 
 def stored(said: Notification) -> dict[str, Any]:

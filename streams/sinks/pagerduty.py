@@ -157,7 +157,7 @@ def _details(notification: Notification, shown: int) -> dict[str, str]:
     if alerts:
         found |= {name.lower(): value for name, value in facts(alerts[0])}
     if len(notification.alerts) > 1:
-        found["alerts"] = telling.counts(notification.alerts)
+        found["alerts"] = telling.counts(notification)
         found |= {f"alert {number:02d}": telling.line(alert) for number, alert in enumerate(alerts, 1)}
         if rest := telling.left_out(notification, shown):
             found["more"] = rest

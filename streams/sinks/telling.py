@@ -1,11 +1,11 @@
 """What a whole message says: its heading with the cause in it, whom it is about, which alerts fit, and what was cut."""
 
-from collections.abc import Sequence
+from collections import Counter
 from typing import NamedTuple
 from urllib.parse import quote
 
 from schemas.alerts import Alert, Severity
-from streams.core.notifying import Notification
+from streams.core.notifying import Notification, standing_of
 from streams.sinks.wording import ONLY_TOLD, brief, cause, clip, facts, one_line, rule_words, runbook, web_link, where
 
 HEADING_MAX = 1_024
@@ -17,6 +17,8 @@ RULES_MAX = 3
 LINK_MAX = 400
 #: Worst first.
 SEVERITIES: tuple[Severity, ...] = ("emergency", "critical", "warning", "info")
+#: What is over is counted as this.
+ENDED = "ended"
 #: Why a message comes, where that is more than that something fires.
 _LEADS = {
     "updated": "Update: ",
@@ -34,8 +36,18 @@ def is_over(alert: Alert) -> bool:
 
 
 def firing(notification: Notification) -> int:
-    """How many of its alerts fire."""
-    return sum(not is_over(alert) for alert in notification.alerts)
+    """How many of its alerts fire, named or held back."""
+    return tally(notification).total() - ended(notification)
+
+
+def ended(notification: Notification) -> int:
+    """How many of its alerts have ended, named or held back."""
+    return tally(notification)[ENDED]
+
+
+def tally(notification: Notification, shown: int = 0) -> Counter[str]:
+    """How many alerts a message is about beyond the first ``shown``: by severity, or as ``ended``."""
+    return Counter(map(standing_of, notification.alerts[shown:])) + Counter(notification.held_back)
 
 
 def worst(notification: Notification) -> Severity | None:
@@ -93,9 +105,11 @@ def heading(notification: Notification) -> str:
     if len(alerts) == 1:
         return clip(_lead(notification, alerts[0]) + cause(alerts[0]), HEADING_MAX)
     if notification.action == "resolve":
-        what = "No longer told here" if firing(notification) else "Resolved"
-        return clip(f"{what}, {len(alerts)} alerts: {cause(alerts[0])}", HEADING_MAX)
-    said = f"{_lead(notification, None)}{counts(alerts)}: "
+        number = f"{tally(notification).total():,}"
+        over = f"Resolved, all {number} alerts have ended" if notification.held_back else f"Resolved, {number} alerts"
+        what = f"No longer told here, {number} alerts" if firing(notification) else over
+        return clip(f"{what}: {cause(alerts[0])}", HEADING_MAX)
+    said = f"{_lead(notification, None)}{counts(notification)}: "
     return clip(said + cause(alerts[0]), HEADING_MAX)
 
 
@@ -110,15 +124,14 @@ def _lead(notification: Notification, alert: Alert | None) -> str:
     return found or ("Update: " if alert is not None and alert.status == "updated" else "")
 
 
-def counts(alerts: Sequence[Alert]) -> str:
-    """How many fire and how many have ended.
+def counts(notification: Notification) -> str:
+    """How many of its alerts fire and how many have ended."""
+    over, fires = ended(notification), firing(notification)
+    return ", ".join(part for part in (f"{fires:,} firing" if fires or not over else "", _of("ended", over)) if part)
 
-    >>> counts([])
-    '0 firing'
-    """
-    over = sum(is_over(alert) for alert in alerts)
-    fires = f"{len(alerts) - over} firing"
-    return (f"{fires}, {over} ended" if over < len(alerts) else f"{over} ended") if over else fires
+
+def _of(what: str, number: int) -> str:
+    return f"{number:,} {what}" if number else ""
 
 
 def about(notification: Notification) -> str:
@@ -170,7 +183,8 @@ def line(alert: Alert) -> str:
 
 def left_out(notification: Notification, shown: int) -> str:
     """What of a group a message has no room for; empty where all is shown."""
-    rest = notification.alerts[shown:]
+    rest = tally(notification, shown)
     if not rest:
         return ""
-    return f"… and {len(rest)} more ({counts(rest)}); the dashboard has all of them."
+    words = ", ".join(part for what in (*SEVERITIES, ENDED) if (part := _of(what, rest[what])))
+    return f"… and {rest.total():,} more ({words}); the dashboard has all of them."

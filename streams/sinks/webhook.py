@@ -132,6 +132,7 @@ def body_of(notification: Notification, dashboard_url: str = "") -> bytes:
     sizes = [len(msgspec.json.encode(alert)) + 1 for alert in alerts]
     room = BODY_BYTES_MAX // 2 if notification.paragraphs else BODY_BYTES_MAX - REST_MAX
     shown = sum(size <= room for size in accumulate(sizes))
+    left_out = telling.tally(notification, shown)
     data = NotificationData(
         notification_id=notification.notification_id,
         thread_key=notification.thread_key,
@@ -142,9 +143,10 @@ def body_of(notification: Notification, dashboard_url: str = "") -> bytes:
         paragraphs=_paragraphs(notification),
         group={clip(k, 200): clip(v, 200) for k, v in list(notification.group.items())[:GROUP_LABELS_MAX]},
         firing=telling.firing(notification),
-        ended=len(alerts) - telling.firing(notification),
+        ended=telling.ended(notification),
         alerts=tuple(alerts[:shown]),
-        left_out=len(alerts) - shown,
+        left_out=left_out.total(),
+        left_out_by=dict(sorted(left_out.items())),
         dashboard_url=telling.dashboard(notification, dashboard_url),
     )
     message = WebhookMessage(

@@ -220,13 +220,13 @@ OPEN_STATUSES = ("opened", "updated")
 async def alerts(
     pool: asyncpg.Pool, statuses: Sequence[str], rule: str | None, team: str | None, limit: int
 ) -> list[asyncpg.Record]:
-    """Alerts as they stand: open ones first, then the newest."""
+    """Alerts as they stand: open ones first, then what ended; of each the newest."""
     return list(
         await pool.fetch(
             f"select *, body::text as body_text, {SHORT_ID} as short_id from alerts"
             " where (cardinality($1::text[]) = 0 or status = any($1))"
             " and ($2::text is null or rule = $2) and ($3::text is null or team_id = $3)"
-            " order by (status = 'resolved'), occurred_at desc, dedup_key limit $4",
+            " order by (status = 'resolved'), coalesce(resolved_at, occurred_at) desc, dedup_key limit $4",
             list(statuses),
             rule,
             team,

@@ -9,6 +9,7 @@ import pytest
 from detectors.base import SIZE_MAX, Observation, StateError
 from detectors.gpu_utilisation import GpuUtilisation
 from detectors.hourly_spend import HourlySpend
+from detectors.multivariate import Multivariate
 from detectors.regime_change import RegimeChange
 from detectors.registry import DETECTORS, create
 from detectors.runaway_loop import RunawayLoop
@@ -29,6 +30,7 @@ SHAPES = {
     GpuUtilisation.name: (MINUTE, lambda level: level),
     SeasonalSpend.name: (HOUR, lambda level: int(level * 100_000_000_000)),
     SpendSpike.name: (HOUR, lambda level: int(level * 100_000_000_000)),
+    Multivariate.name: (HOUR, lambda level: int(level * 10_000)),
 }
 
 

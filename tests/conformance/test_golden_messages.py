@@ -99,6 +99,11 @@ BUDGET_OVER = msgspec.structs.replace(
     BUDGET, status="resolved", summary="Budget search-daily (team search) is below 100 % again: the day is over", action="",
     stated_at="2026-11-22T00:00:01Z",
 )  # fmt: skip
+CROWD = [
+    msgspec.structs.replace(SPIKE, dedup_key=f"k{n}", scope_id=f"team-{n:02d}", team_id="", labels={},
+                            summary=f"Team team-{n:02d} spent ${80 - n}.00 by 14:32 UTC") for n in range(40)
+]  # fmt: skip
+ENDED = [msgspec.structs.replace(each, status="resolved", stated_at="2026-11-21T15:05:00Z") for each in CROWD]
 MESSAGES = {
     "spike": told(SPIKE),
     "budget": told(BUDGET),
@@ -108,11 +113,9 @@ MESSAGES = {
     "budget-resolved": told(BUDGET_OVER, action="resolve", reason="resolved"),
     "budget-acknowledged": told(BUDGET, action="acknowledge", heading="Acknowledged by ann (PagerDuty): Budget search-daily"),
     "group": told(BUDGET, SPIKE, GPUS, LOOP, reason="joined", thread_key="g1", group={"environment": "production"}),
-    "large-group": told(
-        *(msgspec.structs.replace(SPIKE, dedup_key=f"k{n}", scope_id=f"team-{n:02d}", team_id="", labels={},
-                                  summary=f"Team team-{n:02d} spent ${80 - n}.00 by 14:32 UTC") for n in range(40)),
-        thread_key="g2", group={"cost_centre": "cc-7"},
-    ),
+    "large-group": told(*CROWD, thread_key="g2", group={"cost_centre": "cc-7"}),
+    "crowd": told(*CROWD, reason="joined", thread_key="g3", held_back={"critical": 3, "warning": 4_797, "ended": 12}),
+    "crowd-resolved": told(*ENDED, action="resolve", reason="resolved", thread_key="g3", held_back={"ended": 4_812}),
     "approval": told(ASKED),
     "digest": told(
         action="tell", reason="digest", thread_key="d1", heading="43 messages were held back in the last 10 minutes",
@@ -129,7 +132,9 @@ MESSAGES = {
     ),
 }  # fmt: skip
 #: PagerDuty takes no reports; a webhook is told a large group whole, which nobody would read.
-NOT_KEPT = {("report", "pagerduty.json"), ("large-group", "webhook.json")}
+NOT_KEPT = {("report", "pagerduty.json")} | {
+    (name, "webhook.json") for name in ("large-group", "crowd", "crowd-resolved")
+}
 
 
 def as_json(found) -> str:

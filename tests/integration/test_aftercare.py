@@ -12,7 +12,6 @@ from streams.agents.aftercare import Aftercare, Digests
 from streams.settings import Settings
 from streams.sinks.ledger import PostgresLedger
 from streams.sinks.owing import restored
-from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.reviews import PostgresReviews, list_reviews
 from streams.sinks.weekly_reports import WeeklyReports
 from tests.integration.alert_rows import alert, put
@@ -34,14 +33,6 @@ class Clock:
 
     def observe(self, event_time: int, source: str = "") -> None:
         raise AssertionError("nobody's Monday moves with the stream")
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 def aftercare(

@@ -1,6 +1,7 @@
 """What people do with alerts, by API: take them in hand, silence them, close their reviews; and what everybody sees."""
 
 import pytest
+from msgspec.structs import replace
 
 from schemas.instants import DAY, HOUR, MINUTE, SECOND, format_instant
 from streams.core.alert_life import review_of
@@ -8,7 +9,6 @@ from streams.settings import Settings
 from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.alert_records import unreviewed
 from streams.sinks.api_keys import ApiKeys
-from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.reviews import list_reviews, open_reviews
 from streams.sinks.silences import load_silences
 from tests.integration.alert_rows import KEY, alert, put, tell
@@ -16,14 +16,6 @@ from tests.integration.api_parts import NO_BROKER, NOW, client_of, got
 
 SETTINGS = Settings(kafka_url=NO_BROKER)
 PATH = f"/v1/alerts/{KEY}"
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
@@ -57,6 +49,18 @@ async def test_an_acknowledgement_that_is_given_back_is_gone_and_stays_in_the_st
     found = await got(client, PATH)
     assert found["alert"]["stage"] == "firing"
     assert {word["kind"] for word in found["words"]} == {"acknowledged", "withdrawn"}
+
+
+async def test_of_what_ended_the_last_to_end_comes_first_and_says_since_when_and_when_it_ended(client, pool):
+    for name, began, ended in (("long", 0, 90), ("short", 60, 70)):
+        opened = alert(key=name, at=NOW + began * MINUTE)
+        await put(pool, opened)
+        await put(pool, replace(opened, status="resolved", stated_at=format_instant(NOW + ended * MINUTE)))
+    shown = (await got(client, "/v1/alerts?status=resolved"))["alerts"]
+    assert [(one["dedup_key"], one["occurred_at"], one["resolved_at"]) for one in shown] == [
+        ("long", format_instant(NOW), format_instant(NOW + 90 * MINUTE)),
+        ("short", format_instant(NOW + 60 * MINUTE), format_instant(NOW + 70 * MINUTE)),
+    ]
 
 
 async def test_a_new_episode_is_in_nobodys_hands(client, pool):

@@ -26,14 +26,6 @@ from tests.stores import record_alerts
 
 
 @pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 async def api(pool: asyncpg.Pool) -> AsyncIterator[httpx.AsyncClient]:
     """The API without a broker: reads need none."""
     async with client_of(load_settings(kafka_url=NO_BROKER), pool) as client:

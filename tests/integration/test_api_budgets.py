@@ -13,21 +13,12 @@ from streams.ports import BudgetStatus
 from streams.settings import load_settings
 from streams.sinks.api_keys import ApiKeys
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.postgres import migrate, open_pool
 from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, cell, client_of, spent_by
 from tests.stores import MemoryDefinitions
 
 TODAY = parse_instant("2026-11-21T00:00:00Z")
 SEARCH = {"scope": {"team": "search"}, "amount_usd": "50", "period": "day"}
 ORG = {"scope": {"org": "acme"}, "amount_usd": "900", "period": "month"}
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from schemas.alerts import Alert
 from schemas.instants import HOUR, format_instant
 from streams.settings import load_settings
 from streams.sinks.api_keys import ApiKeys
-from streams.sinks.postgres import migrate, open_pool
 from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, client_of
 from tests.stores import MemoryDefinitions, record_alerts
 
@@ -22,13 +21,9 @@ NO = {"answer": "no", "reason": "the nightly export"}
 LAUNCH = {"scope": "team:search", "from": "1h", "until": "6h", "amount_usd": 500, "reason": "the launch"}
 
 
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    await record_alerts(opened, [(spike(), ()), (spike("ads", 13), ()), (spike("ads", 12), ()), (budget(), ())])
-    yield opened
-    await opened.close()
+@pytest.fixture(autouse=True)
+async def alerts(pool: asyncpg.Pool) -> None:
+    await record_alerts(pool, [(each, ()) for each in (spike(), spike("ads", 13), spike("ads", 12), budget())])
 
 
 @pytest.fixture

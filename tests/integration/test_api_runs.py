@@ -1,7 +1,6 @@
 """Training runs, signed links, limits, grants and the release by API."""
 
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -13,20 +12,11 @@ from schemas.commands import RELEASE_KEY
 from schemas.instants import DAY, HOUR, format_instant, parse_instant
 from streams.settings import load_settings
 from streams.sinks.api_keys import ApiKeys
-from streams.sinks.postgres import migrate, open_pool
 from tests.integration.api_parts import NO_BROKER, NOW, client_of
 from tests.stores import MemoryDefinitions, MemoryReleases
 
 SECRET = "s" * 32
 BIG = {"id": "ft-7", "team": "search", "estimate_usd": "250", "estimate_hours": 12, "auto_shutdown": True}
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 class House:

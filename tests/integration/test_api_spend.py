@@ -10,16 +10,7 @@ import pytest
 
 from streams.settings import load_settings
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.postgres import migrate, open_pool
 from tests.integration.api_parts import HOUR_14, NO_BROKER, cell, client_of, got, write_cells
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

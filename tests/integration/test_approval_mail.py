@@ -71,7 +71,7 @@ class House:
         dispatcher = Dispatcher(groups, routes, Woken(), Woken())
         while await groups.flush(10, dispatcher.decide):
             pass
-        outside = Outside(None, groups, PostgresOutbox(self.pool), reach)
+        outside = Outside(None, groups, PostgresOutbox(self.pool), reach, routes)
         delivery = asyncio.create_task(deliverer(outside, routes, Woken()).run_background())
         async with asyncio.timeout(20):
             while await self.pool.fetchval("select count(*) from outbox where state = 'owed'"):

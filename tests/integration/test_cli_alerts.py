@@ -13,17 +13,8 @@ from streams.core.alert_life import LifeError, review_of
 from streams.core.defining import RequestError
 from streams.settings import Settings, load_settings
 from streams.sinks.acknowledgements import load_acknowledgements
-from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.reviews import open_reviews
 from tests.integration.alert_rows import KEY, alert, put, tell
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -13,21 +13,12 @@ from schemas.topics import BUDGETS, Topic
 from streams.ports import ConflictError
 from streams.sinks.definitions import KafkaDefinitions
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.postgres import migrate, open_pool
 from streams.topic_admin import ensure_topics
 from streams.transport.following import TopicFollower
 from tests.unit.records import NOON
 
 pytestmark = pytest.mark.integration
 SLOT = "usage.events.v1@0-0"
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -9,20 +9,11 @@ from streams.settings import Settings
 from streams.sinks.api_keys import ApiKeys
 from streams.sinks.forecasts import KEPT_US, PostgresForecasts
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.postgres import migrate, open_pool
 from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, client_of, write_cells
 
 pytestmark = pytest.mark.integration
 USD = 1_000_000_000
 START = parse_instant("2026-11-01T00:00:00Z")
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 def row(method: str = "run_rate", at: int = START + 20 * DAY, **more) -> ForecastRow:

@@ -6,7 +6,6 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -17,7 +16,6 @@ from streams.clock import elapsed_s
 from streams.ports import RetryableError
 from streams.settings import Settings
 from streams.sinks.api_keys import REMEMBERED_S, ApiKeys, KeyRequestError
-from streams.sinks.postgres import migrate
 from streams.sources.billing import billing_router
 from streams.sources.ingest import ingest_router
 from streams.sources.publisher import UsagePublishing
@@ -46,14 +44,6 @@ BILL = {
 def run_id():
     """Marks the records of one test; topics are shared."""
     return uuid.uuid4().hex
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    pool = await asyncpg.create_pool(database_url, min_size=1, max_size=4)
-    yield pool
-    await pool.close()
 
 
 @pytest.fixture

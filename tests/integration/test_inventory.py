@@ -1,7 +1,6 @@
 """The inventory on a real PostgreSQL: made of the ledger's cells, one worker at a time, read by API and command line."""
 
 import json
-from collections.abc import AsyncIterator
 
 import asyncpg
 import msgspec
@@ -19,7 +18,6 @@ from streams.core.waste import RULES, WastePolicy
 from streams.history_ports import StoreError
 from streams.settings import load_settings
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.postgres import migrate, open_pool
 from streams.sinks.resources import PostgresResources
 from streams.web.inventory import InventoryQuery
 from tests.integration.api_parts import HOUR_14, NO_BROKER, NOW, client_of, got
@@ -33,14 +31,6 @@ NIGHTLY = msgspec.structs.replace(CHAT, feature="evals", request_type="batch")
 STORE = msgspec.structs.replace(
     CHAT, feature="old", model="pods", provider="pinecone", category="vector", request_type="background"
 )
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 async def spend(

@@ -8,17 +8,8 @@ from schemas.instants import HOUR, MINUTE, SECOND, format_instant
 from schemas.money import NANOS
 from streams.settings import load_settings
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.postgres import migrate, open_pool
 from tests.integration.api_parts import NO_BROKER, NOW, client_of
 from tests.stores import MemoryDefinitions
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 def asked(revision: int = 1, **changes) -> JobCommand:

@@ -16,7 +16,7 @@ from schemas.statements import CellStatement, Dimensions, Source, SpenderRow, Sp
 from streams.agents.ledger_spenders import LedgerSpenders
 from streams.ports import BudgetStatus
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.postgres import MigrationError, migrate, migration_files, open_pool
+from streams.sinks.postgres import MigrationError, migrate, migration_files
 from streams.web import queries
 from streams.web.budgets import standing_of
 from tests.unit.records import NOON
@@ -24,14 +24,6 @@ from tests.unit.records import NOON
 pytestmark = pytest.mark.integration
 SOURCE = Source("usage.events.v1", 0, 0)
 DIMENSIONS = Dimensions("", "", "search", "", "chat", "gpt-4o", "openai", "prod", "interactive", "", "llm")
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 def cell(cost: int, *, offset: int, revision: int = 0, segment: int = 0, partition: int = 0) -> CellStatement:

@@ -11,20 +11,12 @@ from streams.core.routes import Route
 from streams.core.routes_default import default_routes
 from streams.sinks.acknowledgements import load_acknowledgements
 from streams.sinks.notify_groups import PostgresGroups
-from streams.sinks.owing import wake, wake_all
-from streams.sinks.postgres import migrate, migration_files, open_pool
+from streams.sinks.owing import alerts_of_thread, wake, wake_all
+from streams.sinks.postgres import migration_files, open_pool
 from streams.sinks.silences import load_silences
 from tests.integration.notify_parts import RECEIVERS, People, alert
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 def grouped(*, wait_s: int = 0, interval_s: int = 0, by: tuple[str, ...] = ("team",)):
@@ -235,3 +227,22 @@ async def test_what_was_told_before_there_were_groups_is_ended_in_its_thread_and
     assert await people.told() == [("a", "resolve")]
     assert people.heard[-1].thread_key == before.dedup_key
     await pool.close()
+
+
+async def test_a_crowd_is_told_in_a_small_message_and_each_of_it_has_its_history(pool):
+    people = People(pool, grouped(by=()))
+    await people.hear(*(alert(f"b{n:03d}") for n in range(300)))
+    await people.told()
+    size, held_back = await pool.fetchrow("select length(body::text), body->'held_back' from outbox")
+    assert held_back == {"emergency": 200}
+    assert size < 80_000
+    (thread,) = {said.thread_key for said in people.heard}
+    assert len(await alerts_of_thread(pool, thread)) == 300
+    await people.hear(*(alert(f"b{n:03d}", "resolved", second=9) for n in range(300)))
+    await people.told()
+    history = """
+    select count(*) from alert_deliveries where dedup_key in (select dedup_key from alerts) group by dedup_key
+    """
+    assert [row["count"] for row in await pool.fetch(history)] == [2] * 300
+    assert (people.heard[-1].action, people.heard[-1].held_back) == ("resolve", {"ended": 200})
+    assert await pool.fetchval("select count(*) from notify_members") == 0

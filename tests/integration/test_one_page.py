@@ -3,19 +3,10 @@
 import pytest
 
 from schemas.alerts import Alert
-from streams.sinks.postgres import migrate, open_pool
 from tests.integration.notify_parts import People, alert
 
 pytestmark = pytest.mark.integration
 ABOVE = {"chat": ("search", "org"), "search": ("org",), "org": ()}
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 def page(budget: str, status: str = "opened", **more) -> Alert:

@@ -10,7 +10,6 @@ from streams.ports import BudgetStatus
 from streams.settings import load_settings
 from streams.sinks.forecasts import PostgresForecasts
 from streams.sinks.ledger import PostgresLedger
-from streams.sinks.postgres import migrate, open_pool
 from tests.integration.api_parts import NO_BROKER, NOW, client_of
 
 MONTH, MONTH_END = parse_instant("2026-11-01T00:00:00Z"), parse_instant("2026-12-01T00:00:00Z")
@@ -19,14 +18,6 @@ GRADED = (
     Measure("downgrade", models={"gpt-4o": "gpt-4o-mini"}),
     Measure("block", environments=("!prod", "!production")),
 )
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 def status(budget: str = "search-month", value: str = "", spent: float = 40, **changes) -> BudgetStatus:

@@ -11,7 +11,6 @@ from pydantic import SecretStr
 from schemas.instants import MINUTE, SECOND, format_instant
 from streams.settings import Settings
 from streams.sinks.acknowledgements import load_acknowledgements
-from streams.sinks.postgres import migrate, open_pool
 from tests.integration.alert_rows import KEY, alert, put, tell
 from tests.integration.api_parts import NO_BROKER, NOW, client_of
 
@@ -20,14 +19,6 @@ SETTINGS = Settings(kafka_url=NO_BROKER, pagerduty_webhook_secret=SecretStr(SECR
 PATH = "/v1/webhooks/pagerduty"
 ANNA = {"id": "PLH1HKV", "type": "user_reference", "summary": "Anna Tenex", "self": "x", "html_url": "y"}
 OURS = {"id": "P1", "type": "events_api_v2_inbound_integration_reference", "summary": "Sluice"}
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pydantic import SecretStr
 from streams.clock import WallClock
 from streams.settings import Settings
 from streams.sinks.api_keys import ApiKeys
-from streams.sinks.postgres import migrate, open_pool
 from streams.sources.publisher import UsagePublishing
 from streams.web.app import create_api
 from tests.integration.api_parts import NO_BROKER, got
@@ -16,14 +15,6 @@ from tests.integration.test_pagerduty_hook import SECRET, post, webhook
 
 SETTINGS = Settings(kafka_url=NO_BROKER, pagerduty_webhook_secret=SecretStr(SECRET))
 ONE = alert("a", team_id="search")
-
-
-@pytest.fixture
-async def pool(database_url):
-    await migrate(database_url)
-    opened = await open_pool(database_url)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from schemas.keys import cell_id
 from schemas.readers import ALERTS
 from schemas.statements import CellStatement, Dimensions, Source, Totals, Watermark
 from streams.agents import entries
-from streams.agents.hours import RegimeAgent, SpikeAgent
+from streams.agents.hours import RegimeAgent, SpikeAgent, UnusualAgent
 from streams.agents.rollup import RollupAgent
+from streams.core.detect_multivariate import UnusualPolicy
 from streams.core.detect_regime import RegimePolicy
 from streams.core.detect_spike_policy import SpikePolicy
 from streams.transport import Outgoing, RecordBatch
@@ -114,7 +115,9 @@ class Hours:
     def restart_detectors(self) -> None:
         self.spikes = SpikeAgent(Table(self.wire, self.kept["spikes"]), self.clock, SpikePolicy(quiet_hours=1))
         self.regimes = RegimeAgent(Table(self.wire, self.kept["regimes"]), self.clock, RegimePolicy())
-        for name, agent in (("spikes", self.spikes), ("regimes", self.regimes)):
+        self.unusuals = UnusualAgent(Table(self.wire, self.kept["unusuals"]), self.clock, UnusualPolicy())
+        self.detectors = {"spikes": self.spikes, "regimes": self.regimes, "unusuals": self.unusuals}
+        for name, agent in self.detectors.items():
             agent._load(0, dict(self.kept[name][0]))
 
     def flush(self, part: int, cells: list[CellStatement], stream_time: int) -> None:
@@ -145,13 +148,13 @@ class Hours:
         while self._read < len(log):
             begin, end = self._read, min(len(log), self._read + at_once)
             unread = Unread.of(begin, end, log[begin:end])
-            for agent in (self.spikes, self.regimes):
+            for agent in self.detectors.values():
                 asyncio.run(agent._take(RecordBatch(topics.SPEND_HOURS, 0, begin, end, unread)))
             self._read = end
 
     def tick(self, now: int) -> None:
         self.clock.at = max(self.clock.at, now)
-        for agent in (self.spikes, self.regimes):
+        for agent in self.detectors.values():
             asyncio.run(agent._tick_partition(0))
 
     def alerts(self) -> list[Alert]:

@@ -154,6 +154,22 @@ def test_a_credit_brings_spend_back_below_and_lets_go():
     assert ("100 %", "resolved", "page") in run.alerts
 
 
+@pytest.mark.parametrize(
+    ("later", "now"),
+    [
+        pytest.param(said(30, offset=1, at=NOON + 3 * HOUR), NOON + 3 * HOUR, id="spend is credited"),
+        pytest.param(said(120, offset=1, at=NOON + 3 * HOUR), DAY_END, id="the period is over"),
+    ],
+)
+def test_what_ends_says_when_it_was_crossed_and_when_it_ended(later, now):
+    state = budgets.take_in(None, TERMS, said(60, offset=0, at=NOON + HOUR))
+    (opened,) = budgets.decide(state, TERMS, NOON + HOUR, POLICY).alerts
+    state = budgets.take_in(state, TERMS, later)
+    (ended,) = [a for a in budgets.decide(state, TERMS, now, POLICY).alerts if a.dedup_key == opened.dedup_key]
+    assert (ended.status, ended.stated_at) == ("resolved", format_instant(now))
+    assert ended.occurred_at == opened.occurred_at == format_instant(NOON + HOUR)
+
+
 def test_a_second_crossing_is_a_new_episode_under_the_same_dedup_key():
     run = Run().hear(said(110, offset=0)).hear(said(95, offset=1)).hear(said(101, offset=2))
     assert run.actions == ["block", "allow", "block"]

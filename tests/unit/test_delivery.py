@@ -219,6 +219,17 @@ def test_a_digest_of_hundreds_names_twenty_and_says_how_many_more():
     assert (len(told.paragraphs), told.paragraphs[-1][:14]) == (22, "… and 280 more")
 
 
+def test_a_digest_counts_what_its_messages_held_back_once_for_each_thread():
+    def crowd(ident, thread, **held_back):
+        return msgspec.structs.replace(message(alert("a"), ident=ident), thread_key=thread, held_back=held_back)
+
+    held = [crowd("1", "t", warning=700), crowd("2", "t", warning=800, ended=10), crowd("3", "u", info=189)]
+    told = digest_of("slack", held, NOON)
+    assert told.heading == "3 messages about 1,000 alerts were held back"
+    assert told.paragraphs[0].endswith("about 1,000 alerts, of which 10 have ended.")
+    assert told.paragraphs[-1] == "… and 999 more: the dashboard shows all of them."
+
+
 def test_the_same_held_messages_make_the_same_digest_in_any_order():
     held = [message(alert(str(n)), ident=str(n)) for n in range(3)]
     assert digest_of("slack", held, NOON).notification_id == digest_of("slack", held[::-1], NOON + 1).notification_id

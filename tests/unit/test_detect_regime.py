@@ -208,6 +208,15 @@ def test_hours_in_parts_and_pieces_say_what_whole_hours_do(statements):
     assert state.hours == {}
 
 
+def test_a_part_that_was_kept_before_a_crash_and_its_state_was_not_is_taken_in_when_it_is_read_again():
+    made_of, hour = Composition(), course(1)[0]
+    statement, _ = heard(made_of, 0, START, hour, START)
+    again = msgspec.json.decode(msgspec.json.encode(statement), type=HourStatement)
+    assert not made_of.take(again), "no news to what an hour is made of"
+    state, _ = step_hour(RegimeState(scope="feature:chat"), again, made_of, START + HOUR, POLICY)
+    assert state.hours[START] == {0: hour}
+
+
 def test_a_partition_far_behind_does_not_hold_hours_open_for_ever():
     state, made_of = RegimeState(scope="feature:chat"), Composition()
     for n, totals in enumerate(course(30)):

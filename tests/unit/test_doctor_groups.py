@@ -9,6 +9,7 @@ from streams.agents.definitions import KnownDefinitions
 from streams.app import Outside, create_app, group_of
 from streams.core.pricing import PriceBook
 from streams.core.rate_card import RateCard
+from streams.core.routes_default import default_routes
 from streams.doctor.groups import READS, read_by, stages_of
 from streams.settings import load_settings
 from streams.settings_checks import STAGES
@@ -20,7 +21,7 @@ def _settings(tmp_path: Path, stages):
 
 @pytest.mark.parametrize("stage", STAGES)
 async def test_a_stage_reads_the_topics_that_its_lag_is_looked_for_on(stage, tmp_path):
-    outside = Outside(None, None, None, {})
+    outside = Outside(None, None, None, {}, default_routes(()))
     worker = create_app(_settings(tmp_path, [stage]), outside, KnownDefinitions(), PriceBook(RateCard(), frozenset()))
     bound = {topic for agent in worker.app.agents.values() for topic in agent.channel.topics}
     assert bound == set(READS[stage])
@@ -40,3 +41,9 @@ def test_a_group_is_known_by_the_name_that_its_workers_give_it(stages, tmp_path)
 
 def test_between_them_the_stages_read_every_topic():
     assert set(read_by(STAGES)) == {topic.name for topic in (*topics.INPUTS, *topics.STATEMENTS)}
+
+
+def test_a_worker_that_was_given_no_routes_does_not_begin():
+    """It would tell everybody by the built-in ones, and nobody would notice."""
+    with pytest.raises(TypeError, match="routes"):
+        Outside(None, None, None, {})

@@ -108,7 +108,9 @@ def learned(world: Hours) -> dict[str, bytes]:
         found[scope] = msgspec.json.encode([state.history, state.incident, state.next_close, state.frozen_before])
     for scope, state in sorted(world.regimes._states[0].items()):
         found[f"regime {scope}"] = msgspec.json.encode([state.detectors, state.shares, state.next_hour])
-    for agent in (world.spikes, world.regimes):
+    for scope, state in sorted(world.unusuals._states[0].items()):
+        found[f"unusual {scope}"] = msgspec.json.encode([state.detector, state.next_hour, state.odd])
+    for agent in world.detectors.values():
         for scope, made_of in sorted(agent._made_of[0].items()):
             found[f"{agent.name} {scope}"] = msgspec.json.encode(made_of.usual)
     return found
@@ -158,6 +160,7 @@ def test_hours_that_are_over_leave_nothing_behind_but_what_was_learned():
     later = START + (KNOWN + 14) * HOUR
     world.quiet_hours(later, 2)
     assert [key for key in world.kept["rollup"][0] if key.startswith(b"c|")] == []
-    assert [key for key in world.kept["spikes"][0] if key.startswith(b"h|")] == []
+    for name in ("spikes", "unusuals"):
+        assert [key for key in world.kept[name][0] if key.startswith(b"h|")] == []
     newest = {record.key: record.value for record in world.wire.log["spend.hours.v1"]}
     assert set(newest.values()) == {None}

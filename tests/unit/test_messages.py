@@ -10,7 +10,7 @@ from schemas import alerts as schema
 from schemas.alerts import Alert, Contributor, Driver, Drivers
 from schemas.instants import parse_instant
 from streams.core.notifying import Notification
-from streams.sinks import mail, mail_text, pagerduty, telling, wording
+from streams.sinks import mail, mail_html, mail_text, pagerduty, telling, webhook, wording
 from streams.sinks.slack_blocks import message
 from streams.standins import slack as slack_standin
 
@@ -356,7 +356,53 @@ def test_what_a_group_has_no_room_for_is_counted(size):
     text = mail_text.text_of(told(*alerts) if alerts else msgspec.structs.replace(told(reason="digest"), alerts=()))
     shown = sum(f"alert number {n};" in text for n in range(size))
     assert shown == min(size, mail_text.WHOLE_MAX + mail_text.LINES_MAX)
-    assert ("… and" in text, f"and {size - shown} more ({size - shown} firing)" in text) == (size > shown, size > shown)
+    assert ("… and" in text, f"and {size - shown} more ({size - shown} critical)" in text) == (
+        size > shown,
+        size > shown,
+    )
+
+
+CROWD = told(*[spike(summary=f"alert number {n};") for n in range(100)])
+HELD = {"critical": 12, "info": 4_700, "ended": 100}
+
+
+@pytest.mark.parametrize(
+    ("channel", "named"),
+    [
+        pytest.param(lambda said: json.dumps(pagerduty.event(said)[1], ensure_ascii=False), 25, id="pagerduty"),
+        pytest.param(lambda said: json.dumps(message(said)[1], ensure_ascii=False), 20, id="slack"),
+        pytest.param(lambda said: " ".join(mail_text.text_of(said).split()), 58, id="mail"),
+        pytest.param(mail_html.html_of, 58, id="mail in HTML"),
+    ],
+)
+def test_every_channel_says_how_many_are_held_back_and_of_which_severities(channel, named):
+    text = channel(msgspec.structs.replace(CROWD, held_back=HELD))
+    assert "4,812 firing, 100 ended" in text
+    assert f"and {4_912 - named:,} more ({112 - named} critical, 4,700 info, 100 ended)" in text
+
+
+def test_a_webhook_counts_what_is_held_back_with_what_it_has_no_room_for():
+    crowd = [spike(summary="x" * 3_900)] * 100
+    data = json.loads(webhook.body_of(told(*crowd, held_back=HELD)))["data"]
+    left = 100 - len(data["alerts"])
+    assert left
+    assert (data["firing"], data["ended"], data["left_out"]) == (4_812, 100, 4_812 + left)
+    assert data["left_out_by"] == {"critical": 12 + left, "ended": 100, "info": 4_700}
+
+
+@pytest.mark.parametrize(
+    ("status", "heading"),
+    [
+        ("resolved", "Resolved, all 4,912 alerts have ended: alert number 0;"),
+        ("opened", "No longer told here, 4,912 alerts: alert number 0;"),
+    ],
+)
+def test_a_crowd_that_ends_says_of_how_many(status, heading):
+    alerts = tuple(msgspec.structs.replace(each, status=status) for each in CROWD.alerts)
+    over = msgspec.structs.replace(
+        CROWD, alerts=alerts, action="resolve", reason="resolved", held_back={"ended": 4_812}
+    )
+    assert telling.heading(over) == heading
 
 
 def test_a_next_step_is_said_once_for_each_rule_of_a_group():

@@ -164,7 +164,7 @@ def test_alerts_of_a_group_are_told_together_and_changes_wait_for_the_interval()
 
 def test_a_page_joins_its_group_without_waiting_for_the_interval():
     world = World(grouped(wait_us=2 * SECOND)).hear(alert("a", tier="ticket")).pass_until(10).hear(alert("b", at=10))
-    assert world.pass_until(12).told() == ["room/slack opened a", "room/slack joined a,b"]
+    assert world.pass_until(12).told() == ["room/slack opened a", "room/slack joined b,a"]
 
 
 def named(name: str, severity: str, status: str = "opened", **more):
@@ -204,6 +204,39 @@ def test_one_that_ends_leaves_the_others_firing(gone, told):
     world.hear(named(gone, severities[gone], "resolved", at=30)).pass_until(200)
     assert world.told()[1:] == [f"room/slack {told}"]
     assert [each.action for each in world.said] == ["trigger", "trigger"]
+
+
+@pytest.mark.parametrize(
+    ("told", "later", "said"),
+    [
+        pytest.param(["a"], [("a", "resolved", 1), ("b", "opened", 1)], "joined b,a", id="another one has come instead"),
+        pytest.param(["c"], [("c", "resolved", 1), ("a", "opened", 1)], "worse a,c", id="and is worse"),
+        pytest.param(["a", "b"], [("a", "resolved", 1), ("b", "resolved", 1), ("c", "opened", 1)], "joined c,a,b",
+                     id="all of several have ended"),
+        pytest.param(["a"], [("a", "resolved", 1), ("a", "opened", 2), ("b", "opened", 1)], "joined a,b,a",
+                     id="it fires again and another one does"),
+    ],
+)  # fmt: skip
+def test_a_group_is_one_incident_as_long_as_any_of_it_fires(told, later, said):
+    severities = {"a": "critical", "b": "critical", "c": "warning"}
+    world = World(grouped(receivers=("room", "on-call"))).hear(*(named(name, severities[name]) for name in told))
+    world.pass_until(20)
+    world.hear(*(named(name, severities[name], what, episode=episode, at=30) for name, what, episode in later))
+    world.pass_until(200)
+    assert world.told()[2:] == [f"room/slack {said}", f"on-call/pagerduty {said}"]
+    assert [each.action for each in world.said] == ["trigger"] * 4
+    assert len({each.thread_key for each in world.said}) == 1
+    assert {one.incident for stored in world.groups.values() for one in stored.told} == {1}
+    ends = [named(name, severities[name], "resolved", episode=2, at=300) for name in "abc"]
+    world.hear(*ends).pass_until(500)
+    assert [(each.action, each.thread_key) for each in world.said[4:]] == [("resolve", world.said[0].thread_key)] * 2
+
+
+def test_what_ended_while_the_others_are_silenced_ends_the_incident_and_they_open_one_when_they_may_speak():
+    world = World(grouped()).silence(400, Matcher("scope", "=", "b")).hear(named("a", "critical")).pass_until(20)
+    world.hear(named("a", "critical", "resolved", at=30), named("b", "critical", at=30)).pass_until(1_000)
+    assert world.told()[1:] == ["room/slack resolved a", "room/slack opened b"]
+    assert len({each.thread_key for each in world.said}) == 2
 
 
 def test_what_is_unchanged_is_said_again_after_the_repeat_interval_until_somebody_has_it_in_hand():

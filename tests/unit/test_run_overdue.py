@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from schemas.instants import HOUR
+from schemas.instants import HOUR, format_instant
 from tests.unit.records import NOON
 from tests.unit.test_budget_changes import RUN, Flight, scope_of_run
 from tests.unit.test_budgets import said
@@ -73,3 +73,15 @@ async def test_a_restart_says_nothing_twice():
     world = await spends(Flight(TEN_HOURS), 0, 11)
     await world.restart(TEN_HOURS).tick(NOON + 11 * HOUR)
     assert len(told(world)) == 1
+
+
+async def test_a_run_that_gets_worse_or_ends_has_been_late_since_it_was_late_first():
+    world = await spends(Flight(TEN_HOURS), 0, 11, 15)
+    await world.define(msgspec.structs.replace(TEN_HOURS, state="ended")).tick(NOON + 16 * HOUR)
+    overdue = [(a.status, a.occurred_at, a.stated_at) for a in world.alerts if a.rule == "run_overdue"]
+    late = format_instant(NOON + 11 * HOUR)
+    assert overdue == [
+        ("opened", late, late),
+        ("updated", late, format_instant(NOON + 15 * HOUR)),
+        ("resolved", late, format_instant(NOON + 16 * HOUR)),
+    ]

@@ -45,7 +45,7 @@ FROZEN = {
     "json/spender_statement.v1.json": "b058b6d360312d94fcb0206f017161a642a10788be72065a54cf4e9b745940a0",
     "json/watermark.v1.json": "b2d84a861cf18ed78d04e3c1bfca064cc9a9b17184f37c8fe3864d4e030acdbf",
     "json/signal.v1.json": "45bd4f6fce9e4d2b1edfc89bbc170155d68758a345f7f546f0833b1757686be0",
-    "json/alert.v1.json": "91e9168275d78afb843166a30601ef97d0ee07bbfaf80a54e740d1d12d36e92c",
+    "json/alert.v1.json": "07a55913c7526b42e575511d9fdb882f633c0121980c416ea678ecb0b1e7f047",
     "json/throttle_command.v1.json": "3f33b3d0a1d0323b315ec830664866ea3e57484e7aa72045ee907818b8fc246c",
     "json/throttle_ack.v1.json": "6f8348c81eb536cee54516963bd3473ebb27077f5a1d894629b0eead82a9dd4f",
     "json/job_command.v1.json": "df4a679c6e189b6f3eeeb06b5e523b30983bb99713acc982077420b18a9e95bb",
@@ -56,9 +56,9 @@ FROZEN = {
     "json/balance.v1.json": "7e369d9bc88bef3fb85d342d4841c22c77e4a14f58de401d7a40ee48c216d794",
     "json/run.v1.json": "2a7531c39662908ed8e9a2f27b25e7a05f8a1123cff01b7899a57bdb2b814c15",
     "json/grant.v1.json": "6966fdd445a9d9d0ae7b7a6411bfce2574f0be0ad3ec866b2bf3cf52914d9796",
-    "json/answer.v1.json": "844e717bb5f9e9fcda26e573dc85cea18a0c47808c5e3164675f58f36781c607",
+    "json/answer.v1.json": "666427a7f93a7600cf0c96805bee8a5e7784ab146ca3c7272b14b36438fa9371",
     "json/planned.v1.json": "eead27cb01378fdf7885c9bbbb33f105896a708c679e64e15d0b03ee01214081",
-    "json/webhook_message.v1.json": "a99be3fc1d926c94a436e66d3ed3236f1c16a39d63ddf4f367dea4ffbd7c414b",
+    "json/webhook_message.v1.json": "4d099de2cf3001e1fcdd98c534d242ad64c9c9eddbaf6d5787c7a964d3f89204",
     "asyncapi.yaml": "932e2368144fa58a2e05b6645628b8ade9980b560e38fe8549787d709564c63f",
 }
 SOURCE = Source(topics.USAGE_EVENTS, 0, 3)

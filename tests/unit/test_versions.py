@@ -24,6 +24,7 @@ from streams.core.composition import USUALS
 from streams.core.detect_gpu import GPU_STATES
 from streams.core.detect_idle import IDLE_STATES
 from streams.core.detect_loop_state import LOOP_STATES
+from streams.core.detect_multivariate import UNUSUAL_STATES
 from streams.core.detect_regime import REGIME_STATES
 from streams.core.detect_runaway import RUNAWAY_STATES
 from streams.core.detect_spike_state import SPIKE_STATES
@@ -53,6 +54,7 @@ READERS: dict[str, Versioned] = {
     "spike_state": SPIKE_STATES,
     "throttle_ack": readers.ACKS,
     "throttle_command": readers.COMMANDS,
+    "unusual_state": UNUSUAL_STATES,
     "usual": USUALS,
     "watermark": readers.WATERMARKS,
 }
@@ -83,6 +85,7 @@ FROZEN = {
     "spike_state.v3.json": "6006faf685ce9c04",
     "throttle_ack.v1.json": "f893fc3cb541c3de",
     "throttle_command.v1.json": "1c0275c21edb13d6",
+    "unusual_state.v1.json": "b908bb5c7f5b2381",
     "usual.v1.json": "34bae9ab0bc6ad8d",
     "watermark.v1.json": "38bacbcc2e1bab6f",
 }

@@ -63,7 +63,7 @@ function alertList(alerts) {
   const order = (alert) => (alert.historic ? 100 : 0) + (alert.stage === "firing" ? 0 : 10) + SEVERITIES.indexOf(alert.severity);
   const sorted = which === "open" ? [...alerts].sort((a, b) => order(a) - order(b)) : alerts;
   const items = sorted.map((alert) => {
-    const facts = [alert.rule.replaceAll("_", " "), alert.team_id, ago(now(), alert.occurred_at), alert.historic ? "history" : ""];
+    const facts = [alert.rule.replaceAll("_", " "), alert.team_id, alert.resolved_at ? `ended ${ago(now(), alert.resolved_at)}` : ago(now(), alert.occurred_at), alert.historic ? "history" : ""];
     const link = element("a", "", alert.summary);
     link.href = `#${encodeURIComponent(alert.dedup_key)}`;
     const node = element("li", alert.dedup_key === chosen() ? "item chosen" : "item",
@@ -78,7 +78,7 @@ function oneAlert(found) {
   if (!found) return show("one", [element("p", "empty", "Choose an alert to see its story.")]);
   const { alert } = found;
   const where = `${alert.scope_type} ${alert.scope_id}${alert.team_id && alert.team_id !== alert.scope_id ? `, team ${alert.team_id}` : ""}`;
-  const facts = [["Where", where], ["Since", `${clock(alert.occurred_at)} · episode ${alert.episode}`], ["Observed", alert.observed && `${alert.observed} ${alert.unit ?? "USD"}`], ["Done", alert.action],
+  const facts = [["Where", where], ["Since", `${clock(alert.occurred_at)} · episode ${alert.episode}`], ["Ended", alert.resolved_at && clock(alert.resolved_at)], ["Observed", alert.observed && `${alert.observed} ${alert.unit ?? "USD"}`], ["Done", alert.action],
     ["In hand", alert.acknowledged && `${alert.acknowledged.by}, ${ago(now(), alert.acknowledged.at)} (${alert.acknowledged.via})`],
     ["Silenced", alert.silenced && `until ${clock(alert.silenced.until)} by ${alert.silenced.by}: ${alert.silenced.reason}`],
     ...alert.held_back.map((held) => [held.by === "inhibition" ? "Inhibited" : "Quiet hours", `${held.by === "inhibition" ? "by " : ""}${held.what}${held.receivers.length ? ` (${held.receivers.join(", ")})` : ""}`]),
