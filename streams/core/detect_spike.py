@@ -34,9 +34,9 @@ def step_spike(
 ) -> tuple[SpikeState, list[Alert]]:
     """Take in one statement of a scope's hour; returns the new state and what there is to say.
 
-    A statement whose rank is not above its part's, or whose hour can no longer change, changes nothing. ``siblings``
-    says what scopes of its kind are like, for one that is too young to know for itself; ``composition`` what the money
-    is made of, this statement's included, for what alerts tell.
+    A statement whose rank is not above its part's moves time at most, and one whose hour can no longer change nothing.
+    ``siblings`` says what scopes of its kind are like, for one that is too young to know for itself; ``composition``
+    what the money is made of, this statement's included, for what alerts tell.
 
     Raises:
         ValueError: the statement is of another scope, or of no UTC hour.
@@ -50,13 +50,14 @@ def step_spike(
         raise ValueError(f"{statement.scope}: a spike is found in UTC hours")
     if hour < state.frozen_before:
         return state, []
-    parts = state.hours.get(hour, {})
-    known = parts.get(statement.part)
-    if known is not None and known.rank >= statement.rank:
-        return state, []
     reaches = state.reaches
     for slot, come in statement.reach.items():
         reaches = advance(reaches, slot, come, now)
+    parts = state.hours.get(hour, {})
+    known = parts.get(statement.part)
+    if known is not None and known.rank >= statement.rank:
+        # The same totals again say how far their sources have come since.
+        return (state if reaches == state.reaches else replace(state, reaches=dict(reaches))), []
     part = Part(statement.rank, statement.figures.cost_nanos)
     state = replace(state, hours={**state.hours, hour: {**parts, statement.part: part}}, reaches=dict(reaches))
     made_of = Composition() if composition is None else composition
