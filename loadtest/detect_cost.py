@@ -234,13 +234,13 @@ class Rig:
         begin = self.offsets[agent.name]
         for several in (batches[at : at + 4] for at in range(0, len(batches), 4)):
             records = unpacked(several)
-            await agent._take(Batch(topics.SPEND_HOURS, begin, records).value)
+            await agent.take([Batch(topics.SPEND_HOURS, begin, records).value])
             begin += len(records)
         self.offsets[agent.name] = begin
 
     async def tick(self) -> None:
         for name, agent in self.detectors.items():
-            await self.measured(name, agent._tick_partition(0))
+            await self.measured(name, agent.tick_all([0]))
 
     def teach(self) -> None:
         """Three weeks, to all."""

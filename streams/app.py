@@ -94,6 +94,7 @@ def create_app(settings: Settings, outside: Outside, definitions: KnownDefinitio
         idempotence=settings.kafka_idempotence,
         folder=settings.state_dir / "faust",
     )
+    app.express_topics = express_topics(settings)
     loops: list[Loop] = []
     for stage, bind in (
         ("meter", lambda: _bind_meter(app, settings, outside, definitions, prices)),
@@ -349,6 +350,12 @@ def _detectors(
         (topics.USAGE_GPU, GpuAgent(tables["gpus"], gpu_clock, gpu, limits_of(settings))),
         (topics.USAGE_SIGNALS, IdleAgent(tables["idles"], gpu_clock, policy.idle, taught)),
     ]
+
+
+def express_topics(settings: Settings) -> frozenset[str]:
+    """What gates and people wait for, on its way from METER to them: small, and not to queue behind state."""
+    said = (topics.SPEND_SCOPES, topics.USAGE_SIGNALS, topics.ALERTS, topics.GATEWAY_COMMANDS, topics.GATEWAY_ACKS)
+    return frozenset({*said, topics.JOB_COMMANDS, topics.JOB_ACKS, f"{settings.app_id}-budgets-changelog"})
 
 
 def limits_of(settings: Settings) -> Limits:

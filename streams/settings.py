@@ -96,7 +96,7 @@ class Settings(BaseSettings):
 
     # METER
     flush_interval_ms: int = Field(250, ge=10, le=10_000)
-    scope_interval_ms: int = Field(50, ge=5, le=5_000)
+    scope_interval_ms: int = Field(20, ge=5, le=5_000)
     dedupe_window_s: int = Field(3600, ge=60, le=86_400)
     dedupe_ids_max: int = Field(20_000_000, ge=1_000)
     lateness_s_max: int = Field(40 * 86_400, ge=3600, description="Older events are dead-lettered.")

@@ -22,7 +22,7 @@ from streams.agents.budget_answers import READERS, answers_in, asked_by, sent_on
 from streams.agents.budget_rows import remembered, row_of
 from streams.agents.budget_status import BudgetStatuses
 from streams.agents.gateways_heard import GatewaysHeard, Heard
-from streams.agents.keyed import KeyedAgent, alert_record, command_record, job_record, newest_of_each_key
+from streams.agents.keyed import KeyedAgent, Stepped, alert_record, command_record, job_record, newest_of_each_key
 from streams.agents.replayed import AnswersInRealTime
 from streams.clock import Clock, StreamClock
 from streams.core import budgets
@@ -265,12 +265,11 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         self._asleep[place] = budgets.wakes_at(state, terms, now)
         return state, out
 
-    async def _tick_partition(self, partition: int) -> None:
+    async def _tick_through(self, partition: int) -> list[Stepped]:
         states = self._states.get(partition)
         if states is not None:
             self._begin_standing(partition, states)
-        await super()._tick_partition(partition)
-        await self._take_early(partition)
+        return [*await super()._tick_through(partition), *self._take_early(partition)]
 
     def _begin_standing(self, partition: int, states: dict[str, BudgetState]) -> None:
         """Standing limits, and runs that want an approval, are here before anything is spent."""
@@ -291,11 +290,11 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         if len(early) < EARLY_MAX:
             early[(message.scope, message.period_start, message.source.slot(), message.segment)] = now, message
 
-    async def _take_early(self, partition: int) -> None:
+    def _take_early(self, partition: int) -> list[Stepped]:
         """Step through what came before its definition, now that it is known; what waits too long was withdrawn."""
         states, early = self._states.get(partition), self._early.get(partition)
         if states is None or not early:
-            return
+            return []
         book, now = self._current(), self.clock.now()
         ready = [key for key in early if book.budget(key[0]) is not None]
         messages = [early.pop(key)[1] for key in ready]
@@ -306,7 +305,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         self._reading = partition
         for message in messages:
             self._step_into(states, changed, outgoing, message)
-        await self._deliver(partition, states, outgoing, changed)
+        return [self._stepped(partition, states, outgoing, changed)]
 
     # -- decisions --------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The shell of agents that keep one state per key: BUDGET and the detectors.
 
-For each batch: decode, keep the newest of each key, step the pure core, write what follows (alerts, commands), then
-the changed states, then acknowledge. A crash between any two of these repeats the same things under the same ids.
+For all batches that wait: decode, keep the newest of each key, step the pure core, write what follows (alerts,
+commands), then the changed states, then acknowledge. A crash between any two of these repeats the same things under
+the same ids.
 
 An owner that was overtaken while it was stalled must not speak from what it remembers. Its state is fenced by the
 table; what it says cannot be, so after a stall the coordinator is asked first.
@@ -10,8 +11,8 @@ table; what it says cannot be, so after a stall the coordinator is asked first.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -32,6 +33,8 @@ _encode = msgspec.json.Encoder().encode
 
 #: So long a batch may be stepped through before others have their turn: a gate waits behind the detectors otherwise.
 SLICE_S = 0.01
+#: Batches that wait in an agent's hands; more stay in Faust's queues, which holds their partitions back.
+WAITING_MAX = 64
 #: The CloudEvents source of what Sluice itself says.
 SOURCE = "//sluice"
 ALERT_TYPES = {"opened": OPENED_TYPE, "updated": UPDATED_TYPE, "resolved": RESOLVED_TYPE}
@@ -108,6 +111,9 @@ class KeyedAgent(ABC, Generic[State]):
         self._ends: dict[tuple[str, int], int] = {}
         self._awake_at = elapsed_s()
         self._busy = asyncio.Lock()
+        #: Batches that were not looked at yet, and who looks at them.
+        self._waiting: list[Any] = []
+        self._taking: asyncio.Task[None] | None = None
         #: The partition whose batch or tick is under way.
         self._reading = -1
         self._also_changed: set[str] = set()
@@ -171,32 +177,54 @@ class KeyedAgent(ABC, Generic[State]):
         self.clock.observe(stream_time, f"{slot}>{self._reading}")
 
     async def run(self, stream: Any) -> None:
-        """The agent."""
-        async for event in stream.noack().events():
-            batch: RecordBatch = event.value
+        """The agent: what comes while a delivery is under way is taken together by the next one."""
+        try:
+            async for event in stream.noack().events():
+                self._waiting.append(event)
+                if self._taking is None or self._taking.done():
+                    self._taking = asyncio.create_task(self._take_what_waits(), name=f"{self.name} takes")
+                if len(self._waiting) >= WAITING_MAX:
+                    await self._taking
+        finally:
+            if self._taking is not None:
+                self._taking.cancel()
+
+    async def _take_what_waits(self) -> None:
+        while self._waiting:
+            events, self._waiting = self._waiting, []
             try:
-                taken = await self._take(batch)
+                taken = await self.take([event.value for event in events])
+            except asyncio.CancelledError:
+                raise
             except Exception as error:
                 fail_stop(self.name, error)
-            if taken:
-                event.ack()
+            for event, is_taken in zip(events, taken, strict=True):
+                if is_taken:
+                    event.ack()
 
-    async def _take(self, batch: RecordBatch) -> bool:
+    async def take(self, batches: Sequence[RecordBatch]) -> list[bool]:
+        """Step through batches of any partitions, and write what follows from all of them at once: a round trip to the
+        broker costs the same for one as for all. Returns of each whether it was taken; one whose partition is not here
+        any more is its next owner's.
+        """
         async with self._busy:
-            states = self._states.get(batch.partition)
-            if states is None or not await self._is_ours(batch.partition, states):
-                return False  # revoked while it waited
-            self._check_continuity(batch)
-            self._reading = batch.partition
-            changed: dict[str, State] = {}
-            outgoing: list[Outgoing] = []
-            turn_at = elapsed_s() + SLICE_S
-            for message in self._newest(batch):
-                if elapsed_s() >= turn_at:
-                    await asyncio.sleep(0)
-                    turn_at = elapsed_s() + SLICE_S
-                self._step_into(states, changed, outgoing, message)
-            return await self._deliver(batch.partition, states, outgoing, changed)
+            return await self._deliver([await self._step_through(batch) for batch in batches])
+
+    async def _step_through(self, batch: RecordBatch) -> "Stepped | None":
+        states = self._states.get(batch.partition)
+        if states is None or not await self._is_ours(batch.partition, states):
+            return None  # revoked while it waited
+        self._check_continuity(batch)
+        self._reading = batch.partition
+        changed: dict[str, State] = {}
+        outgoing: list[Outgoing] = []
+        turn_at = elapsed_s() + SLICE_S
+        for message in self._newest(batch):
+            if elapsed_s() >= turn_at:
+                await asyncio.sleep(0)
+                turn_at = elapsed_s() + SLICE_S
+            self._step_into(states, changed, outgoing, message)
+        return self._stepped(batch.partition, states, outgoing, changed)
 
     def _step_into(
         self, states: dict[str, State], changed: dict[str, State], outgoing: list[Outgoing], message: Any
@@ -226,47 +254,64 @@ class KeyedAgent(ABC, Generic[State]):
         """The messages to step through, in order."""
         return [message for _, message in decoded(batch.records, self._decode)]
 
-    async def _deliver(
+    def _stepped(
         self, partition: int, states: dict[str, State], outgoing: list[Outgoing], changed: dict[str, Any]
-    ) -> bool:
-        """Say it, then keep it. False where the partition was taken away meanwhile: its next owner says it again."""
+    ) -> "Stepped":
         changed |= {key: states[key] for key in self._also_changed if key in states}
         self._also_changed.clear()
-        outgoing += self._also_said
-        self._also_said = []
+        said, self._also_said = self._also_said, []
         beside, self._also_kept = self._also_kept, {}
-        if self._states.get(partition) is not states:
-            return False
+        return Stepped(partition, states, [*outgoing, *said], changed, beside)
+
+    def _is_here(self, step: "Stepped | None") -> bool:
+        # Another life of the same partition may have begun here: its states are other ones.
+        return step is not None and self._states.get(step.partition) is step.states
+
+    async def _deliver(self, steps: Sequence["Stepped | None"]) -> list[bool]:
+        """Say it all, then keep it all. False where the partition was taken away meanwhile: its next owner says it
+        again.
+        """
+        outgoing = [record for step in steps if step is not None and self._is_here(step) for record in step.outgoing]
         if outgoing:
             app: Any = self._table.app
             await app.producer.write(outgoing, app.partitions)
-        # Another life of the same partition may have begun here: these states are not its own.
-        if self._states.get(partition) is not states:
-            return False
-        if changed or beside:
-            states_kept = [(key.encode(), None if state is None else _encode(state)) for key, state in changed.items()]
-            await self._table.write(partition, [*beside.items(), *states_kept])
-            await self.after([state for state in changed.values() if state is not None])
-        return True
+        ours = [step for step in steps if step is not None and self._is_here(step)]
+        changed: dict[int, dict[str, Any]] = {}
+        beside: dict[int, dict[bytes, bytes | None]] = {}
+        for step in ours:
+            if step.changed or step.beside:
+                changed.setdefault(step.partition, {}).update(step.changed)
+                beside.setdefault(step.partition, {}).update(step.beside)
+        # A state as it stands after all steps: what came of each was said.
+        await asyncio.gather(
+            *(self._table.write(each, _entries(beside[each], changes)) for each, changes in changed.items())
+        )
+        if changed:
+            await self.after([each for states in changed.values() for each in states.values() if each is not None])
+        taken = {id(step) for step in ours}
+        return [id(step) in taken for step in steps]
 
     async def run_background(self) -> None:
         """Let time pass: periods end, quiet scopes recover, without any record arriving."""
         while True:
             await asyncio.sleep(self.tick_s)
             try:
-                async with self._busy:
-                    for partition in list(self._states):
-                        await self._tick_partition(partition)
-                    self._awake_at = elapsed_s()
+                await self.tick_all(list(self._states))
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 fail_stop(f"{self.name} tick", error)
 
-    async def _tick_partition(self, partition: int) -> None:
+    async def tick_all(self, partitions: Iterable[int]) -> None:
+        """Let time pass for what is here of these partitions."""
+        async with self._busy:
+            await self._deliver([step for each in partitions for step in await self._tick_through(each)])
+            self._awake_at = elapsed_s()
+
+    async def _tick_through(self, partition: int) -> list["Stepped"]:
         states = self._states.get(partition)
         if states is None or not await self._is_ours(partition, states):
-            return  # revoked while another partition was written
+            return []  # revoked while another partition was looked at
         self._reading = partition
         changed: dict[str, Any] = {}
         outgoing: list[Outgoing] = []
@@ -284,4 +329,20 @@ class KeyedAgent(ABC, Generic[State]):
                 changed[key] = None
             elif out or after is not state:
                 states[key] = changed[key] = after
-        await self._deliver(partition, states, outgoing, changed)
+        return [self._stepped(partition, states, outgoing, changed)]
+
+
+class Stepped(NamedTuple):
+    """What follows from a batch, or from time passing, in one partition."""
+
+    partition: int
+    #: All of the partition, to tell this life of it from another one.
+    states: dict[str, Any]
+    outgoing: list[Outgoing]
+    changed: dict[str, Any]
+    beside: dict[bytes, bytes | None]
+
+
+def _entries(beside: dict[bytes, bytes | None], changed: dict[str, Any]) -> list[tuple[bytes, bytes | None]]:
+    kept = [(key.encode(), None if state is None else _encode(state)) for key, state in changed.items()]
+    return [*beside.items(), *kept]

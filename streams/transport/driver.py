@@ -42,6 +42,8 @@ class App(faust.App):
     partitions: int
     #: Names the changelogs, whatever the group is called.
     state_of: str
+    #: What somebody waits for: written beside everything else (BatchProducer).
+    express_topics: frozenset[str] = frozenset()
     #: False only for a broker that has no idempotent producers, which is none for production.
     idempotence: bool
 

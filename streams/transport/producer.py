@@ -32,10 +32,34 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 class BatchProducer(driver.Producer):
-    """Faust's producer made idempotent with acks from all replicas, and able to write whole batches."""
+    """Faust's producer made idempotent with acks from all replicas, and able to write whole batches.
+
+    aiokafka has one request to a broker under way at a time, so what somebody waits for would queue behind megabytes of
+    state. The application's ``express_topics`` have a connection of their own; a topic is always on the same one, which
+    keeps the order within its partitions.
+    """
+
+    _express: Any = None
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": self.app.idempotence}
+
+    async def on_start(self) -> None:
+        """Connect twice."""
+        await super().on_start()
+        self._express = self._new_producer()
+        await self._express.start()
+
+    async def on_stop(self) -> None:
+        """Write what is under way, and leave."""
+        express, self._express = self._express, None
+        if express is not None:
+            await express.stop()
+        await super().on_stop()
+
+    def _lane(self, topic: str) -> Any:
+        bulk = self._ensure_producer()
+        return self._express if self._express is not None and topic in self.app.express_topics else bulk
 
     async def write(self, records: Iterable[Outgoing], partitions: int) -> int:
         """Write the records and wait until the broker has acknowledged every one; return how many.
@@ -45,7 +69,6 @@ class BatchProducer(driver.Producer):
         Raises:
             KafkaError: a record was not taken; what was written before it stays written.
         """
-        producer = self._ensure_producer()
         open_batches: dict[tuple[str, int], Any] = {}
         pending: list[asyncio.Future[Any]] = []
         count = 0
@@ -57,13 +80,14 @@ class BatchProducer(driver.Producer):
             where = (record.topic, partition)
             batch = open_batches.get(where)
             if batch is None:
-                batch = open_batches[where] = producer.create_batch()
+                batch = open_batches[where] = self._lane(record.topic).create_batch()
             if not _append(batch, record):
-                pending.append(await producer.send_batch(batch, record.topic, partition=partition))
-                batch = open_batches[where] = producer.create_batch()
+                lane = self._lane(record.topic)
+                pending.append(await lane.send_batch(batch, record.topic, partition=partition))
+                batch = open_batches[where] = lane.create_batch()
                 _append(batch, record)
         for (topic, partition), batch in open_batches.items():
-            pending.append(await producer.send_batch(batch, topic, partition=partition))
+            pending.append(await self._lane(topic).send_batch(batch, topic, partition=partition))
         # gather would leave the others unobserved after a first failure
         for outcome in await asyncio.gather(*pending, return_exceptions=True):
             if isinstance(outcome, BaseException):

@@ -149,13 +149,13 @@ class Hours:
             begin, end = self._read, min(len(log), self._read + at_once)
             unread = Unread.of(begin, end, log[begin:end])
             for agent in self.detectors.values():
-                asyncio.run(agent._take(RecordBatch(topics.SPEND_HOURS, 0, begin, end, unread)))
+                asyncio.run(agent.take([RecordBatch(topics.SPEND_HOURS, 0, begin, end, unread)]))
             self._read = end
 
     def tick(self, now: int) -> None:
         self.clock.at = max(self.clock.at, now)
         for agent in self.detectors.values():
-            asyncio.run(agent._tick_partition(0))
+            asyncio.run(agent.tick_all([0]))
 
     def alerts(self) -> list[Alert]:
         return [ALERTS.decode(record.value) for record in self.wire.log[topics.ALERTS]]

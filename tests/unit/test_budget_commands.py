@@ -103,12 +103,12 @@ class World:
         self.ends[topic] = begin + len(values)
         records = [RawRecord(begin + place, NOON, value, key=key) for place, (key, value) in enumerate(values)]
         unread = Unread.of(begin, self.ends[topic], records)
-        await self.agent._take(RecordBatch(topic, 2, begin, self.ends[topic], unread))
+        await self.agent.take([RecordBatch(topic, 2, begin, self.ends[topic], unread)])
         return self
 
     async def tick(self, at: int | None = None) -> "World":
         self.clock.at = at or self.clock.at
-        await self.agent._tick_partition(2)
+        await self.agent.tick_all([2])
         return self
 
     def from_elsewhere(self, action: str, revision_from: int, **more) -> "World":

@@ -1,5 +1,8 @@
 """The shell of keyed agents: what it says and keeps, in which order, and when it must not speak."""
 
+import asyncio
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
@@ -89,8 +92,48 @@ def agent(table):
 
 
 async def test_what_follows_is_said_before_the_state_is_kept(agent, table):
-    assert await agent._take(batch(0, "a", "a"))
+    assert await agent.take([batch(0, "a", "a")]) == [True]
     assert table.app.written == [("said", b"1"), ("said", b"2"), ("kept", b'{"v":1,"name":"a","count":2}')]
+
+
+async def test_batches_that_wait_are_said_together_and_then_kept_once(agent, table):
+    table.on_load(1, {})
+    assert await agent.take([batch(0, "a"), batch(0, "b", partition=1), batch(1, "a")]) == [True, True, True]
+    assert [what for what, _ in table.app.written] == ["said", "said", "said", "kept", "kept"]
+    assert {value for what, value in table.app.written if what == "kept"} == {
+        b'{"v":1,"name":"a","count":2}', b'{"v":1,"name":"b","count":1}',
+    }  # fmt: skip
+
+
+async def test_a_partition_taken_away_while_others_speak_is_left_to_its_next_owner(agent, table):
+    table.on_load(1, {})
+    table.app.while_writing = lambda: table.on_drop({1})
+    assert await agent.take([batch(0, "a"), batch(0, "b", partition=1)]) == [True, False]
+    assert [value for what, value in table.app.written if what == "kept"] == [b'{"v":1,"name":"a","count":1}']
+
+
+class Event:
+    def __init__(self, value):
+        self.value, self.acked = value, 0
+
+    def ack(self):
+        self.acked += 1
+
+
+async def test_the_agent_acknowledges_each_batch_once_after_what_follows_is_kept(agent, table):
+    events = [Event(batch(n, "a")) for n in range(200)]
+
+    async def come():
+        for event in events:
+            yield event
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while not all(event.acked for event in events):
+                await asyncio.sleep(0)
+
+    await agent.run(SimpleNamespace(noack=lambda: SimpleNamespace(events=come)))
+    assert [event.acked for event in events] == [1] * 200
+    assert table.app.written[-1] == ("kept", b'{"v":1,"name":"a","count":200}')
 
 
 async def test_its_table_is_fenced(agent, table):
@@ -99,31 +142,31 @@ async def test_its_table_is_fenced(agent, table):
 
 async def test_batches_that_join_and_batches_that_come_again_are_taken(agent):
     for each in (batch(5, "a", "a"), batch(7, "a"), batch(6, "a", "a"), batch(8, "a")):
-        assert await agent._take(each)
+        assert await agent.take([each]) == [True]
 
 
 async def test_a_gap_in_delivery_stops_it_before_anything_is_said(agent, table):
-    await agent._take(batch(5, "a"))
+    await agent.take([batch(5, "a")])
     table.app.written.clear()
     with pytest.raises(DeliveryGapError, match="a gap of 2 offsets"):
-        await agent._take(batch(8, "a"))
+        await agent.take([batch(8, "a")])
     assert table.app.written == []
 
 
 async def test_a_gap_in_one_partition_is_not_hidden_by_another(agent, table):
     table.on_load(1, {})
-    await agent._take(batch(0, "a"))
-    await agent._take(batch(0, "a", "a", partition=1))
+    await agent.take([batch(0, "a")])
+    await agent.take([batch(0, "a", "a", partition=1)])
     with pytest.raises(DeliveryGapError):
-        await agent._take(batch(2, "a"))
+        await agent.take([batch(2, "a")])
 
 
 async def test_a_partition_that_comes_back_begins_where_it_was_sought(agent, table):
-    await agent._take(batch(0, "a"))
+    await agent.take([batch(0, "a")])
     table.on_drop({0})
-    assert not await agent._take(batch(1, "a"))
+    assert await agent.take([batch(1, "a")]) == [False]
     table.on_load(0, {})
-    assert await agent._take(batch(90, "a"))
+    assert await agent.take([batch(90, "a")]) == [True]
 
 
 async def test_a_state_of_a_newer_release_is_refused_and_not_forgotten(agent, table):
@@ -133,31 +176,31 @@ async def test_a_state_of_a_newer_release_is_refused_and_not_forgotten(agent, ta
 
 async def test_a_partition_taken_away_while_it_speaks_is_not_written(agent, table):
     table.app.while_writing = lambda: table.on_drop({0})
-    assert not await agent._take(batch(0, "a"))
+    assert await agent.take([batch(0, "a")]) == [False]
     assert [what for what, _ in table.app.written] == ["said"]
 
 
 async def test_a_partition_taken_away_and_given_back_while_it_speaks_keeps_its_new_state(agent, table):
     table.app.while_writing = lambda: (table.on_drop({0}), table.on_load(0, {}))
-    assert not await agent._take(batch(0, "a"))
+    assert await agent.take([batch(0, "a")]) == [False]
     table.app.while_writing = None
-    await agent._take(batch(0, "a"))
+    await agent.take([batch(0, "a")])
     assert table.app.written[-1] == ("kept", b'{"v":1,"name":"a","count":1}')
 
 
 @pytest.mark.parametrize("speaks", ["a batch", "a tick"])
 async def test_after_a_stall_an_evicted_owner_says_nothing_more(agent, table, monkeypatch, speaks):
-    await agent._take(batch(0, "a"))
+    await agent.take([batch(0, "a")])
     table.app.written.clear()
     table.confirmed = False
     at = agent._awake_at
     monkeypatch.setattr(keyed, "elapsed_s", lambda: at + keyed.STALL_S + 1)
     with pytest.raises(EvictedError, match="stalled for 6 s"):
-        await (agent._take(batch(1, "a")) if speaks == "a batch" else agent._tick_partition(0))
+        await (agent.take([batch(1, "a")]) if speaks == "a batch" else agent.tick_all([0]))
     assert table.app.written == []
 
 
 async def test_after_a_stall_an_owner_that_the_group_still_knows_goes_on(agent, table, monkeypatch):
     at = agent._awake_at
     monkeypatch.setattr(keyed, "elapsed_s", lambda: at + keyed.STALL_S + 1)
-    assert await agent._take(batch(0, "a"))
+    assert await agent.take([batch(0, "a")]) == [True]
