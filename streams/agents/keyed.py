@@ -22,7 +22,7 @@ from schemas.cloudevents import binary_headers
 from schemas.commands import JOB_COMMAND_TYPE, THROTTLE_TYPE, JobCommand, ThrottleCommand
 from schemas.versions import Versioned
 from streams import metrics
-from streams.agents.shell import STALL_S, EvictedError, decoded, fail_stop
+from streams.agents.shell import STALL_S, EvictedError, Together, decoded, fail_stop
 from streams.clock import Clock, elapsed_s
 from streams.transport import Outgoing, RecordBatch, StateTable
 
@@ -33,8 +33,6 @@ _encode = msgspec.json.Encoder().encode
 
 #: So long a batch may be stepped through before others have their turn: a gate waits behind the detectors otherwise.
 SLICE_S = 0.01
-#: Batches that wait in an agent's hands; more stay in Faust's queues, which holds their partitions back.
-WAITING_MAX = 64
 #: The CloudEvents source of what Sluice itself says.
 SOURCE = "//sluice"
 ALERT_TYPES = {"opened": OPENED_TYPE, "updated": UPDATED_TYPE, "resolved": RESOLVED_TYPE}
@@ -111,9 +109,6 @@ class KeyedAgent(ABC, Generic[State]):
         self._ends: dict[tuple[str, int], int] = {}
         self._awake_at = elapsed_s()
         self._busy = asyncio.Lock()
-        #: Batches that were not looked at yet, and who looks at them.
-        self._waiting: list[Any] = []
-        self._taking: asyncio.Task[None] | None = None
         #: The partition whose batch or tick is under way.
         self._reading = -1
         self._also_changed: set[str] = set()
@@ -177,30 +172,13 @@ class KeyedAgent(ABC, Generic[State]):
         self.clock.observe(stream_time, f"{slot}>{self._reading}")
 
     async def run(self, stream: Any) -> None:
-        """The agent: what comes while a delivery is under way is taken together by the next one."""
-        try:
-            async for event in stream.noack().events():
-                self._waiting.append(event)
-                if self._taking is None or self._taking.done():
-                    self._taking = asyncio.create_task(self._take_what_waits(), name=f"{self.name} takes")
-                if len(self._waiting) >= WAITING_MAX:
-                    await self._taking
-        finally:
-            if self._taking is not None:
-                self._taking.cancel()
+        """The agent."""
+        await Together(self.name, self._take_events).run(stream)
 
-    async def _take_what_waits(self) -> None:
-        while self._waiting:
-            events, self._waiting = self._waiting, []
-            try:
-                taken = await self.take([event.value for event in events])
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                fail_stop(self.name, error)
-            for event, is_taken in zip(events, taken, strict=True):
-                if is_taken:
-                    event.ack()
+    async def _take_events(self, events: list[Any]) -> None:
+        for event, is_taken in zip(events, await self.take([event.value for event in events]), strict=True):
+            if is_taken:
+                event.ack()
 
     async def take(self, batches: Sequence[RecordBatch]) -> list[bool]:
         """Step through batches of any partitions, and write what follows from all of them at once: a round trip to the
