@@ -292,13 +292,12 @@ class Meter:
         """Make everything folded so far durable, then acknowledge it; return the cost, in seconds of this process."""
         async with self._flushing:
             began = elapsed_s()
-            evicting = began >= self._evict_at
-            if evicting:
+            cost_s = await self._flush(evicting=False)
+            if began >= self._evict_at:
                 self._evict_at = began + EVICT_EVERY_S
+                # Nothing is folded or stated meanwhile, so it comes right after a flush, when little is left to write.
                 async with self._folding, self._stating, self._sayings.busy:
-                    cost_s = await self._flush(evicting=True)
-            else:
-                cost_s = await self._flush(evicting=False)
+                    cost_s += await self._flush(evicting=True)
             for where, state in list(self._states.items()):
                 await self._keep_digests(where, state)
             metrics.FLUSH_SECONDS.observe(elapsed_s() - began)
@@ -314,7 +313,10 @@ class Meter:
             cost_s += elapsed_s() - began
             if picture is not None:
                 pictures.append(picture)
-                await self._write(picture.consequences)
+                if not evicting:
+                    await self._write(picture.consequences)
+        if evicting:
+            await self._write([record for picture in pictures for record in picture.consequences])
         # What was taken away meanwhile is its next owner's to keep; here it may even be another life's by now.
         pictures = [picture for picture in pictures if self._states.get(picture.where) is picture.state]
         await asyncio.gather(*(self._table.write(picture.where[1], picture.entries) for picture in pictures))
