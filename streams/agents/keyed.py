@@ -254,20 +254,27 @@ class KeyedAgent(ABC, Generic[State]):
             app: Any = self._table.app
             await app.producer.write(outgoing, app.partitions)
         ours = [step for step in steps if step is not None and self._is_here(step)]
-        changed: dict[int, dict[str, Any]] = {}
-        beside: dict[int, dict[bytes, bytes | None]] = {}
+        kept: dict[int, Stepped] = {}
         for step in ours:
-            if step.changed or step.beside:
-                changed.setdefault(step.partition, {}).update(step.changed)
-                beside.setdefault(step.partition, {}).update(step.beside)
-        # A state as it stands after all steps: what came of each was said.
-        await asyncio.gather(
-            *(self._table.write(each, _entries(beside[each], changes)) for each, changes in changed.items())
-        )
+            together = kept.setdefault(step.partition, Stepped(step.partition, step.states, [], {}, {}))
+            together.changed.update(step.changed)
+            together.beside.update(step.beside)
+        outcomes = await asyncio.gather(*map(self._keep, kept.values()))
+        taken = {partition for partition, is_kept in zip(kept, outcomes, strict=True) if is_kept}
+        changed = [state for each in taken for state in kept[each].changed.values() if state is not None]
         if changed:
-            await self.after([each for states in changed.values() for each in states.values() if each is not None])
-        taken = {id(step) for step in ours}
-        return [id(step) in taken for step in steps]
+            await self.after(changed)
+        here = {id(step) for step in ours}
+        return [step is not None and id(step) in here and step.partition in taken for step in steps]
+
+    async def _keep(self, step: "Stepped") -> bool:
+        """Keep states as they stand: what came of their steps was said. False where the partition was taken away."""
+        entries = await _entries(step.beside, step.changed)
+        if not self._is_here(step):
+            return False
+        if entries:
+            await self._table.write(step.partition, entries)
+        return True
 
     async def run_background(self) -> None:
         """Let time pass: periods end, quiet scopes recover, without any record arriving."""
@@ -321,6 +328,11 @@ class Stepped(NamedTuple):
     beside: dict[bytes, bytes | None]
 
 
-def _entries(beside: dict[bytes, bytes | None], changed: dict[str, Any]) -> list[tuple[bytes, bytes | None]]:
-    kept = [(key.encode(), None if state is None else _encode(state)) for key, state in changed.items()]
-    return [*beside.items(), *kept]
+async def _entries(beside: dict[bytes, bytes | None], changed: dict[str, Any]) -> list[tuple[bytes, bytes | None]]:
+    found, turn_at = list(beside.items()), elapsed_s() + SLICE_S
+    for key, state in changed.items():
+        if elapsed_s() >= turn_at:
+            await asyncio.sleep(0)
+            turn_at = elapsed_s() + SLICE_S
+        found.append((key.encode(), None if state is None else _encode(state)))
+    return found

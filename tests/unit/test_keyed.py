@@ -112,6 +112,17 @@ async def test_a_partition_taken_away_while_others_speak_is_left_to_its_next_own
     assert [value for what, value in table.app.written if what == "kept"] == [b'{"v":1,"name":"a","count":1}']
 
 
+async def test_a_partition_given_back_while_its_states_are_encoded_keeps_its_new_ones(agent, table, monkeypatch):
+    async def slowly(beside, changed):
+        table.on_drop({0})
+        table.on_load(0, {})
+        return [(key.encode(), b"of another life") for key in changed]
+
+    monkeypatch.setattr(keyed, "_entries", slowly)
+    assert await agent.take([batch(0, "a")]) == [False]
+    assert [what for what, _ in table.app.written] == ["said"]
+
+
 class Event:
     def __init__(self, value):
         self.value, self.acked = value, 0
