@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     if not options.no_store:
         parameters = {"rate": options.rate, "partitions": options.partitions, "batch": BATCH}
         whole = {"machine": describe(""), "parameters": parameters, "window": found}
-    out.print(f"stored as {store('window', whole)}")
+        out.print(f"stored as {store('window', whole)}")
     return 0
 
 
