@@ -131,8 +131,10 @@ def _differences(found: Found, expected: Expected) -> list[str]:
 def test_a_service_that_is_right_differs_in_nothing_even_if_it_says_things_twice():
     expected = _expected(*RAW, amount=9_000_000_000)
     twice = _found(expected, letters=[Letter((EVENTS, 0, 2), "empty_value")] * 2, alerts=TOLD * 2)
+    answered = [_command(revision=1), _command(revision=2), _command("allow", 1), _command(revision=2)]
     assert _differences(_found(expected), expected) == []
     assert _differences(twice, expected) == []
+    assert _differences(_found(expected, commands=answered), expected) == [], "an overtaken owner that was answered"
 
 
 def _one_nano_more(expected: Expected) -> dict[Any, Counter[str]]:
@@ -158,7 +160,9 @@ def _one_nano_more(expected: Expected) -> dict[Any, Counter[str]]:
             {"commands": [_command(), _command("rate_limit", 2)]}, "rate_limit", id="a block that is softened"
         ),
         pytest.param(
-            {"commands": [_command(revision=2), _command()]}, "revision 1 came after 2", id="a revision that falls"
+            {"commands": [_command(revision=2), _command()]},
+            "compaction keeps revision 1, and gates obey 2",
+            id="an overtaken owner that nobody answers",
         ),
         pytest.param({"incidents": []}, "nobody was paged", id="a page that is missing"),
         pytest.param({"incidents": [TOLD[-1]["dedup_key"]] * 2}, "2 incidents", id="a page too many"),
