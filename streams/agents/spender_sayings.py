@@ -47,4 +47,4 @@ class SpenderSayings:
 
 def said(state: PartitionState, writer: str, most: int) -> list[Outgoing]:
     """The records of so many blocks at most of what changed."""
-    return [entries.cell_record(rows, writer) for rows in state.spenders.say(state.revision, most)]
+    return [entries.cell_record(rows, writer) for rows in state.spenders.say(state.revision, state.next_offset, most)]

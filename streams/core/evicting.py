@@ -26,7 +26,7 @@ def idle(state: State, ledger_offset: int) -> tuple[list[Statement], int]:
     rows: list[Statement] = []
     for cell_key, cell in list(state.cells.items()):
         is_idle = cell.hour + HOUR < horizon and cell.offset < ledger_offset
-        if is_idle and id(cell) not in state.changed_cells and state.spenders.is_said(cell):
+        if is_idle and id(cell) not in state.changed_cells and state.spenders.is_written(cell, ledger_offset):
             gone.append(state.cells.pop(cell_key))
             rows += state.spenders.leave(cell)
             state.evicted_until = max(state.evicted_until, cell.offset + 1)

@@ -59,10 +59,12 @@ class Room:
 class _Cell:
     """A cell, and where its rows are; in blocks of so many, with holes where not all of a block came back."""
 
-    __slots__ = ("holes", "rows", "statement", "team")
+    __slots__ = ("holes", "rows", "said_at", "statement", "team")
 
     def __init__(self, statement: CellStatement, team: Room) -> None:
         self.statement, self.team = statement, team
+        #: How far the partition was folded when some of its rows were stated last.
+        self.said_at = -1
         self.rows: list[int] = []
         self.holes: list[int] = []
 
@@ -292,14 +294,16 @@ class Spenders:
         """Whether there is anything to state."""
         return bool(self._unsaid.any())
 
-    def is_said(self, cell: CellStatement) -> bool:
-        """Whether all rows of a cell were stated as they are."""
-        number = self._numbers.get(id(cell))
-        rows = self._cells[number].rows if number is not None else []
-        return not any(self._unsaid[row] for row in rows if row != _HOLE)
+    def is_written(self, cell: CellStatement, ledger_offset: int) -> bool:
+        """Whether all rows of a cell were stated as they are, and read: deleted before that, nobody would read them."""
+        known = self._cells.get(self._numbers.get(id(cell), 0))
+        if known is None or not known.rows:
+            return True
+        # The watermark of the very offset at which they were stated may have come before them.
+        return known.said_at < ledger_offset and not any(self._unsaid[row] for row in known.rows if row != _HOLE)
 
-    def say(self, revision: int, most: int = 1 << 60) -> list[SpenderStatement]:
-        """State so many blocks at most of what changed, as it was made durable last."""
+    def say(self, revision: int, at: int, most: int = 1 << 60) -> list[SpenderStatement]:
+        """State so many blocks at most of what was made durable, with the partition folded up to ``at``."""
         blocks: dict[tuple[int, int], list[int]] = {}
         for row in np.flatnonzero(self._unsaid)[: most * BLOCK].tolist():
             name = self._names[row]
@@ -315,6 +319,8 @@ class Spenders:
                 blocks[place] = [row for row in within if row != _HOLE and self._offsets[row] >= 0]
         rows = [row for found in blocks.values() for row in found]
         self._unsaid[rows] = False
+        for number, _ in blocks:
+            self._cells[number].said_at = at
         stated = iter(self._stated(rows))
         return [
             _statement(self._cells[number].statement, revision, block, [next(stated) for _ in found])
@@ -389,11 +395,6 @@ class Spenders:
 
 def _statement(cell: CellStatement, revision: int, block: int, rows: list[SpenderRow]) -> SpenderStatement:
     return SpenderStatement(
-        cell_id=cell.cell_id,
-        hour=cell.hour,
-        source=cell.source,
-        segment=cell.segment,
-        revision=revision,
-        block=block,
+        cell_id=cell.cell_id, hour=cell.hour, source=cell.source, segment=cell.segment, revision=revision, block=block,
         rows=rows,
-    )
+    )  # fmt: skip

@@ -288,7 +288,9 @@ def test_an_opening_whose_owner_dies_at_any_write_of_its_flush_is_whole_in_the_e
 
 def test_nothing_is_said_of_an_opening_until_it_is_durable():
     flight = _flight(_hours())
-    flight.rig.take(5, 2)
+    flight.rig.take(4, 2)
+    flight.rig.flush(evicting=False)
+    flight.rig.take(1, 2)
     flight.rig.flush(evicting=False)
     flight.rig.flush(evicting=True)
     assert len(flight.state.cells) < 5
@@ -345,7 +347,9 @@ class _Ledger:
 async def test_an_opening_waits_for_a_ledger_that_is_away_or_behind(monkeypatch, caplog):
     monkeypatch.setattr(opening_balances, "ASK_AGAIN_S", 0.0)
     flight = _flight(_hours())
-    flight.rig.take(5, 2)
+    flight.rig.take(4, 2)
+    flight.rig.flush(evicting=False)
+    flight.rig.take(1, 2)
     flight.rig.flush(evicting=False)
     flight.rig.flush(evicting=True)
     ledger, watchlist = _Ledger(), ScopeWatchlist([BY_NAME["search-day"]])

@@ -89,7 +89,7 @@ def test_a_cell_that_left_is_told_of_by_the_flush_after_the_one_that_deleted_it(
     partition.fold([usage_record(0, key_id="k", user_id="u")], 1)
     first = partition.spenders.take(0).records
     assert not partition.evict(1 << 60), "what is not stated stays"
-    list(partition.spenders.say(0))
+    list(partition.spenders.say(0, 1))
     partition.changed_cells.clear()
     partition.stream_time += 10**11
     assert len(partition.evict(1 << 60)) == 2

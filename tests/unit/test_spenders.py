@@ -78,6 +78,17 @@ def test_a_cell_that_leaves_memory_makes_room_for_others():
     assert len(partition.spenders) == 1
 
 
+def test_a_cell_leaves_only_after_the_ledger_has_read_what_was_said_of_its_rows():
+    partition = folded("k/a", "k/b")
+    partition.spenders.take(1)
+    assert partition.spenders.say(0, partition.next_offset)
+    partition.changed_cells.clear()
+    partition.stream_time = NOON + 9 * HOUR
+    # The watermark of 2 may have been read before the rows.
+    assert partition.evict(2) == []
+    assert partition.evict(3) != []
+
+
 def test_rows_stay_in_their_blocks_whatever_was_durable_of_each():
     names = [f"k/u{number}" for number in range(2 * BLOCK + 3)]
     partition = folded(*names)
@@ -91,7 +102,8 @@ def test_rows_stay_in_their_blocks_whatever_was_durable_of_each():
     other.fold([usage_record(100 + number, key_id="k", user_id=name[2:]) for number, name in enumerate(missing)], 103)
     other.spenders.take(102)
     again = [
-        [row.user_id for row in block.rows] for block in sorted(other.spenders.say(0), key=lambda each: each.block)
+        [row.user_id for row in block.rows]
+        for block in sorted(other.spenders.say(0, other.next_offset), key=lambda each: each.block)
     ]
     assert again == [
         [f"u{number}" for number in range(BLOCK)],
@@ -119,13 +131,17 @@ def test_only_blocks_in_which_something_changed_are_stated_again():
     names = [f"k/u{number}" for number in range(BLOCK + 2)]
     partition.fold(calls(*names), len(names))
     partition.spenders.take(partition.next_offset - 1)
-    assert [each.block for each in partition.spenders.say(0)] == [0, 1]
+    assert [each.block for each in partition.spenders.say(0, partition.next_offset)] == [0, 1]
     partition.fold([usage_record(99, key_id="k", user_id=f"u{BLOCK}", input_tokens=5)], 100)
     (changed,) = partition.spenders.take(partition.next_offset - 1).records
     assert len(changed.rows) == 4, "one number"
-    (again,) = partition.spenders.say(0)
+    (again,) = partition.spenders.say(0, partition.next_offset)
     assert (again.block, [row.requests for row in again.rows]) == (1, [2, 1])
-    assert partition.spenders.take(partition.next_offset - 1).records == list(partition.spenders.say(0)) == []
+    assert (
+        partition.spenders.take(partition.next_offset - 1).records
+        == list(partition.spenders.say(0, partition.next_offset))
+        == []
+    )
 
 
 def test_rows_whose_cell_is_gone_are_left_out():
