@@ -70,7 +70,9 @@ class KafkaLooks:
     async def _look(self, broker: BrokerFacts) -> KafkaStanding:
         if elapsed_s() >= self._topics_until:
             self._topics = await broker.topics(contract.ALL)
-            self._topics_until = elapsed_s() + TOPICS_EVERY_S
+            # What ails is looked at again each time: a broker that comes back has its leaders within a moment.
+            is_well = not any(topic.leaderless or topic.behind for topic in self._topics.values())
+            self._topics_until = elapsed_s() + TOPICS_EVERY_S if is_well else 0.0
         counts = {name: topic.partitions for name, topic in self._topics.items() if not topic.leaderless}
         facts = Facts(
             addresses=[Address(name, "") for name in self._connection["bootstrap_servers"]],
