@@ -37,7 +37,7 @@ up: setup ## Run the service, with embedded parts where settings name none
 	@$(BIN)/sluice up $(ARGS)
 
 test: setup ## Run every test, on real Kafka and PostgreSQL; ARGS='-k budget' chooses
-	@$(BIN)/python -m pytest $(ARGS)
+	@VENV=$(VENV) .ci/tests $(ARGS)
 
 test-unit: setup ## Run the tests that need neither broker nor database
 	@$(BIN)/python -m pytest -m "not integration" $(ARGS)
