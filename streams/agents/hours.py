@@ -40,6 +40,7 @@ _OVER = b'"is_over":true'
 SIBLINGS_KEPT = 1_000
 
 State = TypeVar("State", SpikeState, RegimeState, UnusualState)
+Closed = TypeVar("Closed", RegimeState, UnusualState)
 
 
 class Heard(NamedTuple):
@@ -204,21 +205,33 @@ class SpikeAgent(HoursAgent[SpikeState]):
         return around
 
 
-class RegimeAgent(HoursAgent[RegimeState]):
+class ClosedHoursAgent(HoursAgent[Closed], Generic[Closed]):
+    """Judges hours when they are over: what is said of running ones is not even read."""
+
+    def looks(self, value: bytes) -> bool:
+        """Of hours that are over, as far as the bytes tell."""
+        return _OVER in value
+
+    def wants(self, statement: HourStatement) -> bool:
+        """Of hours that are over."""
+        return statement.is_over and super().wants(statement)
+
+    def open_from(self, state: Closed) -> int:
+        """Hours before it were judged."""
+        return state.next_hour
+
+    def odd(self, state: Closed) -> frozenset[int]:
+        """Hours that an alert is about are not the usual ones."""
+        return frozenset(state.odd)
+
+
+class RegimeAgent(ClosedHoursAgent[RegimeState]):
     """Habits of scopes: how they change for good."""
 
     def __init__(self, table: StateTable, clock: Clock, policy: RegimePolicy, taught: Taught = nothing) -> None:
         super().__init__("REGIMES", table, REGIME_STATES, clock)
         self._policy = policy
         self._taught = taught
-
-    def looks(self, value: bytes) -> bool:
-        """Hours are judged when they are over: what is said of running ones is not even read."""
-        return _OVER in value
-
-    def wants(self, statement: HourStatement) -> bool:
-        """Of hours that are over."""
-        return statement.is_over and super().wants(statement)
 
     def judge(
         self, state: RegimeState | None, statement: HourStatement, made_of: Composition
@@ -233,30 +246,14 @@ class RegimeAgent(HoursAgent[RegimeState]):
         after, alerts = tick_regime(state, self.clock.now(), self._policy, made_of, self._taught())
         return after, [alert_record(alert) for alert in alerts]
 
-    def open_from(self, state: RegimeState) -> int:
-        """Hours before it were judged."""
-        return state.next_hour
 
-    def odd(self, state: RegimeState) -> frozenset[int]:
-        """Habits that an alert is about are not the usual ones."""
-        return frozenset(state.odd)
-
-
-class UnusualAgent(HoursAgent[UnusualState]):
+class UnusualAgent(ClosedHoursAgent[UnusualState]):
     """Habits of scopes, taken together: hours that are unlike all others."""
 
     def __init__(self, table: StateTable, clock: Clock, policy: UnusualPolicy, taught: Taught = nothing) -> None:
         super().__init__("UNUSUALS", table, UNUSUAL_STATES, clock)
         self._policy = policy
         self._taught = taught
-
-    def looks(self, value: bytes) -> bool:
-        """Hours are judged when they are over: what is said of running ones is not even read."""
-        return _OVER in value
-
-    def wants(self, statement: HourStatement) -> bool:
-        """Of hours that are over."""
-        return statement.is_over and super().wants(statement)
 
     def judge(
         self, state: UnusualState | None, statement: HourStatement, made_of: Composition
@@ -270,11 +267,3 @@ class UnusualAgent(HoursAgent[UnusualState]):
         """Hours that every part has passed are judged."""
         after, alerts = tick_unusual(state, self.clock.now(), self._policy, made_of, self._taught())
         return after, [alert_record(alert) for alert in alerts]
-
-    def open_from(self, state: UnusualState) -> int:
-        """Hours before it were judged."""
-        return state.next_hour
-
-    def odd(self, state: UnusualState) -> frozenset[int]:
-        """Hours that an alert is about."""
-        return frozenset(state.odd)
