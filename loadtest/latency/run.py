@@ -36,6 +36,7 @@ from loadtest.bench.stage import (
     worker,
     worker_settings,
 )
+from loadtest.latency.legs import LEGS, legs
 from loadtest.latency.watching import Watchers
 from schemas.events import UsageEvent
 from schemas.instants import SECOND
@@ -167,6 +168,7 @@ async def measure(stage: Stage, options: argparse.Namespace, out: Console) -> di
                     for name, child, spent in zip(stages, children, before, strict=True)
                 }
             figures["kept_up"] = await drained(stage, "latency-meter")
+            figures |= await legs(stage.broker.bootstrap, PARTITIONS, *watchers.probes())
             found.append(figures)
             out.print(f"  {rate:,}/s: " + ", ".join(f"{k} {figures[k]['p50']:.0f} ms" for k in _kinds(figures)))
             if not figures["kept_up"]:
@@ -202,6 +204,13 @@ def show(result: dict[str, Any], out: Console) -> None:
                 str(figures["missing"][kind]), f"{figures['load_average'][0]}",
             )  # fmt: skip
     out.print(table)
+    for figures in result["rates"]:
+        rows = {"p50": {leg: row["p50"] for leg, row in figures["legs"].items()}} | {
+            f"slowest, at {row['at_s']} s": row for row in figures["slowest"]
+        }
+        out.print(f"{figures['rate']:,}/s, where the time went:")
+        for name, row in rows.items():
+            out.print(f"  {name:<22}" + ", ".join(f"{leg} {row[leg]:,.0f}" for leg in LEGS if leg in row))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

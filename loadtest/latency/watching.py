@@ -17,7 +17,7 @@ from schemas.topics import ALERTS
 from streams.clock import WallClock, elapsed_s
 
 #: How often the ledger is asked; a figure of the ledger is too high by half of this on average.
-LEDGER_POLL_S = 0.005
+LEDGER_POLL_S = 0.02
 KINDS = ("ledger", "alert", "gateway")
 _decode_alert = msgspec.json.Decoder(Alert).decode
 
@@ -80,6 +80,10 @@ class Watchers:
         return {
             kind: [(at - self._sent[team]) / 1_000 for team, at in seen.items()] for kind, seen in self._seen.items()
         }
+
+    def probes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """When each probe was to be sent, and when a gateway refused its team, microseconds since 1970."""
+        return dict(self._sent), dict(self._seen["gateway"])
 
     def _note(self, kind: str, team: str) -> None:
         if team in self._sent:
