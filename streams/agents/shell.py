@@ -8,6 +8,8 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
+from streams.transport import events_together
+
 logger = logging.getLogger("sluice")
 
 #: The exit code of a worker that stopped because going on could have lost or doubled money (EX_SOFTWARE).
@@ -44,8 +46,8 @@ class Together:
     async def run(self, stream: Any) -> None:
         """Take until the stream ends."""
         try:
-            async for event in stream.noack().events():
-                self._waiting.append(event)
+            async for events in events_together(stream):
+                self._waiting += events
                 if self._taking is None or self._taking.done():
                     self._taking = asyncio.create_task(self._take_what_waits(), name=f"{self._name} takes")
                 if len(self._waiting) >= WAITING_MAX:

@@ -5,7 +5,18 @@
 
 from streams.transport.batch import BatchSchema, RecordBatch
 from streams.transport.driver import SCHEME, Connection, make_app
+from streams.transport.eager import events_together
 from streams.transport.producer import Outgoing, partition_of
 from streams.transport.table import StateTable
 
-__all__ = ["SCHEME", "BatchSchema", "Connection", "Outgoing", "RecordBatch", "StateTable", "make_app", "partition_of"]
+__all__ = [
+    "SCHEME",
+    "BatchSchema",
+    "Connection",
+    "Outgoing",
+    "RecordBatch",
+    "StateTable",
+    "events_together",
+    "make_app",
+    "partition_of",
+]

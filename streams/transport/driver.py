@@ -20,6 +20,9 @@ SCHEME = "sluice"
 REQUEST_BYTES_MAX = 5 * 1_048_576
 BATCH_BYTES = 262_144
 METADATA_AGE_MS = 10_000
+#: Batches an agent's queue holds until its partitions stop being fetched, and of each partition that come after that:
+#: the one that shows it, and one that was on its way.
+QUEUED_BATCHES, UNDER_WAY = 12, 2
 
 Connection = Mapping[str, Any]
 
@@ -46,6 +49,20 @@ class App(faust.App):
     express_topics: frozenset[str] = frozenset()
     #: False only for a broker that has no idempotent producers, which is none for production.
     idempotence: bool
+
+    def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> Any:
+        """An agent's queue: from ``maxsize`` batches on, each partition that comes is not fetched any more.
+
+        Faust has a fifth of ``maxsize`` as room for what is under way then, whatever the number of partitions, and
+        holds back everybody once that is full. Here every partition has room, so an agent that stands still (its
+        database is away) holds back itself alone.
+        """
+        marked = maxsize or 0
+        room = marked + UNDER_WAY * self.partitions
+        queue = super().FlowControlQueue(room if marked else 0, clear_on_resume=clear_on_resume)
+        if marked:
+            queue.pressure_high_size, queue.pressure_drop_size = marked, marked // 2
+        return queue
 
 
 def make_app(
@@ -82,7 +99,7 @@ def make_app(
         topic_partitions=partitions,
         table_standby_replicas=0,
         stream_wait_empty=True,
-        stream_buffer_maxsize=16,
+        stream_buffer_maxsize=QUEUED_BATCHES,
         broker_commit_interval=1.0,
         broker_session_timeout=session_timeout_s,
         broker_heartbeat_interval=max(1.0, session_timeout_s / 5),

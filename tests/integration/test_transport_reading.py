@@ -6,11 +6,12 @@ import random
 import pytest
 
 from streams.transport.consumer import LogTruncatedError
-from tests.integration.transport_parts import Scene, until
+from streams.transport.driver import QUEUED_BATCHES, UNDER_WAY
+from tests.integration.transport_parts import Scene, acknowledge, until
 
 pytestmark = pytest.mark.integration
-#: Of the fetches that may wait for an agent: ``stream_buffer_maxsize``, one in hands, one on its way to the queue.
-WAITING_MAX = 18
+#: Of the fetches of one partition that may wait for an agent: in its queue, one in hands, one on its way to the queue.
+WAITING_MAX = QUEUED_BATCHES + UNDER_WAY + 2
 #: Ten fetches' time.
 WATCH_S = 0.5
 
@@ -163,3 +164,31 @@ async def test_an_agent_that_takes_nothing_lets_few_fetches_pile_up_and_gets_eve
     await scene.commits(topic, 100)
     assert member.offsets() == list(range(100))
     assert [len(seen.records) for seen in member.seen[0]] == [1] * 100
+
+
+async def test_an_agent_that_stands_still_with_all_its_partitions_holds_back_no_other_agent(scene):
+    partitions, count = 8, 2 * (QUEUED_BATCHES + UNDER_WAY)
+    stuck, other = await scene.topic("stuck", partitions=partitions), await scene.topic("other", partitions=partitions)
+    go = asyncio.Event()
+
+    async def stands(event, seen):
+        await go.wait()
+        event.ack()
+
+    for partition in range(partitions):
+        for number in range(count):
+            await scene.append(stuck, [b"%d" % number], partition)
+    member = scene.member(stuck, stands, partitions=partitions, fetch_max_bytes=1)
+    member.bind(other, acknowledge)
+    await (await member.start()).ready()
+    await until(lambda: all(member.is_held_back(stuck, partition) for partition in range(partitions)))
+    for partition in range(partitions):
+        for number in range(count):
+            await scene.append(other, [b"%d" % number], partition)
+    for partition in range(partitions):
+        await scene.commits(other, count, partition)
+    assert len(member.seen[0]) == 1
+    go.set()
+    for partition in range(partitions):
+        await scene.commits(stuck, count, partition)
+        assert member.offsets(partition) == member.offsets(partition, agent=1) == list(range(count))

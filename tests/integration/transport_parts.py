@@ -137,9 +137,9 @@ class Member:
         """Batches that were fetched and wait for an agent: in queues, and in hands while they are not acknowledged."""
         return len(self.app.consumer._spans[TP(topic, 0)])
 
-    def is_held_back(self, topic: str) -> bool:
+    def is_held_back(self, topic: str, partition: int = 0) -> bool:
         """Whether nothing more is fetched since too much waits for an agent."""
-        return TP(topic, 0) in self.app.consumer._buffered_partitions
+        return TP(topic, partition) in self.app.consumer._buffered_partitions
 
 
 class Scene:

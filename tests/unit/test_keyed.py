@@ -1,6 +1,7 @@
 """The shell of keyed agents: what it says and keeps, in which order, and when it must not speak."""
 
 import asyncio
+from asyncio import Queue
 from types import SimpleNamespace
 
 import msgspec
@@ -142,7 +143,7 @@ async def test_the_agent_acknowledges_each_batch_once_after_what_follows_is_kept
             while not all(event.acked for event in events):
                 await asyncio.sleep(0)
 
-    await agent.run(SimpleNamespace(noack=lambda: SimpleNamespace(events=come)))
+    await agent.run(SimpleNamespace(noack=lambda: SimpleNamespace(events=come), channel=SimpleNamespace(queue=Queue())))
     assert [event.acked for event in events] == [1] * 200
     assert table.app.written[-1] == ("kept", b'{"v":1,"name":"a","count":200}')
 

@@ -20,11 +20,11 @@ from aiokafka.structs import TopicPartition
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 from faust.tables.table import Table
-from faust.transport.consumer import Consumer
+from faust.transport.consumer import Consumer, Fetcher
 
 from streams.transport import BatchSchema, make_app
 from streams.transport.consumer import BatchConsumer
-from streams.transport.driver import require_c_extension
+from streams.transport.driver import QUEUED_BATCHES, UNDER_WAY, require_c_extension
 from streams.transport.fetching import Unread, hand_out_unread
 from streams.transport.producer import BatchProducer
 from streams.transport.recovery import BatchRecovery, BatchTableManager
@@ -93,6 +93,9 @@ def test_the_c_extension_is_there():
         (Consumer, "perform_seek"),
         (Consumer, "ack"),
         (Consumer, "getmany"),
+        (Consumer, "_drain_messages"),
+        (Consumer, "wait_first"),
+        (faust.App, "FlowControlQueue"),
         (Consumer, "on_partitions_revoked"),
         (Consumer, "wait_empty"),
         (Consumer, "_clean_unacked_messages"),
@@ -148,6 +151,34 @@ async def test_an_application_uses_this_consumer_producer_and_recovery(app):
     assert isinstance(app.producer, BatchProducer)
     assert isinstance(app.tables, BatchTableManager)
     assert isinstance(app.tables.recovery, BatchRecovery)
+
+
+def test_what_is_fetched_is_handed_out_by_one_loop_of_the_consumer_that_stops_with_the_flow():
+    assert "await consumer._drain_messages(self)" in inspect.getsource(Fetcher)
+    source = inspect.getsource(Consumer._drain_messages)
+    for line in (
+        "callback = self.callback",
+        "callback(message), self.suspend_flow.wait()",
+        "self.consumer_stopped_errors",
+    ):
+        assert line in source
+
+
+async def test_an_agents_queue_has_room_for_what_is_under_way_in_each_partition_when_fetching_stops(app):
+    topic = app.topic("t", schema=BatchSchema())
+    queue = topic.queue
+    assert (queue.maxsize, queue.pressure_high_size) == (QUEUED_BATCHES + 2 * UNDER_WAY, QUEUED_BATCHES)
+    held, dropped = [], []
+    for number in range(queue.maxsize):
+        queue.put_nowait_enhanced(number, on_pressure_high=lambda: held.append(True), on_pressure_drop=_drop(dropped))
+    assert (len(held), dropped) == (queue.maxsize - QUEUED_BATCHES, [])
+    while not queue.empty():
+        await queue.get()
+    assert dropped
+
+
+def _drop(dropped):
+    return lambda: dropped.append(True)
 
 
 async def test_recovery_runs_our_tasks_in_place_of_fausts(app):
