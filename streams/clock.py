@@ -93,4 +93,10 @@ def elapsed_s() -> float:
     return time.monotonic()
 
 
-__all__ = ["Clock", "StreamClock", "WallClock", "clock_for", "elapsed_s"]
+def worked_s() -> float:
+    """Processor seconds that this thread has used: other than time that passes, they do not grow while it waits for a
+    core."""
+    return time.thread_time()
+
+
+__all__ = ["Clock", "StreamClock", "WallClock", "clock_for", "elapsed_s", "worked_s"]

@@ -5,15 +5,54 @@ partition alone, so whoever writes it writes the same: keys need no writer, a st
 piece is missing the generation is rebuilt from the source as if none were there.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 from streams.core.dedupe import Generation, Mark
+from streams.core.meter import PartitionState
+from streams.transport import StateTable
 
 #: Digests of one entry: half a megabyte, well below what brokers take.
 PIECE = 32_768
 _SIZE = 16
 
 Entry = tuple[bytes, bytes | None]
+#: METER's states by topic and partition.
+States = Mapping[tuple[str, int], PartitionState]
+
+
+class KeptGenerations:
+    """The table of digests beside METER's own, restored after it."""
+
+    def __init__(self, table: StateTable, states: States) -> None:
+        self._table, self._states = table, states
+        #: What the table holds, by partition.
+        self._keys: dict[int, set[bytes]] = {}
+        table.on_load = self.load
+
+    def load(self, partition: int, found: dict[bytes, bytes]) -> None:
+        """Give the windows their generations that were kept; called once the states are here."""
+        self._keys[partition] = set(found)
+        windows = {state.source.slot(): state.window for where, state in self._states.items() if where[1] == partition}
+        for (slot, mark), generation in found_generations(found).items():
+            if slot in windows:
+                windows[slot].adopt(mark, [generation])
+
+    async def keep(self, where: tuple[str, int], state: PartitionState) -> None:
+        """Keep what was sealed, a generation at a time: one is up to some megabytes."""
+        if not state.is_rebuilt:
+            return
+        keys = self._keys.setdefault(where[1], set())
+        for generation in state.window.sealed:
+            if not generation.is_kept:
+                # In a thread: putting some millions in order takes longer than folding may wait.
+                kept = await asyncio.to_thread(kept_entries, state.source.slot(), generation)
+                gone = outdated(keys, {state.source.slot(): state.window.marks})
+                await self._table.write(where[1], [*kept, *((key, None) for key in gone)])
+                keys.update(key for key, _ in kept)
+                keys.difference_update(gone)
+                generation.is_kept = True
+                return
 
 
 def kept_entries(slot: str, generation: Generation) -> list[Entry]:

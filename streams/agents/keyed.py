@@ -32,7 +32,7 @@ State = TypeVar("State", bound=msgspec.Struct)
 _encode = msgspec.json.Encoder().encode
 
 #: So long a batch may be stepped through before others have their turn: a gate waits behind the detectors otherwise.
-SLICE_S = 0.01
+SLICE_S = 0.005
 #: The CloudEvents source of what Sluice itself says.
 SOURCE = "//sluice"
 ALERT_TYPES = {"opened": OPENED_TYPE, "updated": UPDATED_TYPE, "resolved": RESOLVED_TYPE}

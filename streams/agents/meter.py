@@ -23,7 +23,8 @@ from typing import Any
 
 from schemas.statements import Source
 from streams import metrics
-from streams.agents import digests, entries, measuring
+from streams.agents import entries, measuring
+from streams.agents.digests import KeptGenerations
 from streams.agents.heard import Heard
 from streams.agents.keyed import alert_record
 from streams.agents.opening_balances import OpeningBalances
@@ -31,7 +32,8 @@ from streams.agents.pictures import Picture, joined
 from streams.agents.resuming import Resuming, say_lost
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
 from streams.agents.spender_sayings import SpenderSayings
-from streams.clock import elapsed_s
+from streams.clock import elapsed_s, worked_s
+from streams.core.evicting import has_idle
 from streams.core.meter import PartitionState
 from streams.core.overflow import overflow_alert
 from streams.core.rules import Rules
@@ -98,10 +100,8 @@ class Meter:
         self._urgent_at = 0.0
         self._resuming = Resuming()
         self._stated_at: dict[tuple[str, int], float] = {}
-        self._awake_at, self._digest_table = elapsed_s(), digest_table
-        #: What the table of digests holds, by partition.
-        self._digest_keys: dict[int, set[bytes]] = {}
-        digest_table.on_load = self._load_digests
+        self._awake_at = elapsed_s()
+        self._generations = KeptGenerations(digest_table, self._states)
         table.fenced = True
         table.on_load = self._load
         table.on_drop = self._drop
@@ -128,14 +128,6 @@ class Meter:
             self._resuming.restored(where, state.next_offset)
         # What earlier writers left is deleted once it has been stated again under this writer's name.
         self._stale |= entries.leftovers(found, self._partitions)
-
-    def _load_digests(self, partition: int, found: dict[bytes, bytes]) -> None:
-        """After the states: the generations of their windows that were kept."""
-        self._digest_keys[partition] = set(found)
-        windows = {state.source.slot(): state.window for where, state in self._states.items() if where[1] == partition}
-        for (slot, mark), generation in digests.found_generations(found).items():
-            if slot in windows:
-                windows[slot].adopt(mark, [generation])
 
     def _drop(self, partitions: set[int]) -> None:
         for where in [where for where in self._states if where[1] in partitions]:
@@ -260,12 +252,12 @@ class Meter:
             await self._write_budgets()
 
     async def _write_budgets(self) -> None:
-        began = elapsed_s()
+        began = worked_s()
         records: list[Outgoing] = []
         for state in self._states.values():
             state.settle()
             records += self._consequences(state, of_budgets=True)
-        self._urgent_at = elapsed_s() + (elapsed_s() - began) / STATING_SHARE
+        self._urgent_at = elapsed_s() + (worked_s() - began) / STATING_SHARE
         await self._write(records)
 
     def _consequences(self, state: PartitionState, of_budgets: bool) -> list[Outgoing]:
@@ -289,28 +281,41 @@ class Meter:
         return records
 
     async def flush(self) -> float:
-        """Make everything folded so far durable, then acknowledge it; return the cost, in seconds of this process."""
+        """Make everything folded so far durable, then acknowledge it; return the cost, in processor seconds."""
         async with self._flushing:
             began = elapsed_s()
-            cost_s = await self._flush(evicting=False)
+            cost_s = await self._flush(dict(self._states), evicting=False)
             if began >= self._evict_at:
                 self._evict_at = began + EVICT_EVERY_S
-                # Nothing is folded or stated meanwhile, so it comes right after a flush, when little is left to write.
-                async with self._folding, self._stating, self._sayings.busy:
-                    cost_s += await self._flush(evicting=True)
+                cost_s += await self._evict()
             for where, state in list(self._states.items()):
-                await self._keep_digests(where, state)
+                await self._generations.keep(where, state)
             metrics.FLUSH_SECONDS.observe(elapsed_s() - began)
             measuring.measure_all(self._states.values())
             return cost_s
 
-    async def _flush(self, evicting: bool) -> float:
+    async def _evict(self) -> float:
+        """Let go of what is idle; returns the cost, in processor seconds.
+
+        Nothing is folded or stated meanwhile, so it comes right after a flush, when little is left to write, and one
+        partition after the other has its turn.
+        """
+        cost_s = 0.0
+        for where, state in list(self._states.items()):
+            if has_idle(state, self._durable.get(state.source.slot(), 0)):
+                async with self._folding, self._stating, self._sayings.busy:
+                    if self._states.get(where) is state:
+                        cost_s += await self._flush({where: state}, evicting=True)
+            await asyncio.sleep(0)
+        return cost_s
+
+    async def _flush(self, states: Mapping[tuple[str, int], PartitionState], evicting: bool) -> float:
         cost_s = 0.0
         pictures: list[Picture] = []
-        for where, state in list(self._states.items()):
-            began = elapsed_s()
+        for where, state in states.items():
+            began = worked_s()
             picture = self._take_picture(where, state, evicting)
-            cost_s += elapsed_s() - began
+            cost_s += worked_s() - began
             if picture is not None:
                 pictures.append(picture)
                 if not evicting:
@@ -331,22 +336,6 @@ class Meter:
                     event.ack()
                 measuring.measure(picture.state)
         return cost_s
-
-    async def _keep_digests(self, where: tuple[str, int], state: PartitionState) -> None:
-        """Keep what was sealed, a generation at a time: one is up to some megabytes."""
-        if not state.is_rebuilt:
-            return
-        keys = self._digest_keys.setdefault(where[1], set())
-        for generation in state.window.sealed:
-            if not generation.is_kept:
-                # In a thread: putting some millions in order takes longer than folding may wait.
-                kept = await asyncio.to_thread(digests.kept_entries, state.source.slot(), generation)
-                gone = digests.outdated(keys, {state.source.slot(): state.window.marks})
-                await self._digest_table.write(where[1], [*kept, *((key, None) for key in gone)])
-                keys.update(key for key, _ in kept)
-                keys.difference_update(gone)
-                generation.is_kept = True
-                return
 
     def _take_picture(self, where: tuple[str, int], state: PartitionState, evicting: bool) -> Picture | None:
         """All that has to be written for a partition, and in what order; the state counts as unchanged from here."""

@@ -33,7 +33,7 @@ _PROGRESS = b"p"
 #: Rounds take at most this part of the time, and come at least this often.
 SHARE, ROUND_MAX_S = 0.01, 50.0
 POLL_S = 0.1
-SLICE_S = 0.01
+SLICE_S = 0.005
 #: A partition that was given to us, or a source that came further, within so many seconds may be catching up: old
 #: hours wait for it.
 MOVING_S = 5.0

@@ -1,8 +1,7 @@
 """METER's state of one source partition: cells, scope counters, de-duplication; and how records change it.
 
-Pure: records in, state and outcomes out. What was folded is a function of the partition's records up to an offset and
-nothing else (not of batches, timing or crashes), which is what makes replays harmless. See docs/architecture.md,
-rules 1 to 4.
+Pure: records in, state and outcomes out. What was folded is a function of the partition's records up to an offset
+alone (not of batches, timing or crashes), which makes replays harmless: docs/architecture.md, rules 1 to 4.
 """
 
 from bisect import bisect_left, bisect_right
@@ -392,8 +391,6 @@ class PartitionState:
 
     def evict(self, ledger_offset: int) -> list[Statement]:
         """Let go of what is idle (``streams.core.evicting``)."""
-        if self.next_offset < max(self.said_until, self.sure_from):
-            return []
         gone, horizon = evicting.idle(self, ledger_offset)
         if gone:
             self._reader.close_lanes(horizon)

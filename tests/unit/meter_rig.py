@@ -358,7 +358,7 @@ class Rig:
             scope_interval_s=1.0, watchlist=self._watchlist,
         )  # fmt: skip
         self._meter._load(SOURCE.partition, dict(self.log))
-        self._meter._load_digests(SOURCE.partition, dict(self.kept))
+        self._meter._generations.load(SOURCE.partition, dict(self.kept))
         self.state: PartitionState = self._meter._states[self._where]
         self.state.said_until = self.reached
         self.position = self.state.read_from if self.state.next_offset else 0
