@@ -17,7 +17,12 @@ def show(result: dict[str, Any], out: Console) -> None:
     """Print every table, and the targets last."""
     for name, panel in result["spend"].items():
         _panel(name, panel, out)
-    for name, title in (("gpu", "Idle GPUs"), ("requests", "Runaway requests")):
+    titles = {
+        "gpu": "Idle GPUs",
+        "requests": "Runaway requests",
+        "habits": "Unusual hours",
+    }
+    for name, title in titles.items():
         if name in result:
             print_line(out, f"\n{title}", "bold")
             _side_by_side(result[name], out)

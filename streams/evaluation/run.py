@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from streams.evaluation import traces
+from streams.evaluation import habits, traces
 from streams.evaluation.gpu import judge_gpus
 from streams.evaluation.injections import place_all
 from streams.evaluation.requests import judge_requests
@@ -39,7 +39,16 @@ def evaluate(data: Path, quick: bool, say: Callable[[str], None]) -> dict[str, A
         found["gpu"] = judge_gpus(pods, (1,) if quick else (1, 2))
     if long or short:
         found["requests"] = judge_requests(long, short)
-    missing = (("GPUs", pods), ("long-context requests", long), ("short-context requests", short))
+    say("unusual hours")
+    clients = habits.panels(data)
+    if clients:
+        found["habits"] = habits.judge_habits(clients, quick)
+    missing = (
+        ("GPUs", pods),
+        ("long-context requests", long),
+        ("short-context requests", short),
+        ("unusual hours", clients),
+    )
     found["skipped"] += [name for name, there in missing if not there]
     return found
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from detectors.judging import Verdict
 from schemas.instants import HOUR, MINUTE
 from streams.cli import app
-from streams.evaluation import gpu, requests
+from streams.evaluation import gpu, habits, requests
 from streams.evaluation.baselines import BASELINES, HourJudge
 from streams.evaluation.incidents import opens, passes
 from streams.evaluation.injections import INCIDENTS, SHAPES, place, place_all, put, starts
@@ -253,6 +254,43 @@ def test_ten_minute_rows_add_up_to_their_hours(folder):
     assert rows["m/0"][1] == pytest.approx(2 * rows["m/0"][0])
 
 
+def _clients(count):
+    """Busy ones, each the same week in, week out but for a little."""
+    dice = np.random.default_rng(5)
+    rows = ["model,client,hour,requests,mean_in,mean_out,usd"]
+    for client in range(count):
+        for hour in range(2 * WEEK):
+            requests = round(2_000 * (1 + 0.3 * math.sin(hour / 24 * 2 * math.pi)) * math.exp(0.05 * dice.normal()))
+            rows.append(f"m,{client},{hour},{requests},1000,200,{requests * 0.01:.6f}")
+    return "\n".join(rows) + "\n"
+
+
+def _traced(folder, text):
+    (folder / "servegen").mkdir()
+    (folder / "servegen" / "servegen_hourly.csv.gz").write_bytes(gzip.compress(text.encode()))
+    return folder
+
+
+@pytest.mark.parametrize(("count", "panels"), [(1, []), (2, ["clients"]), (habits.TEAM_SIZE, ["clients", "teams"])])
+def test_unusual_hours_are_judged_of_clients_and_of_teams_where_there_are_enough(tmp_path, count, panels):
+    assert list(habits.panels(_traced(tmp_path, _clients(count)))) == panels
+
+
+def test_unusual_hours_have_a_row_for_each_change_and_contender(tmp_path, monkeypatch):
+    monkeypatch.setattr(habits, "TEAMS", 2)
+    series = habits.panels(_traced(tmp_path, _clients(4)))
+    found = habits.judge_habits(series, quick=False)
+    assert list(found) == ["clients, shipped", "clients, at 0.3", "clients, LODA at 0.3"]
+    shipped = found["clients, shipped"]
+    assert (shipped["series"], shipped["tickets_a_series_week"]) == (2, 0.0)
+    assert shipped["short calls that fail"] == shipped["cache lost"] == 1.0
+    assert shipped["recall_of_habits"] == pytest.approx(
+        statistics.fmean(shipped[kind] for kind in habits.HABITS), abs=0.001
+    )
+    assert set(habits.CHANGES) <= set(found["clients, LODA at 0.3"])
+    assert list(habits.judge_habits(series, quick=True)) == ["clients, shipped", "clients, at 0.3"]
+
+
 def test_the_command_judges_a_folder_and_says_what_it_has_not(folder, tmp_path):
     written = tmp_path / "result.json"
     done = CliRunner().invoke(app, ["eval", "--data", str(folder), "--quick", "--json", str(written)])
@@ -261,7 +299,7 @@ def test_the_command_judges_a_folder_and_says_what_it_has_not(folder, tmp_path):
     found = result["spend"]["features, hourly"]["contenders"]
     assert found["shipped"]["as_shipped"]["kinds"]["x10/1h"]["recall"] == 1.0
     assert "z-score 7 d" in found
-    assert set(result["skipped"]) >= {"clusters, hourly", "GPUs"}
+    assert set(result["skipped"]) >= {"clusters, hourly", "GPUs", "unusual hours"}
     assert "not judged, the traces are not here: clusters, hourly" in done.output
 
 

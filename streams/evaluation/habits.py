@@ -1,4 +1,4 @@
-"""What the detector of unusual hours is worth: ``python -m loadtest.unusual --data ../shared/data``.
+"""What the detector of unusual hours is worth.
 
 Clients of the ServeGen trace alone, and random teams of six of them: requests, tokens and money are recorded, so that a
 team's tokens for a request, output to input and price move as its mix does. The trace has neither failures nor caches:
@@ -7,7 +7,6 @@ changes are put in, each into a copy of what is known. River's LODA gets the sam
 gives as many tickets on the first half of the series as the shipped detector may, 0.3 a week.
 """
 
-import argparse
 import copy
 import csv
 import gzip
@@ -17,8 +16,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import process_time
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from river.anomaly import LODA
 
@@ -99,9 +97,12 @@ CHANGES = {**SPEND, **HABITS, **QUIET}
 
 
 def panels(data: Path) -> dict[str, dict[str, list[Row]]]:
-    """Series of two weeks by panel and name."""
+    """Series of two weeks by panel and name; none where the trace is not here."""
+    trace = data / "servegen" / "servegen_hourly.csv.gz"
+    if not trace.exists():
+        return {}
     hours: dict[str, dict[int, Row]] = defaultdict(dict)
-    with gzip.open(data / "servegen" / "servegen_hourly.csv.gz", "rt") as file:
+    with gzip.open(trace, "rt") as file:
         for each in csv.DictReader(file):
             calls, usd = float(each["requests"] or 0), float(each["usd"] or 0)
             row = Row(calls, calls * float(each["mean_in"] or 0), calls * float(each["mean_out"] or 0), usd)
@@ -113,11 +114,13 @@ def panels(data: Path) -> dict[str, dict[str, list[Row]]]:
         for name, found in sorted(hours.items())
         if max(found) >= 2 * WEEK - 6 and len(found) > 200
     }
-    dice = random.Random(1)
-    teams = {
-        f"team {n}": _together([whole[name] for name in dice.sample(sorted(whole), TEAM_SIZE)]) for n in range(TEAMS)
-    }
-    return {"clients": _lively(whole), "teams": _lively(teams)}
+    dice, teams = random.Random(1), {}
+    if len(whole) >= TEAM_SIZE:
+        for n in range(TEAMS):
+            teams[f"team {n}"] = _together([whole[name] for name in dice.sample(sorted(whole), TEAM_SIZE)])
+    lively = {"clients": _lively(whole), "teams": _lively(teams)}
+    # A bar is set on one half and measured on the other.
+    return {panel: series for panel, series in lively.items() if len(series) > 1}
 
 
 def _together(members: Sequence[Sequence[Row]]) -> list[Row]:
@@ -183,7 +186,7 @@ class Played(NamedTuple):
     put: dict[str, list[tuple[str, float]]]
 
 
-def play(make: Callable[[], Judge], series: Mapping[str, list[Row]]) -> Played:
+def play(make: Callable[[], Judge], series: Mapping[str, Sequence[Row]]) -> Played:
     """Every series, clean, and from copies of what was known with each change."""
     clean: dict[str, list[float]] = {}
     put: dict[str, list[tuple[str, float]]] = defaultdict(list)
@@ -233,35 +236,35 @@ def bar_for(played: Played, names: Sequence[str]) -> float:
     return bars[low]
 
 
-def told(title: str, played: Played, names: Sequence[str], bar: float) -> None:
-    """A line of the table."""
+def judge_habits(series_of: Mapping[str, Mapping[str, Sequence[Row]]], quick: bool) -> dict[str, dict[str, Any]]:
+    """Tickets a series-week on the clean trace and recall of each change, by panel and contender.
+
+    Everything is of one half of the series; bars that are not the shipped one are set on the other. ``quick`` leaves
+    River's LODA out, which is slow.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for panel, series in series_of.items():
+        set_on, reported_on = sorted(series)[::2], sorted(series)[1::2]
+        shipped = play(Shipped, series)
+        found[f"{panel}, shipped"] = _figures(shipped, reported_on, 1.0)
+        found[f"{panel}, at {BUDGET}"] = _figures(shipped, reported_on, bar_for(shipped, set_on))
+        if not quick:
+            river = play(River, series)
+            found[f"{panel}, LODA at {BUDGET}"] = _figures(river, reported_on, bar_for(river, set_on))
+    return found
+
+
+def _figures(played: Played, names: Sequence[str], bar: float) -> dict[str, Any]:
     found = {
         kind: statistics.fmean(score >= bar for name, score in scores if name in names)
         for kind, scores in played.put.items()
     }
-    groups = {group: statistics.fmean(found[kind] for kind in kinds) for group, kinds in
-              {"habits": HABITS, "spend": SPEND}.items()}  # fmt: skip
-    print(f"{title}: bar {bar:.2f}, {rate(played, names, bar):.2f} tickets a series-week, recall "
-          + ", ".join(f"{name} {each:.2f}" for name, each in {**groups, **found}.items()))  # fmt: skip
-
-
-def main() -> None:
-    """Print the table."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--data", type=Path, default=Path("../shared/data"))
-    for panel, series in panels(options.parse_args().data).items():
-        halves = sorted(series)[::2], sorted(series)[1::2]
-        began = process_time()
-        shipped = play(Shipped, series)
-        spent = process_time() - began
-        river = play(River, series)
-        steps = len(series) * (2 * WEEK + SEEDS * sum(change.hours for change in CHANGES.values()))
-        print(f"{panel}: {len(series)} series, {1e6 * spent / steps:.0f} us an hour of each")
-        for half, names in zip(("set on", "reported on"), halves, strict=True):
-            told(f"  shipped, {half}", shipped, names, 1.0)
-            told(f"  shipped at its {BUDGET} a week, {half}", shipped, names, bar_for(shipped, halves[0]))
-            told(f"  River LODA at {BUDGET} a week, {half}", river, names, bar_for(river, halves[0]))
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "series": len(names),
+        "tickets_a_series_week": round(rate(played, names, bar), 3),
+        **{
+            f"recall_of_{group}": round(statistics.fmean(found[kind] for kind in kinds), 3)
+            for group, kinds in {"habits": HABITS, "spend": SPEND}.items()
+        },
+        **{kind: round(found[kind], 3) for kind in CHANGES},
+    }
