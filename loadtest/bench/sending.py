@@ -65,6 +65,14 @@ class BatchSender:
                 self._open[partition] = None
                 await self._queues[partition].put(batch)
 
+    def new_batch(self) -> BatchBuilder:
+        """An empty batch, to be filled and ``put``."""
+        return self._producer.create_batch()
+
+    async def put(self, partition: int, batch: BatchBuilder) -> None:
+        """Send a batch that was filled before."""
+        await self._queues[partition].put(batch)
+
     def check(self) -> None:
         """Raise what a sending task failed with."""
         for task in self._tasks:

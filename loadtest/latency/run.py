@@ -48,6 +48,8 @@ PARTITIONS = 8
 WARM_UP_S = 10.0
 #: How long after the last probe answers are waited for.
 ANSWER_S = 30.0
+#: Microseconds that preparing an event of the background takes at most.
+PREPARED_US = 40
 DRAIN_S = 120.0
 #: 20 000 output tokens of this model cost 1.50 dollars: above every probe's budget, below a runaway request.
 PROBE_MODEL, PROBE_TOKENS, PROBE_BUDGET_USD = "claude-opus-4-1", 20_000, "1"
@@ -73,20 +75,28 @@ def schedule(samples: int, seconds: float, start: int, seed: int) -> list[int]:
     return [start + int((number + random.random()) * share) for number in range(samples)]
 
 
-async def one_rate(stage: Stage, watchers: Watchers, rate: int, options: argparse.Namespace) -> dict[str, Any]:
-    """All probes under one background rate; returns the figures of that rate."""
+async def one_rate(
+    stage: Stage, watchers: Watchers, rate: int, options: argparse.Namespace, pids: dict[str, int]
+) -> dict[str, Any]:
+    """All probes under one background rate; returns the figures of that rate, with each process's share of a core."""
     clock = WallClock()
-    start = clock.now() + SECOND
+    seconds = WARM_UP_S + options.seconds + 2.0
+    # Filling the batches takes its time before anything is measured.
+    start = clock.now() + SECOND + int(rate * seconds * PREPARED_US)
     order = LoadOrder(
         bootstrap=stage.broker.bootstrap,
         partitions=PARTITIONS,
         start=start,
-        seconds=WARM_UP_S + options.seconds + 2.0,
+        seconds=seconds,
         shape=Shape(rate=float(rate), seed=rate, cells=options.cells),
+        is_prepared=True,
     )
     command = (sys.executable, "-m", "loadtest.bench.load", msgspec.json.encode(order).decode())
     load = ChildProcess(f"load {rate}", command, stage.folder / f"load-{rate}.log")
     load.start()
+    await asyncio.sleep(max(0.0, (start - clock.now()) / SECOND))
+    pids = {**pids, "load": load.pid}
+    before, began = {name: cpu_s(pid) for name, pid in pids.items()}, elapsed_s()
     times = schedule(options.samples, options.seconds, start + int(WARM_UP_S * SECOND), rate)
     names = [probe_name(rate, number) for number in range(options.samples)]
     watchers.expect(dict(zip(names, times, strict=True)))
@@ -103,6 +113,7 @@ async def one_rate(stage: Stage, watchers: Watchers, rate: int, options: argpars
             feature="probe",
         )
         watchers.publisher.publish(event, id=name, time=time)
+    shares = {name: round((cpu_s(pid) - before[name]) / (elapsed_s() - began), 2) for name, pid in pids.items()}
     await watchers.answered(ANSWER_S)
     while load.running:
         await asyncio.sleep(0.1)
@@ -115,6 +126,7 @@ async def one_rate(stage: Stage, watchers: Watchers, rate: int, options: argpars
         "missing": watchers.missing(),
         "backlog_at_end": watchers.backlog,
         "load_average": load_average(),
+        "cpu_share": shares,
         **{name: summary(values) for name, values in watchers.latencies_ms().items() if values},
     }
 
@@ -160,13 +172,8 @@ async def measure(stage: Stage, options: argparse.Namespace, out: Console) -> di
         await children[0].ready(are_ready, 120.0)
         for rate in rates:
             async with Watchers(stage.broker.bootstrap, url) as watchers:
-                before, began = [cpu_s(child.pid) for child in children], elapsed_s()
-                figures = await one_rate(stage, watchers, rate, options)
-                took = elapsed_s() - began
-                figures["cpu_share"] = {
-                    name: round((cpu_s(child.pid) - spent) / took, 2)
-                    for name, child, spent in zip(stages, children, before, strict=True)
-                }
+                pids = {name: child.pid for name, child in zip(stages, children, strict=True)}
+                figures = await one_rate(stage, watchers, rate, options, pids)
             figures["kept_up"] = await drained(stage, "latency-meter")
             figures |= await legs(stage.broker.bootstrap, PARTITIONS, *watchers.probes())
             found.append(figures)

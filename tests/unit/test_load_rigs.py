@@ -1,9 +1,11 @@
 """The pure parts of the latency, scale and soak rigs."""
 
+from itertools import islice
+
 import pytest
 
-from loadtest.bench.events import Made, Shape
-from loadtest.bench.load import LoadOrder, _at, _event_time
+from loadtest.bench.events import Made, Shape, Stream
+from loadtest.bench.load import TICK_S, LoadOrder, _at, _event_time, prepared
 from loadtest.bench.load import schedule as due_times
 from loadtest.latency.run import PROBE_BUDGET_USD, PROBE_MODEL, PROBE_TOKENS, budgets_of_probes, probe_name, schedule
 from loadtest.scale.run import FACTORS, Point, points, shape_of
@@ -121,3 +123,35 @@ def test_the_soak_has_budgets_whose_periods_end_while_it_runs():
         ("hour", "observe"),
         ("day", "observe"),
     ]
+
+
+def test_a_prepared_load_is_the_same_events_in_batches_of_the_tick_in_which_they_are_due():
+    start, seconds = START, 2.0
+    order = LoadOrder(
+        bootstrap="", partitions=4, start=start, seconds=seconds, shape=Shape(rate=500.0, cells=50), is_prepared=True
+    )
+    filled = {}
+
+    class Batch(list):
+        def append(self, **record):
+            if len(self) == 3:
+                return None
+            super().append(record)
+            return record
+
+    ticks = list(prepared(order, Batch))
+    wanted = [
+        (at, made)
+        for at, made in due_times(islice(Stream(order.shape, 4, start), 2_000), 0)
+        if at < start + int(seconds * SECOND)
+    ]
+    assert sum(tick.count for tick in ticks) == len(wanted)
+    for tick in ticks:
+        assert tick.at - int(TICK_S * SECOND) <= tick.first < tick.at
+        for partition, batch in tick.batches:
+            filled.setdefault(partition, []).extend(batch)
+    for partition, records in filled.items():
+        theirs = [made for _, made in wanted if made.partition == partition]
+        assert [(each["key"], each["value"], each["headers"]) for each in records] == [
+            (made.key, made.value, made.headers) for made in theirs
+        ]
