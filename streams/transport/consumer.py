@@ -77,6 +77,17 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         fetched.epoch = self.seek_epoch
         return fetched
 
+    def look_again(self) -> None:
+        """Let a fetch that waits take what it passed over: a partition that was held back is wanted again."""
+        if not self.thread_loop.is_closed():
+            self.thread_loop.call_soon_threadsafe(self._wake_fetch)
+
+    def _wake_fetch(self) -> None:
+        if self._consumer is not None:
+            fetcher = self._consumer._fetcher
+            for waiter in list(fetcher._fetch_waiters):
+                fetcher._notify(waiter)
+
     async def seek_all(self, starts: Mapping[TP, int]) -> None:
         """Set the reading positions; what was taken before is void."""
         await self.call_thread(self._seek_all, starts)
@@ -109,7 +120,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     def end_of(self, tp: TP) -> int | None:
         """See ``BatchConsumer.end_of``. aiokafka's ``highwater`` fails for a partition that is going away."""
-        subscription = self._ensure_consumer()._subscription.subscription
+        if self._consumer is None:
+            return None  # about to stop
+        subscription = self._consumer._subscription.subscription
         assignment = subscription.assignment if subscription is not None else None
         state = assignment.state_value(tp) if assignment is not None else None
         return None if state is None else state.highwater or 0
@@ -136,6 +149,7 @@ class BatchConsumer(driver.Consumer):
         self._positions: dict[TP, int] = {}
         #: Copies of a batch that no agent has taken (yet).
         self._untaken: WeakKeyDictionary[Message, int] = WeakKeyDictionary()
+        self._wanted_again = asyncio.Event()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -188,6 +202,11 @@ class BatchConsumer(driver.Consumer):
         What was taken before a seek is void. What was taken after it and cannot be delivered (the flow has stopped, or
         has not begun yet) is sought back: taking has moved the position past it.
         """
+        if self.flow_active and not self._get_active_partitions():
+            # Every partition is held back. Stock Faust sleeps here, for a second.
+            self._wanted_again.clear()
+            await self.wait_first(self._wanted_again.wait(), self.suspend_flow.wait(), timeout=timeout)
+            return
         fetched, active = await self._wait_next_records(timeout)
         if not fetched or self.should_stop:
             return
@@ -206,6 +225,18 @@ class BatchConsumer(driver.Consumer):
             yield tp, self._to_batch(tp, unread)
         if kept:
             await self._thread.seek_back(kept, fetched.epoch)
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """An agent has room again for a partition that was held back.
+
+        Stock Faust leaves the fetch that is under way alone: with this partition's records in its hands it waits for
+        those of others, for a second where there are none. More pile up meanwhile, and hold the partition back again.
+        """
+        was_held_back = tp in self._buffered_partitions
+        super().on_buffer_drop(tp)
+        if was_held_back:
+            self._wanted_again.set()
+            self._thread.look_again()
 
     def end_of(self, topic: str, partition: int) -> int | None:
         """Where a partition ended when it was fetched last, 0 before that; None once it is not ours any more."""

@@ -5,9 +5,10 @@ import random
 
 import pytest
 
+from streams.transport import consumer
 from streams.transport.consumer import LogTruncatedError
 from streams.transport.driver import QUEUED_BATCHES, UNDER_WAY
-from tests.integration.transport_parts import Scene, acknowledge, until
+from tests.integration.transport_parts import DEADLINE_S, Scene, acknowledge, until
 
 pytestmark = pytest.mark.integration
 #: Of the fetches of one partition that may wait for an agent: in its queue, one in hands, one on its way to the queue.
@@ -192,3 +193,33 @@ async def test_an_agent_that_stands_still_with_all_its_partitions_holds_back_no_
     for partition in range(partitions):
         await scene.commits(stuck, count, partition)
         assert member.offsets(partition) == member.offsets(partition, agent=1) == list(range(count))
+
+
+@pytest.mark.parametrize(
+    "has_silent",
+    [
+        pytest.param(True, id="while a fetch waits for a silent topic's records"),
+        pytest.param(False, id="while nothing else is there to be fetched"),
+    ],
+)
+async def test_what_was_held_back_is_handed_out_once_its_agent_has_room(scene, monkeypatch, has_silent):
+    # A fetch that nobody wakes would wait for longer than this test does.
+    monkeypatch.setattr(consumer, "FETCH_POLL_S", 10 * DEADLINE_S)
+    count = 3 * (QUEUED_BATCHES + UNDER_WAY)
+    topic, silent = await scene.topic(), await scene.topic("silent")
+    go = asyncio.Event()
+
+    async def stands(event, seen):
+        await go.wait()
+        event.ack()
+
+    await scene.append_each(topic, [b"%d" % number for number in range(count)])
+    member = scene.member(topic, stands, fetch_max_bytes=1)
+    if has_silent:
+        member.bind(silent, acknowledge)
+    await (await member.start()).ready()
+    await until(lambda: member.is_held_back(topic))
+    await until(lambda: member.has_fetched(topic))
+    go.set()
+    await scene.commits(topic, count)
+    assert member.offsets() == list(range(count))

@@ -141,6 +141,11 @@ class Member:
         """Whether nothing more is fetched since too much waits for an agent."""
         return TP(topic, partition) in self.app.consumer._buffered_partitions
 
+    def has_fetched(self, topic: str, partition: int = 0) -> bool:
+        """Whether there is a fetch that was not taken."""
+        fetcher = self.app.consumer._thread._consumer._fetcher
+        return TopicPartition(topic, partition) in fetcher._records
+
 
 class Scene:
     """One test's group, topics and workers. Use as a context; it stops the workers that still run."""

@@ -49,6 +49,19 @@ def test_a_consumer_has_its_fetcher_once_it_has_started_and_hands_on_what_that_g
     assert "return records" in source
 
 
+def test_a_fetch_that_waits_can_be_woken_and_then_looks_at_everything_it_has():
+    source = inspect.getsource(fetcher.Fetcher.fetched_records)
+    assert source.index("while True:") < source.index("for tp in list(self._records.keys()):")
+    assert source.index("for tp in list(self._records.keys()):") < source.index("self._create_fetch_waiter()")
+    assert "if partitions and tp not in partitions:" in source
+    assert "self._fetch_waiters.add(fut)" in inspect.getsource(fetcher.Fetcher._create_fetch_waiter)
+    assert "future.set_result(None)" in inspect.getsource(fetcher.Fetcher._notify)
+    # What is held back is taken out of the very set that a fetch under way asks.
+    assert "return tps" in inspect.getsource(Consumer._get_active_partitions)
+    for name, change in (("on_buffer_full", "discard"), ("on_buffer_drop", "add")):
+        assert f"active_partitions.{change}(tp)" in inspect.getsource(getattr(Consumer, name))
+
+
 def test_the_end_of_a_partition_lies_where_it_is_looked_for():
     source = inspect.getsource(AIOKafkaConsumer.highwater)
     assert "assert self._subscription.is_assigned(partition)" in source  # which is why it is not called
