@@ -24,6 +24,7 @@ from typing import Any
 from schemas.statements import Source
 from streams import metrics
 from streams.agents import entries, measuring
+from streams.agents.behind import Behind
 from streams.agents.digests import KeptGenerations
 from streams.agents.heard import Heard
 from streams.agents.keyed import alert_record
@@ -46,11 +47,14 @@ logger = logging.getLogger("sluice.meter")
 #: Chunks that are folded at once, some 500 records: each folding has a cost of its own.
 CHUNKS = 16
 #: Folding lets other tasks have a turn after this long.
-SLICE_S = 0.015
+SLICE_S = 0.005
 #: Stating, and flushing, may take these parts of the time; under load they come less often, and say more at once. What
 #: is sent has to be compressed and written besides, which is about as much again.
 STATING_SHARE = 0.1
 FLUSHING_SHARE = 0.05
+#: While METER is behind, stating waits for this part of the lag, at most so long: what it says is later than that by
+#: then, and folding on is what helps.
+LAG_SHARE, LAG_PAUSE_MAX_S = 0.1, 0.25
 LEDGER_POLL_S = 5.0
 EVICT_EVERY_S = 10.0
 #: Beyond every offset.
@@ -98,7 +102,7 @@ class Meter:
         self._durable: Mapping[str, int] = {}
         self._evict_at = 0.0
         self._urgent_at = 0.0
-        self._resuming = Resuming()
+        self._resuming, self._behind = Resuming(), Behind()
         self._stated_at: dict[tuple[str, int], float] = {}
         self._awake_at = elapsed_s()
         self._generations = KeptGenerations(digest_table, self._states)
@@ -156,7 +160,8 @@ class Meter:
             return  # revoked while it waited; whoever owns it now reads it again
         if where in self._fresh:
             # Earlier owners read no further than the partition reached when this one began to read.
-            state.said_until = max(batch.end, self._end_of(where))
+            end = self._end_of(where)
+            state.said_until = _UNKNOWN if end is None else max(batch.end, end)
         self._check_continuity(state, where, batch)
         count, taken, turn_at = 0, 1, elapsed_s() + SLICE_S
         chunks, at_once = batch.chunks(), CHUNKS
@@ -176,10 +181,10 @@ class Meter:
                 self._resuming.read(where, batch.begin, batch.end)
         metrics.EVENTS_READ.labels(topic=batch.topic).inc(count)
 
-    def _end_of(self, where: tuple[str, int]) -> int:
+    def _end_of(self, where: tuple[str, int]) -> int | None:
         app: Any = self._table.app
         end: int | None = app.consumer.end_of(*where)
-        return _UNKNOWN if end is None else end
+        return end
 
     def _check_continuity(self, state: PartitionState, where: tuple[str, int], batch: RecordBatch) -> None:
         missing = batch.begin - state.next_offset
@@ -222,7 +227,9 @@ class Meter:
         for where, state in self._states.items():
             self._openings.follow(state, lambda where=where, state=state: self._states.get(where) is state)
         await self._state_budgets()
-        return max(self._scope_interval_s, self._urgent_at - elapsed_s())
+        now, ends = elapsed_s(), {where: self._end_of(where) for where in self._states}
+        lag_s = self._behind.lag_s(now, {where: state.next_offset for where, state in self._states.items()}, ends)
+        return max(self._scope_interval_s, self._urgent_at - now, min(lag_s * LAG_SHARE, LAG_PAUSE_MAX_S))
 
     async def _flush_in_turn(self) -> float:
         return max(self._flush_interval_s, await self.flush() / FLUSHING_SHARE)
