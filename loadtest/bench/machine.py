@@ -46,6 +46,14 @@ def _git(*arguments: str) -> str:
 COMMIT = commit()
 
 
+def busy_s() -> tuple[float, float]:
+    """Seconds that this machine's cores were busy since it started, all together, and that the host kept from it."""
+    line = Path("/proc/stat").read_text().splitlines()[0]
+    fields = [int(each) / os.sysconf("SC_CLK_TCK") for each in line.split()[1:]]
+    user, nice, system, _, _, irq, softirq, stolen = fields[:8]
+    return user + nice + system + irq + softirq, stolen
+
+
 def today() -> str:
     """The UTC date and time, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

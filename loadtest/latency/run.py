@@ -9,6 +9,7 @@ make a sample look better by delaying it, and a sample that never arrives counts
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from rich.table import Table
 from loadtest.bench.events import Shape, budget_lines, budgets_yaml
 from loadtest.bench.figures import summary
 from loadtest.bench.load import LoadOrder, LoadReport
-from loadtest.bench.machine import describe, load_average, store
+from loadtest.bench.machine import busy_s, describe, load_average, store
 from loadtest.bench.stage import (
     Stage,
     committed,
@@ -96,7 +97,7 @@ async def one_rate(
     load.start()
     await asyncio.sleep(max(0.0, (start - clock.now()) / SECOND))
     pids = {**pids, "load": load.pid}
-    before, began = {name: cpu_s(pid) for name, pid in pids.items()}, elapsed_s()
+    before, began = _cpu(pids), elapsed_s()
     times = schedule(options.samples, options.seconds, start + int(WARM_UP_S * SECOND), rate)
     names = [probe_name(rate, number) for number in range(options.samples)]
     watchers.expect(dict(zip(names, times, strict=True)))
@@ -113,7 +114,7 @@ async def one_rate(
             feature="probe",
         )
         watchers.publisher.publish(event, id=name, time=time)
-    shares = {name: round((cpu_s(pid) - before[name]) / (elapsed_s() - began), 2) for name, pid in pids.items()}
+    shares = {name: round((now - before[name]) / (elapsed_s() - began), 2) for name, now in _cpu(pids).items()}
     await watchers.answered(ANSWER_S)
     while load.running:
         await asyncio.sleep(0.1)
@@ -129,6 +130,12 @@ async def one_rate(
         "cpu_share": shares,
         **{name: summary(values) for name, values in watchers.latencies_ms().items() if values},
     }
+
+
+def _cpu(pids: dict[str, int]) -> dict[str, float]:
+    """Processor seconds of each process so far, of all that runs here, and what the host kept for others."""
+    machine, stolen = busy_s()
+    return {name: cpu_s(pid) for name, pid in pids.items()} | {"machine": machine, "stolen": stolen}
 
 
 async def drained(stage: Stage, group: str) -> bool:
@@ -173,6 +180,7 @@ async def measure(stage: Stage, options: argparse.Namespace, out: Console) -> di
         for rate in rates:
             async with Watchers(stage.broker.bootstrap, url) as watchers:
                 pids = {name: child.pid for name, child in zip(stages, children, strict=True)}
+                pids |= {"broker": stage.broker.pid, "probes": os.getpid()}
                 figures = await one_rate(stage, watchers, rate, options, pids)
             figures["kept_up"] = await drained(stage, "latency-meter")
             figures |= await legs(stage.broker.bootstrap, PARTITIONS, *watchers.probes())
@@ -215,7 +223,9 @@ def show(result: dict[str, Any], out: Console) -> None:
         rows = {"p50": {leg: row["p50"] for leg, row in figures["legs"].items()}} | {
             f"slowest, at {row['at_s']} s": row for row in figures["slowest"]
         }
-        out.print(f"{figures['rate']:,}/s, where the time went:")
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in figures["cpu_share"].items())
+        out.print(f"{figures['rate']:,}/s, of a core: {shares}")
+        out.print("  where the time went:")
         for name, row in rows.items():
             out.print(f"  {name:<22}" + ", ".join(f"{leg} {row[leg]:,.0f}" for leg in LEGS if leg in row))
 
