@@ -110,21 +110,24 @@ class Steps:
             for chunk in _chunks(whole):
                 calls_of(self.state._reader.read(chunk)[0], 0, 50_000, self.state.spenders.rows)
 
+    def take(self, whole: bytes) -> None:
+        """One record batch, as METER takes it."""
+        chunks = _chunks(whole)
+        while self.state.take(islice(chunks, PER_FOLD // CHUNK)):
+            pass
+        self.state.signals.clear()  # as the next statement would: they are sorted with those that come
+
     def fold(self) -> None:
         """And de-duplicated, priced and added to their lanes."""
         self.rewind()
         for whole in self.raw:
-            chunks = _chunks(whole)
-            while self.state.take(islice(chunks, PER_FOLD // CHUNK)):
-                pass
+            self.take(whole)
 
     def settle(self) -> None:
         """And carried to cells and counters, once in 40 batches."""
         self.rewind()
         for number, whole in enumerate(self.raw):
-            chunks = _chunks(whole)
-            while self.state.take(islice(chunks, PER_FOLD // CHUNK)):
-                pass
+            self.take(whole)
             if number % 40 == 39:
                 self.state.settle()
         self.state.settle()
