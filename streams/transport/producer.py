@@ -5,6 +5,7 @@ Faust's own table writes go through a buffer whose flush is no barrier and whose
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -40,6 +41,12 @@ class BatchProducer(driver.Producer):
     """
 
     _express: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Held by who hands over a batch of a partition: aiokafka counts the time that several wait for one place again
+        #: and again, and gives up after seconds where it was told thirty.
+        self._handing_over: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": self.app.idempotence}
@@ -82,17 +89,21 @@ class BatchProducer(driver.Producer):
             if batch is None:
                 batch = open_batches[where] = self._lane(record.topic).create_batch()
             if not _append(batch, record):
-                lane = self._lane(record.topic)
-                pending.append(await lane.send_batch(batch, record.topic, partition=partition))
-                batch = open_batches[where] = lane.create_batch()
+                pending.append(await self._hand_over(batch, *where))
+                batch = open_batches[where] = self._lane(record.topic).create_batch()
                 _append(batch, record)
-        for (topic, partition), batch in open_batches.items():
-            pending.append(await self._lane(topic).send_batch(batch, topic, partition=partition))
+        for where, batch in open_batches.items():
+            pending.append(await self._hand_over(batch, *where))
         # gather would leave the others unobserved after a first failure
         for outcome in await asyncio.gather(*pending, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
         return count
+
+    async def _hand_over(self, batch: Any, topic: str, partition: int) -> asyncio.Future[Any]:
+        async with self._handing_over[topic, partition]:
+            delivery: asyncio.Future[Any] = await self._lane(topic).send_batch(batch, topic, partition=partition)
+            return delivery
 
 
 def _append(batch: Any, record: Outgoing) -> bool:

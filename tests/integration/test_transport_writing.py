@@ -1,10 +1,12 @@
 """What is written to a changelog on a real broker: all of it is in the log before anything is acknowledged."""
 
+import asyncio
 import random
 
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 
+from streams.transport.producer import Outgoing
 from tests.integration.transport_parts import Scene, until
 
 pytestmark = pytest.mark.integration
@@ -58,3 +60,15 @@ async def test_what_a_write_returned_from_can_be_read_from_the_log_in_the_order_
     ((written, records, entries),) = found
     assert written == 5_000
     assert [(record.key, record.value) for record in records] == entries
+
+
+async def test_many_writers_of_one_partition_wait_for_each_other_and_none_gives_up(scene):
+    topic, out = await scene.topic(), await scene.topic("out")
+    member = await scene.running(topic)
+    # aiokafka adds up what each of those who wait for a place has waited so far, at each of their turns: a hundred that
+    # take 3 ms each are 15 s by that count.
+    member.app.producer._ensure_producer()._request_timeout_ms = 2_000
+    noise = random.Random(0).randbytes(200_000)
+    writes = [member.app.producer.write([Outgoing(out, 0, b"%d" % number, noise)], 1) for number in range(100)]
+    assert await asyncio.gather(*writes) == [1] * 100
+    assert [record.key for record in await scene.log(out)] == [b"%d" % number for number in range(100)]
