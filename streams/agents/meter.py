@@ -46,8 +46,9 @@ logger = logging.getLogger("sluice.meter")
 
 #: Chunks that are folded at once, some 500 records: each folding has a cost of its own.
 CHUNKS = 16
-#: Folding lets other tasks have a turn after this long.
-SLICE_S = 0.005
+#: Folding lets other tasks have so many turns after this long: a request to the broker takes seven turns to and fro,
+#: a fifth of a second with one turn at a time.
+SLICE_S, TURNS = 0.005, 4
 #: Stating, and flushing, may take these parts of the time; under load they come less often, and say more at once. What
 #: is sent has to be compressed and written besides, which is about as much again.
 STATING_SHARE = 0.1
@@ -172,7 +173,8 @@ class Meter:
                 taken = state.take(islice(chunks, at_once))
             count += taken
             if elapsed_s() >= turn_at:
-                await asyncio.sleep(0)
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
                 turn_at = elapsed_s() + SLICE_S
         async with self._folding:
             state.skip_to(batch.end)
