@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from aiokafka import AIOKafkaProducer
 
 from streams.transport.changelog import read_newest
-
-#: As the worker's producer has it.
-BATCH_BYTES = 262_144
+from streams.transport.driver import BATCH_BYTES, COMPRESSION
 
 Entries = Sequence[tuple[bytes, bytes]]
 
@@ -29,7 +27,7 @@ async def rewrite(bootstrap: str, changelog: str, partitions: int, count: int) -
         bootstrap_servers=bootstrap,
         acks="all",
         enable_idempotence=True,
-        compression_type="lz4",
+        compression_type=COMPRESSION,
         max_batch_size=BATCH_BYTES,
     )
     await producer.start()
