@@ -62,6 +62,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
     """
 
     tick_s = 0.5
+    slice_s = 0.005
 
     def __init__(
         self,

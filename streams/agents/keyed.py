@@ -23,6 +23,7 @@ from schemas.commands import JOB_COMMAND_TYPE, THROTTLE_TYPE, JobCommand, Thrott
 from schemas.versions import Versioned
 from streams import metrics
 from streams.agents.shell import STALL_S, EvictedError, Together, decoded, fail_stop
+from streams.agents.slices import SLICE_S, in_slices
 from streams.clock import Clock, elapsed_s
 from streams.transport import Outgoing, RecordBatch, StateTable
 
@@ -31,8 +32,6 @@ logger = logging.getLogger("sluice.keyed")
 State = TypeVar("State", bound=msgspec.Struct)
 _encode = msgspec.json.Encoder().encode
 
-#: So long a batch may be stepped through before others have their turn: a gate waits behind the detectors otherwise.
-SLICE_S = 0.005
 #: The CloudEvents source of what Sluice itself says.
 SOURCE = "//sluice"
 ALERT_TYPES = {"opened": OPENED_TYPE, "updated": UPDATED_TYPE, "resolved": RESOLVED_TYPE}
@@ -95,6 +94,8 @@ class KeyedAgent(ABC, Generic[State]):
 
     #: How often time is let pass.
     tick_s: float = 1.0
+    #: So long a batch may be stepped through before others have their turn: gates wait behind detectors otherwise.
+    slice_s: float = SLICE_S
 
     def __init__(
         self, name: str, table: StateTable, readers: Versioned[State], decode: Callable[[bytes], Any], clock: Clock
@@ -196,11 +197,11 @@ class KeyedAgent(ABC, Generic[State]):
         self._reading = batch.partition
         changed: dict[str, State] = {}
         outgoing: list[Outgoing] = []
-        turn_at = elapsed_s() + SLICE_S
+        turn_at = elapsed_s() + self.slice_s
         for message in self._newest(batch):
             if elapsed_s() >= turn_at:
                 await asyncio.sleep(0)
-                turn_at = elapsed_s() + SLICE_S
+                turn_at = elapsed_s() + self.slice_s
             self._step_into(states, changed, outgoing, message)
         return self._stepped(batch.partition, states, outgoing, changed)
 
@@ -300,11 +301,11 @@ class KeyedAgent(ABC, Generic[State]):
         self._reading = partition
         changed: dict[str, Any] = {}
         outgoing: list[Outgoing] = []
-        turn_at = elapsed_s() + SLICE_S
+        turn_at = elapsed_s() + self.slice_s
         for key, state in list(states.items()):
             if elapsed_s() >= turn_at:
                 await asyncio.sleep(0)
-                turn_at = elapsed_s() + SLICE_S
+                turn_at = elapsed_s() + self.slice_s
                 if self._states.get(partition) is not states:
                     break
             after, out = self.tick(state)
@@ -329,10 +330,5 @@ class Stepped(NamedTuple):
 
 
 async def _entries(beside: dict[bytes, bytes | None], changed: dict[str, Any]) -> list[tuple[bytes, bytes | None]]:
-    found, turn_at = list(beside.items()), elapsed_s() + SLICE_S
-    for key, state in changed.items():
-        if elapsed_s() >= turn_at:
-            await asyncio.sleep(0)
-            turn_at = elapsed_s() + SLICE_S
-        found.append((key.encode(), None if state is None else _encode(state)))
-    return found
+    kept = ((key.encode(), None if state is None else _encode(state)) for key, state in changed.items())
+    return [*beside.items(), *await in_slices(kept)]

@@ -12,6 +12,7 @@ from streams import metrics
 from streams.agents.entries import is_of_spenders, is_watermark
 from streams.agents.ledger_spenders import LedgerSpenders
 from streams.agents.shell import Together, decoded, fail_stop
+from streams.agents.slices import in_slices
 from streams.clock import elapsed_s
 from streams.ports import Change, Ledger
 
@@ -58,10 +59,11 @@ class LedgerAgent:
             for key, record in newest.items():
                 if not (is_watermark(key) or is_of_spenders(key)):
                     cells[event.value.partition, key] = record
-        statements = [cell for _, cell in decoded(cells.values(), CELL_STATEMENTS.decode)]
+        statements = [cell for _, cell in await in_slices(decoded(cells.values(), CELL_STATEMENTS.decode))]
         await self._ledger.write_cells(statements, [mark for _, _, watermarks in beside for mark in watermarks])
         for event, spenders, watermarks in beside:
-            self._spenders.keep(event, [rows for _, rows in decoded(spenders, SPENDERS.decode)], watermarks)
+            rows = [rows for _, rows in await in_slices(decoded(spenders, SPENDERS.decode))]
+            self._spenders.keep(event, rows, watermarks)
         metrics.LEDGER_SECONDS.observe(elapsed_s() - started)
 
     async def run_commands(self, stream: Any) -> None:

@@ -11,8 +11,8 @@ from streams.agents.shell import fail_stop
 from streams.clock import elapsed_s
 from streams.ports import Ledger
 
-#: Blocks in one statement to the database.
-AT_ONCE = 300
+#: Blocks in one statement to the database: some five hundred rows, since encoding them holds the event loop.
+AT_ONCE = 30
 #: Between two rounds; and of the time, at most this part is spent on writing: more comes at once then.
 PAUSE_S, SHARE = 1.0, 0.25
 

@@ -23,6 +23,7 @@ from schemas.readers import CELL_STATEMENTS, WATERMARKS
 from schemas.statements import CellStatement, HourStatement
 from streams.agents.entries import is_of_spenders, is_watermark
 from streams.agents.shell import STALL_S, EvictedError, decoded, fail_stop
+from streams.agents.slices import SLICE_S, in_slices
 from streams.clock import Clock, StreamClock, elapsed_s
 from streams.core.rolling import EVER, KEPT_CELLS, PROGRESS, KeptCell, Progress, Rolling, Round, in_step
 from streams.core.rollup import RolledCell
@@ -33,7 +34,6 @@ _PROGRESS = b"p"
 #: Rounds take at most this part of the time, and come at least this often.
 SHARE, ROUND_MAX_S = 0.01, 50.0
 POLL_S = 0.1
-SLICE_S = 0.005
 #: A partition that was given to us, or a source that came further, within so many seconds may be catching up: old
 #: hours wait for it.
 MOVING_S = 5.0
@@ -213,8 +213,8 @@ class RollupAgent:
         await write()
 
     async def _keep(self, begun: "_Begun", said: Round) -> None:
-        kept = self._kept(said) if self._has(begun) else []
-        if kept:
+        kept = await in_slices(self._kept(said)) if self._has(begun) else []
+        if kept and self._has(begun):
             await self._table.write(begun.number, kept)
         if self._has(begun):
             for event in begun.events:
@@ -235,6 +235,7 @@ class RollupAgent:
         for key, value in spenders:
             slot, _, cell, segment, block, _ = key.decode().split("|")
             rolling.rollup.note_spenders((cell, slot, int(segment)), block, value)
+            yield
         for _, mark in decoded(marks, WATERMARKS.decode):
             self.clock.observe(mark.stream_time, mark.source.slot())
             rolling.take((), [mark], self.clock.now())
@@ -250,13 +251,14 @@ class RollupAgent:
                 yield
 
     @staticmethod
-    def _kept(found: Round) -> list[tuple[bytes, bytes | None]]:
-        kept: list[tuple[bytes, bytes | None]] = [(cell_key(each), _encode(KeptCell(cell=each))) for each in found.kept]
-        kept += [(cell_key(each), None) for each in found.forgotten]
+    def _kept(found: Round) -> Iterator[tuple[bytes, bytes | None]]:
+        for each in found.kept:
+            yield cell_key(each), _encode(KeptCell(cell=each))
+        for each in found.forgotten:
+            yield cell_key(each), None
         if found.moved:
             # After the cells: what it says to be over and gone has been said.
-            kept.append((_PROGRESS, _encode(found.progress)))
-        return kept
+            yield _PROGRESS, _encode(found.progress)
 
 
 class _Spent:

@@ -24,11 +24,15 @@ logger = logging.getLogger("sluice.ledger")
 
 _DIMENSIONS = Dimensions.__struct_fields__
 _HISTOGRAMS = ("cost_histogram", "latency_histogram")
+#: Rows in one statement: making and encoding them holds the event loop, and commands to gates wait meanwhile.
+ROWS_AT_ONCE = 100
 #: What of an acknowledgement fits an index row; commands and gateways have far shorter names.
 _ACK_TEXT_MAX = {"command_id": 128, "gateway": 256, "command_key": 1024}
 _BIGINT_MAX = 2**63 - 1
 _TOTALS = tuple(name for name in Totals.__struct_fields__ if name not in _HISTOGRAMS)
 _PLACE = (("cell_id", "text"), ("slot", "text"), ("segment", "bigint"))
+#: Cell, slot, segment.
+_Place = tuple[str, str, int]
 _STATE = (("revision", "integer"), ("last_offset", "bigint"), ("hour", "timestamptz"))
 
 
@@ -114,7 +118,7 @@ class PostgresLedger:
             asyncpg.PostgresError, OSError: the database did not take it after many tries; nothing of
                 this call is visible, and the caller must not go on.
         """
-        columns = _cell_columns(cells)
+        rows = _newest_of_each(cells)
         marks = sorted(
             (
                 mark.source.slot(),
@@ -129,8 +133,8 @@ class PostgresLedger:
 
         async def attempt() -> None:
             async with self._pool.acquire() as connection, connection.transaction():
-                if cells:
-                    await connection.execute(_UPSERT_CELLS, *columns)
+                for first in range(0, len(rows), ROWS_AT_ONCE):
+                    await connection.execute(_UPSERT_CELLS, *_cell_columns(rows[first : first + ROWS_AT_ONCE]))
                 if marks:
                     await connection.executemany(_UPSERT_SOURCE, marks)
 
@@ -239,19 +243,23 @@ class PostgresLedger:
             await with_retries(attempt)
 
 
-def _cell_columns(cells: Sequence[CellStatement]) -> list[list[Any]]:
-    """One array per column, with the newest of each key: PostgreSQL refuses to update a row twice at once."""
-    newest: dict[tuple[str, str, int], CellStatement] = {}
+def _newest_of_each(cells: Sequence[CellStatement]) -> list[tuple[_Place, CellStatement]]:
+    """The newest of each key, in order: PostgreSQL refuses to update a row twice at once."""
+    newest: dict[_Place, CellStatement] = {}
     for cell in cells:
         key = (cell.cell_id, cell.source.slot(), cell.segment)
         known = newest.get(key)
         if known is None or (cell.revision, cell.offset) > (known.revision, known.offset):
             newest[key] = cell
-    rows = [_cell_row(key, cell) for key, cell in sorted(newest.items(), key=lambda item: item[0])]
-    return [list(column) for column in zip(*rows, strict=True)]
+    return sorted(newest.items(), key=lambda item: item[0])
 
 
-def _cell_row(key: tuple[str, str, int], cell: CellStatement) -> tuple[Any, ...]:
+def _cell_columns(rows: Sequence[tuple[_Place, CellStatement]]) -> list[list[Any]]:
+    """One array per column."""
+    return [list(column) for column in zip(*(_cell_row(*row) for row in rows), strict=True)]
+
+
+def _cell_row(key: _Place, cell: CellStatement) -> tuple[Any, ...]:
     totals = cell.totals
     return (
         *key,

@@ -155,8 +155,12 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         phases.ended("making sure of it")
         self._confirm = confirm
         for partition, found in inherited.items():
+            if not still_ours():
+                return
             self._numbers[partition] = numbers[partition]
             self.on_load(partition, found.entries)
+            # A partition's share may be most of a second's work, and somebody asks this process whether it is well.
+            await asyncio.sleep(0)
         phases.ended("taking it up")
         await self._tidy(inherited)
         phases.ended("deleting the old")
