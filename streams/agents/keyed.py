@@ -23,7 +23,7 @@ from schemas.commands import JOB_COMMAND_TYPE, THROTTLE_TYPE, JobCommand, Thrott
 from schemas.versions import Versioned
 from streams import metrics
 from streams.agents.shell import STALL_S, EvictedError, Together, decoded, fail_stop
-from streams.agents.slices import SLICE_S, in_slices
+from streams.agents.slices import SLICE_S, give_way, in_slices
 from streams.clock import Clock, elapsed_s
 from streams.transport import Outgoing, RecordBatch, StateTable
 
@@ -200,7 +200,7 @@ class KeyedAgent(ABC, Generic[State]):
         turn_at = elapsed_s() + self.slice_s
         for message in self._newest(batch):
             if elapsed_s() >= turn_at:
-                await asyncio.sleep(0)
+                await give_way()
                 turn_at = elapsed_s() + self.slice_s
             self._step_into(states, changed, outgoing, message)
         return self._stepped(batch.partition, states, outgoing, changed)
@@ -304,7 +304,7 @@ class KeyedAgent(ABC, Generic[State]):
         turn_at = elapsed_s() + self.slice_s
         for key, state in list(states.items()):
             if elapsed_s() >= turn_at:
-                await asyncio.sleep(0)
+                await give_way()
                 turn_at = elapsed_s() + self.slice_s
                 if self._states.get(partition) is not states:
                     break

@@ -32,6 +32,7 @@ from streams.agents.opening_balances import OpeningBalances
 from streams.agents.pictures import Picture, joined
 from streams.agents.resuming import Resuming, say_lost
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
+from streams.agents.slices import URGENT_SLICE_S, give_way
 from streams.agents.spender_sayings import SpenderSayings
 from streams.clock import elapsed_s, worked_s
 from streams.core.evicting import has_idle
@@ -46,9 +47,6 @@ logger = logging.getLogger("sluice.meter")
 
 #: Chunks that are folded at once, some 500 records: each folding has a cost of its own.
 CHUNKS = 16
-#: Folding lets other tasks have so many turns after this long: a request to the broker takes seven turns to and fro,
-#: a fifth of a second with one turn at a time.
-SLICE_S, TURNS = 0.005, 4
 #: Stating, and flushing, may take these parts of the time; under load they come less often, and say more at once. What
 #: is sent has to be compressed and written besides, which is about as much again.
 STATING_SHARE = 0.1
@@ -164,7 +162,7 @@ class Meter:
             end = self._end_of(where)
             state.said_until = _UNKNOWN if end is None else max(batch.end, end)
         self._check_continuity(state, where, batch)
-        count, taken, turn_at = 0, 1, elapsed_s() + SLICE_S
+        count, taken, turn_at = 0, 1, elapsed_s() + URGENT_SLICE_S
         chunks, at_once = batch.chunks(), CHUNKS
         if batch.end <= state.next_offset:
             chunks, at_once = joined(chunks), 1
@@ -173,9 +171,8 @@ class Meter:
                 taken = state.take(islice(chunks, at_once))
             count += taken
             if elapsed_s() >= turn_at:
-                for _ in range(TURNS):
-                    await asyncio.sleep(0)
-                turn_at = elapsed_s() + SLICE_S
+                await give_way()
+                turn_at = elapsed_s() + URGENT_SLICE_S
         async with self._folding:
             state.skip_to(batch.end)
             if self._states.get(where) is state:

@@ -23,7 +23,7 @@ from schemas.readers import CELL_STATEMENTS, WATERMARKS
 from schemas.statements import CellStatement, HourStatement
 from streams.agents.entries import is_of_spenders, is_watermark
 from streams.agents.shell import STALL_S, EvictedError, decoded, fail_stop
-from streams.agents.slices import SLICE_S, in_slices
+from streams.agents.slices import SLICE_S, give_way, in_slices
 from streams.clock import Clock, StreamClock, elapsed_s
 from streams.core.rolling import EVER, KEPT_CELLS, PROGRESS, KeptCell, Progress, Rolling, Round, in_step
 from streams.core.rollup import RolledCell
@@ -275,7 +275,7 @@ class _Spent:
             now = elapsed_s()
             if now - began >= SLICE_S:
                 self.seconds += now - began
-                await asyncio.sleep(0)
+                await give_way()
                 began = elapsed_s()
         self.seconds += elapsed_s() - began
         return taken == most
