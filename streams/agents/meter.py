@@ -121,7 +121,7 @@ class Meter:
             state = PartitionState(source, self._rules, known.checkpoint if known else None)
             if known:
                 state.restore(known.statements, known.spenders)
-                state.openings.restore(known.openings)
+                state.openings.restore(known.openings, state.counters.values())
             self._openings.begin(state)
             where = (topic, partition)
             state.said_until = _UNKNOWN

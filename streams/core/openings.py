@@ -98,12 +98,18 @@ class Openings:
         #: Whether an earlier release kept this partition.
         self.is_old = False
 
-    def restore(self, value: bytes | None) -> None:
-        """Take the records back; None: there are none."""
+    def restore(self, value: bytes | None, counters: Iterable[ScopeStatement] = ()) -> None:
+        """Take the records back; None: there are none. ``counters`` are those that were restored."""
         self.is_old = value is None
-        if value is not None:
-            self.opened = {name: opened for opened, names in RECORDS.decode(value).opened for name in names}
-            self.changed = True
+        if value is None:
+            return
+        self.opened = {name: opened for opened, names in RECORDS.decode(value).opened for name in names}
+        self.changed = True
+        # A budget that was withdrawn and came back, and whose new record was not durable any more: it opens anew.
+        for counter in counters:
+            name = name_of(counter.scope) if counter.since and counter.scope.startswith(BUDGET) else ""
+            if name in self.opened and counter.period_start >= self.opened[name].complete_from:
+                del self.opened[name]
 
     def take(self) -> tuple[bytes | None, frozenset[str]]:
         """The records if they have to be written, and the names that wait for that."""

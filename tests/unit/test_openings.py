@@ -199,6 +199,16 @@ def _play(flight, what):
     ],
     last={"key", "features", "chat-hour", "all", "rolling", "begins"}, seed=0, crowded=False,
 )  # fmt: skip
+@example(
+    # Withdrawn and defined anew: the flush that makes its new opening durable is cut short before the record of it.
+    plan=[(0, 0, 0, 0, 0)] * 8 + [(0, 0, 0, 0, 4)],
+    what=[
+        (0, "define", {"chat-hour", "begins", "all"}, 0.0, 0), (9, "flush", {"all"}, 0.0, 0),
+        (0, "define", {"all"}, 0.0, 0), (0, "define", {"chat-hour"}, 0.0, 0),
+        (0, "die in a flush", {"all"}, 0.5, 0),
+    ],
+    last={"chat-hour", "begins", "all"}, seed=0, crowded=False,
+)  # fmt: skip
 def test_whenever_a_budget_is_defined_its_counter_ends_at_the_oracles_total(plan, what, last, seed, crowded):
     records = records_of(plan)
     numbers = random.Random(seed)
