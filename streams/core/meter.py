@@ -45,6 +45,7 @@ from streams.core.rules import (
 )
 from streams.core.sampling import Sampler
 from streams.core.signals import runaway as runaway_signal
+from streams.core.slots import lies_within
 from streams.core.spender_log import Kept
 
 _LANES_MAX = 64
@@ -104,7 +105,9 @@ class PartitionState:
                 self.cells[(statement.dimensions, statement.hour)] = statement
                 self.admission.enter(statement.dimensions)
             else:
-                self.counters[(statement.scope, statement.period_start)] = statement
+                place = (statement.scope, statement.period_start)
+                if not lies_within(statement, self.counters.get(place)):  # as of a budget that came back
+                    self.counters[place] = statement
             self.sure_from = max(self.sure_from, statement.offset + 1)
         self.sure_from = max(self.sure_from, self.spenders.restore(self.cells.values(), rows))
         self.restate()

@@ -296,7 +296,8 @@ def _reset(state: State, budgets: dict[str, WatchedBudget], exact: dict[str, Wat
             counter.since = counter.estimated_nanos = counter.duration_ms = msgspec.UNSET
             counter.squared_cs = counter.failures = msgspec.UNSET
             counter.contributors = {}
-            counter.offset = state.next_offset - 1
+            # From the beginning to here: whatever was said of it before lies within.
+            counter.segment, counter.offset = 0, state.next_offset - 1
         else:
             say_since(counter, state.stream_time)
         state.changed_counters[id(counter)] = state.unstated[id(counter)] = counter

@@ -1,6 +1,7 @@
 """What the source partitions have stated of one scope's period, and whether one of them is being stated anew.
 
-A source states its counter in segments, and each in cumulative totals. When it begins again under a higher revision (a
+A source states its counter in segments, and each in cumulative totals, from its first offset to its last. One that lies
+within another says nothing: a budget that comes back is counted anew from the beginning, whatever was said before. When it begins again under a higher revision (a
 re-pricing, a rebuild), what it says first is little. So what it said before counts until the new revision has covered
 all of it, segment by segment, and takes its place at once: a sum is never taken over a source that is half there.
 """
@@ -84,12 +85,18 @@ def placed(slot: Slot[Total] | None, statement: ScopeStatement, segment: Total) 
         return slot
     present, coming = (slot.revision, slot.segments), (slot.next_revision, slot.next_segments)
     known = dict((coming, present)).get(revision, {})
-    if first in known and known[first].offset >= segment.offset:
+    if any(start <= first and each.offset >= segment.offset for start, each in known.items()):
         return slot
-    segments = {**known, first: segment}
+    segments = {start: each for start, each in known.items() if start < first or each.offset > segment.offset}
+    segments[first] = segment
     if revision == slot.revision or _covers(segments, slot.segments):
         return Slot(revision, segments)
     return Slot(slot.revision, slot.segments, revision, segments)
+
+
+def lies_within(counter: ScopeStatement, other: ScopeStatement | None) -> bool:
+    """Whether another statement of the same counter holds all that this one does."""
+    return other is not None and other.segment <= counter.segment and other.offset >= counter.offset
 
 
 def _covers(new: Mapping[int, Total], old: Mapping[int, Total]) -> bool:

@@ -311,12 +311,16 @@ class Store:
             self.rows[row] = (rank, found)
 
     def sums(self, of_cells: bool) -> dict[Any, Counter[str]]:
-        """The sums over all segments, of cells or of scopes."""
+        """The sums over all segments, of cells or of scopes. A scope's segment that lies within another says nothing."""
         found: defaultdict[Any, Counter[str]] = defaultdict(Counter)
-        for (what, when, _), (_, numbers) in self.rows.items():
-            if isinstance(what, Dimensions) is of_cells:
+        for (what, when, first), ((_, last), numbers) in self.rows.items():
+            if isinstance(what, Dimensions) is of_cells and (of_cells or not self._is_within(what, when, first, last)):
                 found[(what, when)].update(numbers)
         return found
+
+    def _is_within(self, scope: str, when: int, first: int, last: int) -> bool:
+        others = ((row[2], rank[1]) for row, (rank, _) in self.rows.items() if row[:2] == (scope, when))
+        return any(start <= first and end >= last and (start, end) != (first, last) for start, end in others)
 
     def spent_by(self) -> dict[Any, Counter[str]]:
         """The sums over all segments by cell id, key and user."""

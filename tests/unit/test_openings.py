@@ -209,6 +209,15 @@ def _play(flight, what):
     ],
     last={"chat-hour", "begins", "all"}, seed=0, crowded=False,
 )  # fmt: skip
+@example(
+    # Withdrawn and defined anew, with a late event's own segment out of memory: the new counter holds that event too.
+    plan=[(0, 0, 0, 0, 0), (0, 0, 0, 6, 0), (0, 0, 0, 0, 4), (3, 0, 0, 0, 0), (2, 0, 0, 7, 0)],
+    what=[
+        (0, "define", {"rolling", "all"}, 0.0, 0), (5, "define", {"all"}, 0.0, 0), (0, "flush", {"all"}, 0.0, 0),
+        (0, "evict", {"all"}, 0.0, 0),
+    ],
+    last={"rolling"}, seed=0, crowded=False,
+)  # fmt: skip
 def test_whenever_a_budget_is_defined_its_counter_ends_at_the_oracles_total(plan, what, last, seed, crowded):
     records = records_of(plan)
     numbers = random.Random(seed)

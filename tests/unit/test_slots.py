@@ -67,6 +67,20 @@ def test_statements_of_two_revisions_commute(order):
     assert total(heard(*(statements[place] for place in order))) == 81
 
 
+@pytest.mark.parametrize("order", list(permutations(range(4))), ids=str)
+@pytest.mark.parametrize(
+    ("again", "spent"),
+    [
+        pytest.param(said(90, offset=25), 90, id="counted anew from the beginning, it holds both"),
+        pytest.param(said(90, offset=22), 120, id="it ends before the second does, which adds to it"),
+        pytest.param(said(10, offset=24, segment=21), 70, id="it lies within the second and says nothing"),
+    ],
+)
+def test_a_segment_that_lies_within_another_says_nothing_in_any_order(again, spent, order):
+    statements = [*BEFORE, again, again]
+    assert total(heard(*(statements[place] for place in order))) == spent
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 30), st.integers(0, 2)), max_size=30))
 def test_a_repeat_of_everything_changes_nothing(told):
     statements = [
