@@ -1,9 +1,10 @@
 """What the source partitions have stated of one scope's period, and whether one of them is being stated anew.
 
-A source states its counter in segments, and each in cumulative totals, from its first offset to its last. One that lies
-within another says nothing: a budget that comes back is counted anew from the beginning, whatever was said before. When it begins again under a higher revision (a
-re-pricing, a rebuild), what it says first is little. So what it said before counts until the new revision has covered
-all of it, segment by segment, and takes its place at once: a sum is never taken over a source that is half there.
+A source states its counter in segments, and each in cumulative totals, from its first offset to its last. One that
+lies within another says nothing: a budget that comes back is counted anew from the beginning, whatever was said before.
+When a source begins again under a higher revision (a re-pricing, a rebuild), what it says first is little. So what it
+said before counts until the new revision has covered all of it, segment by segment, and takes its place at once: a sum
+is never taken over a source that is half there.
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping
