@@ -62,8 +62,8 @@ class LedgerAgent:
         statements = [cell for _, cell in await in_slices(decoded(cells.values(), CELL_STATEMENTS.decode))]
         await self._ledger.write_cells(statements, [mark for _, _, watermarks in beside for mark in watermarks])
         for event, spenders, watermarks in beside:
-            rows = [rows for _, rows in await in_slices(decoded(spenders, SPENDERS.decode))]
-            self._spenders.keep(event, rows, watermarks)
+            said = [each for _, each in await in_slices(decoded(spenders, SPENDERS.decode))]
+            self._spenders.keep(event, said, watermarks)
         metrics.LEDGER_SECONDS.observe(elapsed_s() - started)
 
     async def run_commands(self, stream: Any) -> None:
