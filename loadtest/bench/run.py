@@ -135,14 +135,14 @@ def show(result: dict[str, Any], out: Console) -> None:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--events", type=int, default=3_000_000)
+    parser.add_argument("--events", type=int, default=4_000_000)
     parser.add_argument("--partitions", type=int, default=8)
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--teams", type=int, default=200)
     parser.add_argument("--budgets", type=int, default=20)
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--warm-up", type=float, default=3.0, help="seconds after the first commit that do not count")
-    parser.add_argument("--window", type=float, default=12.0, help="seconds that count")
+    parser.add_argument("--window", type=float, default=20.0, help="seconds that count")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, separated by commas")
     parser.add_argument("--keep", action="store_true", help="leave logs and data where they are, and say where")
