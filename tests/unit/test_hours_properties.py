@@ -53,7 +53,7 @@ spent = st.lists(
     min_size=4,
     max_size=5,
 )
-#: After each flush: a round or not, how it goes, what is restarted, how much is read at once.
+#: Amid each flush: a round or not, how it goes, what is restarted, how much is read at once.
 plans = st.lists(
     st.tuples(
         st.sampled_from(["no round", "round", "dies"]), st.sampled_from(["", "rollup", "detectors"]), st.integers(1, 9)
@@ -71,21 +71,24 @@ def play(spent, plan) -> Hours:
             # The detectors look at the time every few seconds, whether or not anything is said.
             world.tick(hour + (10 + 20 * step) * MINUTE)
             for part in (0, 1):
-                own = []
-                for name, added in hour_spent.items():
-                    if PARTS[name] == part and added[step]:
-                        so_far[name] += added[step] * USD
-                        own.append(cell(part, *name, hour, 1_000 * n + step, so_far[name], 100 * (step + 1)))
-                world.flush(part, own, hour + (10 + 20 * step) * MINUTE)
+                names = [name for name, added in hour_spent.items() if PARTS[name] == part and added[step]]
                 how, restarted, at_once = next(steps)
-                if restarted == "rollup":
-                    world.restart_rollup()
-                # Where an hour ends there is one: ROLLUP's rounds are a minute apart, and hours close after minutes.
-                if how != "no round" or step != 1:
-                    world.round(dies=how == "dies")
-                    world.judge(at_once)
-                if restarted == "detectors":
-                    world.restart_detectors()
+                for is_all in (False, True):
+                    # What is read in one round was flushed in two; a round is a minute late at most, since a source is
+                    # held to be silent by when it was heard.
+                    own = []
+                    for name in names:
+                        so_far[name] += hour_spent[name][step] * USD // 2
+                        offset, requests = 1_000 * n + 2 * step + is_all, 100 * (step + 1) - 50 * (not is_all)
+                        own.append(cell(part, *name, hour, offset, so_far[name], requests))
+                    world.flush(part, own, hour + (10 + 20 * step) * MINUTE)
+                    if restarted == "rollup":
+                        world.restart_rollup()
+                    if is_all or how != "no round":
+                        world.round(dies=how == "dies")
+                        world.judge(at_once)
+                    if restarted == "detectors":
+                        world.restart_detectors()
         # A round comes well within the minutes that an hour stays open.
         world.round()
         world.judge()
