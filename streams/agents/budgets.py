@@ -24,7 +24,7 @@ from streams.agents.budget_status import BudgetStatuses
 from streams.agents.gateways_heard import GatewaysHeard, Heard
 from streams.agents.keyed import KeyedAgent, Stepped, alert_record, command_record, job_record, newest_of_each_key
 from streams.agents.replayed import AnswersInRealTime
-from streams.agents.slices import URGENT_SLICE_S
+from streams.agents.slices import URGENT
 from streams.clock import Clock, StreamClock
 from streams.core import budgets
 from streams.core.budget_account import pruned, standing
@@ -62,7 +62,7 @@ class BudgetAgent(KeyedAgent[BudgetState]):
         projected: what will be spent by the period's end; None: forecast rungs stay silent.
     """
 
-    tick_s, slice_s = 0.5, URGENT_SLICE_S
+    tick_s, pace = 0.5, URGENT
 
     def __init__(
         self,

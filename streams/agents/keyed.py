@@ -23,7 +23,7 @@ from schemas.commands import JOB_COMMAND_TYPE, THROTTLE_TYPE, JobCommand, Thrott
 from schemas.versions import Versioned
 from streams import metrics
 from streams.agents.shell import STALL_S, EvictedError, Together, decoded, fail_stop
-from streams.agents.slices import SLICE_S, give_way, in_slices
+from streams.agents.slices import IN_BACKGROUND, Pace, in_slices
 from streams.clock import Clock, elapsed_s
 from streams.transport import Outgoing, RecordBatch, StateTable
 
@@ -94,8 +94,8 @@ class KeyedAgent(ABC, Generic[State]):
 
     #: How often time is let pass.
     tick_s: float = 1.0
-    #: So long a batch may be stepped through before others have their turn: gates wait behind detectors otherwise.
-    slice_s: float = SLICE_S
+    #: How long a batch may be stepped through before others have their turn: gates wait behind detectors otherwise.
+    pace: Pace = IN_BACKGROUND
 
     def __init__(
         self, name: str, table: StateTable, readers: Versioned[State], decode: Callable[[bytes], Any], clock: Clock
@@ -187,7 +187,8 @@ class KeyedAgent(ABC, Generic[State]):
         any more is its next owner's.
         """
         async with self._busy:
-            return await self._deliver([await self._step_through(batch) for batch in batches])
+            with self.pace.taken():
+                return await self._deliver([await self._step_through(batch) for batch in batches])
 
     async def _step_through(self, batch: RecordBatch) -> "Stepped | None":
         states = self._states.get(batch.partition)
@@ -197,11 +198,11 @@ class KeyedAgent(ABC, Generic[State]):
         self._reading = batch.partition
         changed: dict[str, State] = {}
         outgoing: list[Outgoing] = []
-        turn_at = elapsed_s() + self.slice_s
+        turn_at = elapsed_s() + self.pace.slice_s
         for message in self._newest(batch):
             if elapsed_s() >= turn_at:
-                await give_way()
-                turn_at = elapsed_s() + self.slice_s
+                await self.pace.between()
+                turn_at = elapsed_s() + self.pace.slice_s
             self._step_into(states, changed, outgoing, message)
         return self._stepped(batch.partition, states, outgoing, changed)
 
@@ -270,12 +271,17 @@ class KeyedAgent(ABC, Generic[State]):
 
     async def _keep(self, step: "Stepped") -> bool:
         """Keep states as they stand: what came of their steps was said. False where the partition was taken away."""
-        entries = await _entries(step.beside, step.changed)
+        entries = await self._entries(step)
         if not self._is_here(step):
             return False
         if entries:
             await self._table.write(step.partition, entries)
         return True
+
+    async def _entries(self, step: "Stepped") -> list[tuple[bytes, bytes | None]]:
+        states = step.changed.items()
+        kept = ((key.encode(), None if state is None else _encode(state)) for key, state in states)
+        return [*step.beside.items(), *await in_slices(kept, self.pace)]
 
     async def run_background(self) -> None:
         """Let time pass: periods end, quiet scopes recover, without any record arriving."""
@@ -291,7 +297,8 @@ class KeyedAgent(ABC, Generic[State]):
     async def tick_all(self, partitions: Iterable[int]) -> None:
         """Let time pass for what is here of these partitions."""
         async with self._busy:
-            await self._deliver([step for each in partitions for step in await self._tick_through(each)])
+            with self.pace.taken():
+                await self._deliver([step for each in partitions for step in await self._tick_through(each)])
             self._awake_at = elapsed_s()
 
     async def _tick_through(self, partition: int) -> list["Stepped"]:
@@ -301,11 +308,11 @@ class KeyedAgent(ABC, Generic[State]):
         self._reading = partition
         changed: dict[str, Any] = {}
         outgoing: list[Outgoing] = []
-        turn_at = elapsed_s() + self.slice_s
+        turn_at = elapsed_s() + self.pace.slice_s
         for key, state in list(states.items()):
             if elapsed_s() >= turn_at:
-                await give_way()
-                turn_at = elapsed_s() + self.slice_s
+                await self.pace.between()
+                turn_at = elapsed_s() + self.pace.slice_s
                 if self._states.get(partition) is not states:
                     break
             after, out = self.tick(state)
@@ -327,8 +334,3 @@ class Stepped(NamedTuple):
     outgoing: list[Outgoing]
     changed: dict[str, Any]
     beside: dict[bytes, bytes | None]
-
-
-async def _entries(beside: dict[bytes, bytes | None], changed: dict[str, Any]) -> list[tuple[bytes, bytes | None]]:
-    kept = ((key.encode(), None if state is None else _encode(state)) for key, state in changed.items())
-    return [*beside.items(), *await in_slices(kept)]

@@ -32,7 +32,7 @@ from streams.agents.opening_balances import OpeningBalances
 from streams.agents.pictures import Picture, joined
 from streams.agents.resuming import Resuming, say_lost
 from streams.agents.shell import STALL_S, EvictedError, fail_stop
-from streams.agents.slices import URGENT_SLICE_S, give_way
+from streams.agents.slices import URGENT_SLICE_S, give_turns
 from streams.agents.spender_sayings import SpenderSayings
 from streams.clock import elapsed_s, worked_s
 from streams.core.evicting import has_idle
@@ -171,7 +171,7 @@ class Meter:
                 taken = state.take(islice(chunks, at_once))
             count += taken
             if elapsed_s() >= turn_at:
-                await give_way()
+                await give_turns()
                 turn_at = elapsed_s() + URGENT_SLICE_S
         async with self._folding:
             state.skip_to(batch.end)

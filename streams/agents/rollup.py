@@ -10,7 +10,7 @@ since that waits for the acknowledgement.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from heapq import merge
 from itertools import islice
 from operator import attrgetter
@@ -37,8 +37,8 @@ POLL_S = 0.1
 #: A partition that was given to us, or a source that came further, within so many seconds may be catching up: old
 #: hours wait for it.
 MOVING_S = 5.0
-#: So many statements are written at once.
-AT_ONCE = 10_000
+#: So many records are handed to the producer at once, which takes their time without giving way.
+AT_ONCE = 500
 
 
 def hour_record(statement: HourStatement, partitions: int) -> Outgoing:
@@ -168,7 +168,11 @@ class RollupAgent:
                 await spent.slices(self._read(part.rolling, newest))
                 rounds.append(_Begun(number, part, events))
         until, now = self._in_step(), self.clock.now()
-        found = [(each, each.part.rolling.round(now, until)) for each in rounds if self._has(each)]
+        found = list[tuple[_Begun, Round]]()
+        for each in rounds:
+            if self._has(each):
+                found.append((each, spent.at(partial(each.part.rolling.round, now, until))))
+                await give_way()
         await self._say([each for _, each in found], {each.number: each for each in rounds}, spent)
         for each, said in found:
             await self._keep(each, said)
@@ -214,8 +218,9 @@ class RollupAgent:
 
     async def _keep(self, begun: "_Begun", said: Round) -> None:
         kept = await in_slices(self._kept(said)) if self._has(begun) else []
-        if kept and self._has(begun):
-            await self._table.write(begun.number, kept)
+        for start in range(0, len(kept), AT_ONCE):
+            if self._has(begun):
+                await self._table.write(begun.number, kept[start : start + AT_ONCE])
         if self._has(begun):
             for event in begun.events:
                 event.ack()
@@ -266,6 +271,13 @@ class _Spent:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+
+    def at(self, step: Callable[[], Round]) -> Round:
+        """Take one step that has no slices."""
+        began = elapsed_s()
+        made = step()
+        self.seconds += elapsed_s() - began
+        return made
 
     async def slices(self, steps: Iterator[None], most: int | None = None) -> bool:
         """Take so many steps at most; returns whether there may be more."""
