@@ -113,11 +113,15 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         """
         if not partitions or self.on_load is None:
             return
-        if self.fenced:
-            async with asyncio.timeout(FENCED_RESTORE_TIMEOUT_S):
-                await self._take_over(partitions, still_ours, confirm)
-            return
         phases = Phases()
+        if self.fenced:
+            try:
+                async with asyncio.timeout(FENCED_RESTORE_TIMEOUT_S):
+                    await self._take_over(partitions, still_ours, confirm, phases)
+            except TimeoutError as error:
+                took = f"not taken over within {FENCED_RESTORE_TIMEOUT_S:.0f} s"
+                raise TimeoutError(f"table {self.name}: {took} ({str(phases) or 'nothing was done'})") from error
+            return
         async with asyncio.timeout(RESTORE_TIMEOUT_S):
             newest = await read_newest(self.app.connection, self.changelog_topic_name, partitions)  # type: ignore[attr-defined]
         phases.ended(_reading(newest))
@@ -128,11 +132,14 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
             self._say_restored(partitions, phases)
 
     async def _take_over(
-        self, partitions: set[int], still_ours: Callable[[], bool], confirm: Callable[[], Awaitable[bool]]
+        self,
+        partitions: set[int],
+        still_ours: Callable[[], bool],
+        confirm: Callable[[], Awaitable[bool]],
+        phases: Phases,
     ) -> None:
         """Become the owner of these partitions: the steps of ``ownership.py``."""
         assert self.on_load is not None
-        phases = Phases()
         drawn = await asyncio.gather(*(self._claim(partition) for partition in sorted(partitions)))
         numbers = dict(zip(sorted(partitions), drawn, strict=True))
         phases.ended("drawing numbers")
