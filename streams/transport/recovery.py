@@ -116,10 +116,15 @@ async def _confirm(consumer: Any, membership: Membership) -> bool | None:
     """Whether the coordinator still knows us as this member of its present generation; None while it does not answer.
 
     A heartbeat of an earlier generation, or of a member that was evicted or replaced, is refused.
+
+    Raises:
+        KafkaError: the group cannot be coordinated any more. aiokafka does nothing for it until whoever fetches has
+            heard of that, and nobody fetches while tables are restored.
     """
 
     async def ask() -> bool | None:
         coordinator = _coordinator(consumer)
+        coordinator.check_errors()
         if (coordinator.generation, coordinator.member_id) != membership:
             return False
         is_known = await coordinator._do_heartbeat()

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 
 from streams.transport.recovery import _confirm, _membership
 
@@ -80,3 +81,15 @@ async def test_a_generation_that_is_over_is_not_confirmed(kafka_url, topics, app
     async with member(kafka_url, app_id, await topics("t")) as ours:
         known = await _membership(ours)
         assert await _confirm(ours, known._replace(generation=known.generation - 1)) is False
+
+
+async def test_what_the_coordinator_waits_to_tell_is_heard(kafka_url, topics, app_id):
+    async with member(kafka_url, app_id, await topics("t")) as ours:
+        known, coordinator = await _membership(ours), ours.consumer._coordinator
+        telling = asyncio.create_task(coordinator._push_error_to_user(KafkaError("the group is gone")))
+        await asyncio.sleep(0)
+        with pytest.raises(KafkaError, match="the group is gone"):
+            await _confirm(ours, known)
+        async with asyncio.timeout(DEADLINE_S):
+            await telling
+        assert await _confirm(ours, known) is True

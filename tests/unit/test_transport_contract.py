@@ -135,6 +135,7 @@ def test_the_c_extension_is_there():
         (AIOKafkaProducer, "send_batch"),
         (driver.Producer, "send_and_wait"),
         (GroupCoordinator, "_do_heartbeat"),
+        (GroupCoordinator, "check_errors"),
         (fetcher.FetchResult, "getall"),
         (fetcher.FetchResult, "check_assignment"),
         (fetcher.FetchResult, "has_more"),
@@ -215,6 +216,13 @@ def test_a_heartbeat_is_of_the_generation_and_the_member_that_recovery_asks_abou
     source = inspect.getsource(GroupCoordinator._do_heartbeat)
     assert "HeartbeatRequest(self.group_id, self.generation, self.member_id)" in source
     assert "self._coordinator = GroupCoordinator(" in inspect.getsource(AIOKafkaConsumer.start)
+
+
+def test_the_coordinator_waits_until_somebody_has_heard_of_its_errors():
+    assert "self._pending_exception = exc" in inspect.getsource(GroupCoordinator._push_error_to_user)
+    assert "await self._push_error_to_user(exc)" in inspect.getsource(
+        GroupCoordinator._GroupCoordinator__coordination_routine
+    )
 
 
 PLACE = TopicPartition("usage.events.v1", 0)
