@@ -25,6 +25,9 @@ RESTORE_TIMEOUT_S = 600.0
 #: Half of the changelogs' ``min.compaction.lag.ms``: while a new owner reads, nothing that an overtaken owner writes
 #: can compact away what is being read.
 FENCED_RESTORE_TIMEOUT_S = 120.0
+#: For each step but reading. A broker that is away for longer is waited for by a worker that starts anew, since what
+#: hangs for another reason would hang for ever.
+STEP_TIMEOUT_S = 30.0
 CLAIM_TRIES = 5
 
 
@@ -108,7 +111,8 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         stalled learns of its eviction nowhere else.
 
         Raises:
-            TimeoutError: the end was not reached within ``RESTORE_TIMEOUT_S``.
+            TimeoutError: the end was not reached within ``RESTORE_TIMEOUT_S``, or the table not taken over in time; it
+                says which steps were done.
             UnknownVersionError: the changelog was written by a newer release.
         """
         if not partitions or self.on_load is None:
@@ -119,8 +123,10 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
                 async with asyncio.timeout(FENCED_RESTORE_TIMEOUT_S):
                     await self._take_over(partitions, still_ours, confirm, phases)
             except TimeoutError as error:
-                took = f"not taken over within {FENCED_RESTORE_TIMEOUT_S:.0f} s"
-                raise TimeoutError(f"table {self.name}: {took} ({str(phases) or 'nothing was done'})") from error
+                done = str(phases) or "nothing"
+                raise TimeoutError(
+                    f"table {self.name} is not taken over after {phases.total_s:.0f} s: {done}"
+                ) from error
             return
         async with asyncio.timeout(RESTORE_TIMEOUT_S):
             newest = await read_newest(self.app.connection, self.changelog_topic_name, partitions)  # type: ignore[attr-defined]
@@ -140,7 +146,8 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
     ) -> None:
         """Become the owner of these partitions: the steps of ``ownership.py``."""
         assert self.on_load is not None
-        drawn = await asyncio.gather(*(self._claim(partition) for partition in sorted(partitions)))
+        async with asyncio.timeout(STEP_TIMEOUT_S):
+            drawn = await asyncio.gather(*(self._claim(partition) for partition in sorted(partitions)))
         numbers = dict(zip(sorted(partitions), drawn, strict=True))
         phases.ended("drawing numbers")
         until = {partition: number + 1 for partition, number in numbers.items()}
@@ -150,13 +157,15 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
         for partition, found in inherited.items():
             number = numbers[partition]
             restated = [(ownership.entry_key(number, key), value) for key, value in found.entries.items()]
-            await self._write(partition, restated)
+            async with asyncio.timeout(STEP_TIMEOUT_S):
+                await self._write(partition, restated)
         phases.ended("writing it again")
         # Confirmed after the claim: whoever succeeds us is assigned later and claims later, so its number is higher.
-        if not still_ours() or not await confirm():
-            return
-        for partition, number in numbers.items():
-            await self._write(partition, [(ownership.whole_key(number), ownership.WHOLE_VALUE)])
+        async with asyncio.timeout(STEP_TIMEOUT_S):
+            if not still_ours() or not await confirm():
+                return
+            for partition, number in numbers.items():
+                await self._write(partition, [(ownership.whole_key(number), ownership.WHOLE_VALUE)])
         if not still_ours():
             return
         phases.ended("making sure of it")

@@ -6,7 +6,7 @@ import time
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.transport import StateTable, make_app
+from streams.transport import StateTable, make_app, table
 from streams.transport.ownership import NotOwnedError
 
 pytestmark = pytest.mark.integration
@@ -138,3 +138,16 @@ async def test_ten_thousand_states_are_taken_over_in_seconds(owners):
     started = time.monotonic()
     assert len(await second.take_over()) == 10_000
     assert time.monotonic() - started < 20
+
+
+async def test_a_take_over_that_hangs_says_what_it_had_done(owners, monkeypatch):
+    first, _ = owners
+    monkeypatch.setattr(table, "STEP_TIMEOUT_S", 0.2)
+
+    async def unanswered() -> bool:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(TimeoutError, match=r"table states is not taken over after 0 s: .* drawing numbers, .* reading"):
+        await first.take_over(confirm=unanswered)
+    assert first.found is None
