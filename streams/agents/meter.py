@@ -326,6 +326,7 @@ class Meter:
                 pictures.append(picture)
                 if not evicting:
                     await self._write(picture.consequences)
+                    await self._behind.caught_up()
         if evicting:
             await self._write([record for picture in pictures for record in picture.consequences])
         # What was taken away meanwhile is its next owner's to keep; here it may even be another life's by now.
