@@ -24,7 +24,7 @@ class Precedence:
 
     def __init__(self) -> None:
         self._under_way = 0
-        self._standing_back: list[asyncio.Future[None]] = []
+        self._standing_back: set[asyncio.Future[None]] = set()
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
@@ -35,18 +35,19 @@ class Precedence:
         finally:
             self._under_way -= 1
             if not self._under_way:
-                waiting, self._standing_back = self._standing_back, []
-                for each in waiting:
-                    if not each.done():
-                        each.set_result(None)
+                for each in self._standing_back:
+                    each.set_result(None)
+                self._standing_back.clear()
 
     async def stand_back(self) -> None:
         """Wait until nothing of that kind is under way, for ``STAND_BACK_MAX_S`` at most."""
         if self._under_way:
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._standing_back.append(waiting)
-            await asyncio.wait([waiting], timeout=STAND_BACK_MAX_S)
-            waiting.cancel()
+            self._standing_back.add(waiting)
+            try:
+                await asyncio.wait([waiting], timeout=STAND_BACK_MAX_S)
+            finally:
+                self._standing_back.discard(waiting)
 
 
 #: Of this process, since its agents share one event loop.
