@@ -8,7 +8,7 @@ from loadtest.bench.events import Made, Shape, Stream
 from loadtest.bench.load import TICK_S, LoadOrder, _at, _event_time, prepared
 from loadtest.bench.load import schedule as due_times
 from loadtest.latency.run import PROBE_BUDGET_USD, PROBE_MODEL, PROBE_TOKENS, budgets_of_probes, probe_name, schedule
-from loadtest.scale.run import FACTORS, Point, points, shape_of
+from loadtest.scale.run import FACTORS, WARM_UP, Point, points, shape_of
 from loadtest.soak.flatness import judge
 from loadtest.soak.run import budgets
 from schemas.events import UsageEvent
@@ -70,8 +70,9 @@ def test_a_repeat_is_due_with_its_neighbours_and_not_at_its_originals_time():
 # -- scale --------------------------------------------------------------------------------------------------------
 
 
-def test_one_factor_is_varied_at_a_time_and_the_base_is_measured_once():
-    found = points(list(FACTORS))
+def test_one_factor_is_varied_at_a_time_and_the_base_is_measured_once_on_a_warm_machine():
+    warm_up, *found = points(list(FACTORS))
+    assert warm_up == (WARM_UP, Point())
     assert found[0] == ("base", Point())
     assert len(found) == 1 + sum(len(values) - 1 for values in FACTORS.values())
     for factor, point in found[1:]:
