@@ -114,12 +114,12 @@ async def test_a_partition_taken_away_while_others_speak_is_left_to_its_next_own
 
 
 async def test_a_partition_given_back_while_its_states_are_encoded_keeps_its_new_ones(agent, table, monkeypatch):
-    async def slowly(beside, changed):
+    async def slowly(entries, pace):
         table.on_drop({0})
         table.on_load(0, {})
-        return [(key.encode(), b"of another life") for key in changed]
+        return list(entries)
 
-    monkeypatch.setattr(keyed, "_entries", slowly)
+    monkeypatch.setattr(keyed, "in_slices", slowly)
     assert await agent.take([batch(0, "a")]) == [False]
     assert [what for what, _ in table.app.written] == ["said"]
 
