@@ -45,7 +45,7 @@ class Enforcer:
     """``async with``: a real HAProxy before the upstream, and the process that drives it."""
 
     def __init__(self, folder: Path, upstream: str, kafka: str) -> None:
-        self._there = os.access(PROGRAM, os.X_OK)
+        self.is_there = os.access(PROGRAM, os.X_OK)
         self._folder = folder / "haproxy"
         self.port = free_port()
         self._url = f"http://127.0.0.1:{self.port}"
@@ -61,7 +61,7 @@ class Enforcer:
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:
-        if not self._there:
+        if not self.is_there:
             print(
                 "!!! HAPROXY IS MISSING (apt-get install haproxy): the second kind of gateway is NOT PROVEN", flush=True
             )
@@ -80,13 +80,13 @@ class Enforcer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._there:
+        if self.is_there:
             await self._driver.stop(deadline_s=5)
             await self._proxy.stop(deadline_s=2)
 
     async def refuses(self, session: aiohttp.ClientSession) -> str:
         """What is wrong, where it does not refuse the budget's team alone, and say why."""
-        if not self._there:
+        if not self.is_there:
             return ""
         status, headers, text = await self._call(session, "search")
         if status != 429 or "search-hourly" not in text or not int(headers.get("Retry-After", 0)):
@@ -96,7 +96,7 @@ class Enforcer:
 
     async def serves(self, session: aiohttp.ClientSession, within_s: float) -> str:
         """What is wrong, where it does not serve the team again."""
-        if not self._there:
+        if not self.is_there:
             return ""
         until = elapsed_s() + within_s
         while (status := (await self._call(session, "search"))[0]) != 200:

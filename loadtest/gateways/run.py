@@ -163,7 +163,9 @@ class Rig:
         }  # fmt: skip
         _demand(set(crowd.statuses) == {200, 429}, f"calls came to other ends: {crowd.statuses}")
         commands = await self._refusals(session, crowd, proxies, enforcer)
-        self.say(f"both proxies and HAProxy refuse by the same command: {', '.join(sorted(commands))}")
+        who = "both proxies and HAProxy" if enforcer.is_there else "both proxies"
+        self.say(f"{who} refuse by the same command: {', '.join(sorted(commands))}")
+        self.found["haproxy_refused"] = enforcer.is_there
         spent = await self._spent(running, expected)
         percent = spent / (BUDGET_USD * 1e9) * 100
         self.found |= {"final_spend_usd": spent / 1e9, "percent_of_budget": round(percent, 2)}
