@@ -22,4 +22,4 @@ class Phases:
         return elapsed_s() - self._began
 
     def __str__(self) -> str:
-        return ", ".join(f"{spent:.2f} s {phase}" for phase, spent in self._spent.items())
+        return ", ".join(f"{spent:.2f} s {phase}" for phase, spent in self._spent.items()) or "nothing was done"

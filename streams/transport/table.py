@@ -123,10 +123,8 @@ class StateTable(faust.Table):  # type: ignore[type-arg]
                 async with asyncio.timeout(FENCED_RESTORE_TIMEOUT_S):
                     await self._take_over(partitions, still_ours, confirm, phases)
             except TimeoutError as error:
-                done = str(phases) or "nothing"
-                raise TimeoutError(
-                    f"table {self.name} is not taken over after {phases.total_s:.0f} s: {done}"
-                ) from error
+                what = f"table {self.name} is not taken over after {phases.total_s:.0f} s"
+                raise TimeoutError(f"{what}: {phases}") from error
             return
         async with asyncio.timeout(RESTORE_TIMEOUT_S):
             newest = await read_newest(self.app.connection, self.changelog_topic_name, partitions)  # type: ignore[attr-defined]

@@ -142,12 +142,14 @@ async def test_ten_thousand_states_are_taken_over_in_seconds(owners):
 
 async def test_a_take_over_that_hangs_says_what_it_had_done(owners, monkeypatch):
     first, _ = owners
-    monkeypatch.setattr(table, "STEP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(table, "STEP_TIMEOUT_S", 2.0)
 
     async def unanswered() -> bool:
         await asyncio.Event().wait()
         raise AssertionError
 
-    with pytest.raises(TimeoutError, match=r"table states is not taken over after 0 s: .* drawing numbers, .* reading"):
+    with pytest.raises(
+        TimeoutError, match=r"table states is not taken over after \d+ s: .* drawing numbers, .* reading"
+    ):
         await first.take_over(confirm=unanswered)
     assert first.found is None

@@ -52,7 +52,8 @@ async def test_background_work_stands_back_until_what_gates_wait_for_is_done(slo
             assert await slices.in_slices(range(5), slices.URGENT) == list(range(5))
         await asyncio.sleep(0.01)
         assert taken == [0]
-    assert await background == [0, 1, 2]
+    async with asyncio.timeout(10):
+        assert await background == [0, 1, 2]
 
 
 async def test_background_work_comes_to_its_end_while_gates_always_wait_for_something(slow, monkeypatch):
@@ -65,4 +66,5 @@ async def test_what_fails_is_no_longer_under_way(slow, monkeypatch):
     monkeypatch.setattr(slices, "STAND_BACK_MAX_S", 60.0)
     with pytest.raises(ValueError), slices.GATES_FIRST.taken():
         raise ValueError
-    assert await slices.in_slices(range(3)) == [0, 1, 2]
+    async with asyncio.timeout(10):
+        assert await slices.in_slices(range(3)) == [0, 1, 2]
